@@ -1,0 +1,235 @@
+//! An open image: header and index read and checked, blocks decoded and checked on request. Nothing decoded is held here.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use crate::base::CodecId;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::FileSource;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::digest;
+use crate::codec;
+use crate::codec::Scratch;
+use crate::codec::SpanTables;
+use crate::format::BlockRecord;
+use crate::format::FileRecord;
+use crate::format::HEADER_LEN;
+use crate::format::Header;
+use crate::format::Index;
+use crate::format::SpanRecord;
+
+/// An open image.
+#[derive(Debug)]
+pub struct Archive {
+    source: Arc<dyn ReadAt>,
+    path: PathBuf,
+    header: Header,
+    index: Index,
+    faults: Vec<Error>,
+    id: u64,
+}
+
+/// Buffers that a thread keeps from block to block.
+#[derive(Debug, Default)]
+pub struct ReadScratch {
+    coded: Vec<u8>,
+    codec: Scratch,
+}
+
+/// The header of an image, from its beginning or, if that is damaged, from its end. Cheap: 128 or 256 bytes are read.
+pub fn peek(source: &dyn ReadAt, path: &Path) -> Result<Header> {
+    read_headers(source).map(|(header, _)| header).map_err(|e| e.file(path))
+}
+
+/// The header, and what is wrong with the copy that was not used.
+fn read_headers(source: &dyn ReadAt) -> Result<(Header, Option<Error>)> {
+    let mut bytes = [0_u8; HEADER_LEN];
+    let len = source.len();
+    if len < bytes.len() as u64 {
+        return Err(Error::damaged(format!("{len} bytes are no bigsmall image")));
+    }
+    source.read_exact_at(0, &mut bytes)?;
+    let front = Header::parse(&bytes);
+    let (header, fault) = match front {
+        Ok(header) => (header, None),
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            source.read_exact_at(len - HEADER_LEN as u64, &mut bytes)?;
+            match Header::parse(&bytes) {
+                Ok(header) => (header, Some(error)),
+                // the first error is the one that tells what the file is
+                Err(_) => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    if header.image_len != len {
+        return Err(Error::damaged(format!(
+            "the image should have {} bytes and has {len}",
+            header.image_len
+        ))
+        .hint("it is cut short or was changed: get it again, or restore it from a copy"));
+    }
+    Ok((header, fault))
+}
+
+impl Archive {
+    /// Opens the image at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_source(Arc::new(FileSource::open(path)?), path)
+    }
+
+    /// Opens an image from any byte source; `path` is for messages.
+    pub fn from_source(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
+        Self::read(source, path).map_err(|e| e.file(path))
+    }
+
+    fn read(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let (header, fault) = read_headers(&*source)?;
+        let mut faults = Vec::from_iter(fault);
+        let front = read_index(&*source, &header, Header::FRONT_INDEX_OFFSET);
+        let bytes = match front {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let tail = read_index(&*source, &header, header.tail_index_offset)?;
+                faults.push(error);
+                tail
+            }
+        };
+        let index = Index::parse(&bytes, &header)?;
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { source, path: path.to_owned(), header, index, faults, id })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The original files.
+    pub fn files(&self) -> &[FileRecord] {
+        &self.index.files
+    }
+
+    /// The spans of an original file.
+    pub fn spans(&self, file: &FileRecord) -> &[SpanRecord] {
+        &self.index.spans[file.spans.clone()]
+    }
+
+    /// Damage that did not stop the image from being opened: a copy of header or index that is not right.
+    pub fn faults(&self) -> &[Error] {
+        &self.faults
+    }
+
+    /// Checks also the copies of header and index that opening did not need.
+    pub fn check_copies(&self) -> Vec<Error> {
+        let mut faults = self.faults.clone();
+        let mut trailer = [0_u8; HEADER_LEN];
+        let at = self.header.image_len - HEADER_LEN as u64;
+        let same = self.source.read_exact_at(at, &mut trailer).is_ok()
+            && trailer == self.header.encode();
+        if !same {
+            faults.push(Error::damaged("the trailer is not the same as the header"));
+        }
+        if let Err(error) = read_index(&*self.source, &self.header, self.header.tail_index_offset)
+            && !faults.iter().any(|fault| fault.to_string() == error.to_string())
+        {
+            faults.push(error);
+        }
+        faults.into_iter().map(|fault| fault.file(&self.path)).collect()
+    }
+
+    /// A number that no other open image of this process has.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Reads and parses the tables of a span; `None` if it has none.
+    pub fn read_tables(&self, span: &SpanRecord) -> Result<Option<SpanTables>> {
+        if span.tables_len == 0 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; span.tables_len as usize];
+        self.source
+            .read_exact_at(span.tables_offset, &mut bytes)
+            .and_then(|()| SpanTables::parse(&bytes))
+            .map(Some)
+            .map_err(|e| e.tensor(span.span.label()).file(&self.path))
+    }
+
+    /// Decodes block `number` of `span` into `out`, which has its length, and checks it. On an error `out` holds
+    /// rubbish and must not be used.
+    pub fn decode_block(
+        &self,
+        span: &SpanRecord,
+        number: u64,
+        tables: Option<&SpanTables>,
+        out: &mut [u8],
+        scratch: &mut ReadScratch,
+    ) -> Result<()> {
+        let range = span.block_range(number);
+        assert_eq!(out.len() as u64, range.end - range.start, "the buffer has the block's length");
+        let block = &self.index.blocks[span.blocks.start + number as usize];
+        self.decode(block, span, tables, out, scratch)
+            .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))
+    }
+
+    fn decode(
+        &self,
+        block: &BlockRecord,
+        span: &SpanRecord,
+        tables: Option<&SpanTables>,
+        out: &mut [u8],
+        scratch: &mut ReadScratch,
+    ) -> Result<()> {
+        let len = block.coded_len as usize;
+        if block.codec == CodecId::RAW && len == out.len() {
+            self.source.read_exact_at(block.offset, out)?;
+        } else {
+            if scratch.coded.len() < len {
+                scratch.coded.resize(len, 0);
+            }
+            let coded = &mut scratch.coded[..len];
+            self.source.read_exact_at(block.offset, coded)?;
+            codec::decode_block(
+                block.codec,
+                block.codec_version,
+                coded,
+                tables,
+                span.lanes(),
+                out,
+                &mut scratch.codec,
+            )?;
+        }
+        if digest::xxh3(out) != block.checksum {
+            return Err(Error::damaged("the bytes are not what was stored (checksum differs)")
+                .hint("restore the file from a copy; `bigsmall verify` lists all damage"));
+        }
+        Ok(())
+    }
+}
+
+fn read_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
+    let which = if offset == Header::FRONT_INDEX_OFFSET { "front" } else { "tail" };
+    let mut bytes = vec![0; header.index_len as usize];
+    source.read_exact_at(offset, &mut bytes)?;
+    if digest::xxh3(&bytes) != header.index_checksum {
+        return Err(Error::damaged(format!("the checksum of the {which} index differs")));
+    }
+    Ok(bytes)
+}

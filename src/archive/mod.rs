@@ -1,0 +1,11 @@
+//! The read side: an open image, its original files as byte sources, the cache of decoded blocks, names.
+
+pub mod cache;
+pub mod image;
+pub mod naming;
+pub mod virtual_file;
+
+pub use cache::BlockCache;
+pub use image::Archive;
+pub use image::peek;
+pub use virtual_file::VirtualFile;

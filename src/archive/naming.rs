@@ -1,0 +1,78 @@
+//! Names: which file an image stands for, and which image a file becomes (docs/format.md, section 3).
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
+
+use crate::format::Header;
+use crate::format::ImageKind;
+
+/// What every image's name ends with.
+pub const IMAGE_EXTENSION: &str = ".bs";
+/// What is taken off the name of a file when it becomes an image.
+pub const MODEL_EXTENSION: &str = ".safetensors";
+
+/// Whether a file of this name may be an image.
+pub fn is_image_name(name: &OsStr) -> bool {
+    stem(name).is_some()
+}
+
+fn stem(name: &OsStr) -> Option<&[u8]> {
+    name.as_bytes().strip_suffix(IMAGE_EXTENSION.as_bytes()).filter(|stem| !stem.is_empty())
+}
+
+/// The name of the file or folder that the image `name` stands for; `None` if it is no image's name.
+pub fn original_name(name: &OsStr, header: &Header) -> Option<OsString> {
+    let stem = stem(name)?;
+    let mut original = stem.to_vec();
+    if header.kind == ImageKind::File && !stem.ends_with(header.suffix.as_bytes()) {
+        original.extend_from_slice(header.suffix.as_bytes());
+    }
+    Some(OsString::from_vec(original))
+}
+
+/// The name of the image of file `name`, and the suffix that it records.
+pub fn image_name(name: &OsStr) -> (OsString, &'static str) {
+    let (stem, suffix) = match name.as_bytes().strip_suffix(MODEL_EXTENSION.as_bytes()) {
+        Some(stem) if !stem.is_empty() => (stem, MODEL_EXTENSION),
+        _ => (name.as_bytes(), ""),
+    };
+    let image = [stem, IMAGE_EXTENSION.as_bytes()].concat();
+    (OsString::from_vec(image), suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(suffix: &str, kind: ImageKind) -> Header {
+        Header {
+            kind,
+            suffix: suffix.into(),
+            image_len: 0,
+            original_len: 0,
+            index_len: 0,
+            tail_index_offset: 0,
+            index_checksum: 0,
+            file_count: 1,
+        }
+    }
+
+    #[test]
+    fn names_go_there_and_back() {
+        for name in ["model.safetensors", "a.b.safetensors", "0123abcd", "m.gguf", ".safetensors"] {
+            let (image, suffix) = image_name(OsStr::new(name));
+            let back = original_name(&image, &header(suffix, ImageKind::File));
+            assert_eq!(back.as_deref(), Some(OsStr::new(name)));
+        }
+        let whole = header(".safetensors", ImageKind::File);
+        for image in ["x.bs", "x.safetensors.bs"] {
+            let original = original_name(OsStr::new(image), &whole).unwrap();
+            assert_eq!(original, "x.safetensors");
+        }
+        let folder = header("", ImageKind::Folder);
+        assert_eq!(original_name(OsStr::new("m.bs"), &folder).unwrap(), "m");
+        assert_eq!(original_name(OsStr::new(".bs"), &folder), None);
+    }
+}

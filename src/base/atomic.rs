@@ -1,0 +1,246 @@
+//! Outputs that appear complete or not at all: a temporary beside the target, fsync, rename, fsync of the folder.
+
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::fcntl::RenameFlags;
+use nix::fcntl::renameat2;
+
+use crate::base::Error;
+use crate::base::Result;
+
+/// What stands in the name of a temporary, before the process number that wrote it.
+const TEMPORARY_MARK: &str = ".part-";
+
+/// Refuses a target that must not be replaced: anything that exists, unless `force`; and with `force` still
+/// everything that is neither a regular file nor a link to one.
+pub fn check_target(target: &Path, force: bool) -> Result<()> {
+    let Ok(link) = fs::symlink_metadata(target) else { return Ok(()) };
+    let kind = fs::metadata(target).map_or(link.file_type(), |m| m.file_type());
+    if kind.is_dir() {
+        return Err(Error::invalid("is a folder, a file is to be written").file(target));
+    }
+    if !kind.is_file() && !kind.is_symlink() {
+        return Err(Error::invalid("is neither a file nor new: devices and pipes are never replaced")
+            .file(target)
+            .hint("write to standard output with `-o -`"));
+    }
+    if !force {
+        return Err(Error::invalid("exists already").file(target).hint("replace it with `--force`"));
+    }
+    Ok(())
+}
+
+/// The folder that holds `path`; `.` for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The temporary for `target`: in the same folder, so that the rename stays in one file system.
+pub fn temporary_for(target: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!("{TEMPORARY_MARK}{}", std::process::id()));
+    folder_of(target).join(name)
+}
+
+/// Removes temporaries for `target` that processes which are no more have left.
+pub fn remove_stale_temporaries(target: &Path) {
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    prefix.push(TEMPORARY_MARK);
+    let Ok(entries) = fs::read_dir(folder_of(target)) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else {
+            continue;
+        };
+        let Some(pid) = std::str::from_utf8(pid).ok().and_then(|p| p.parse::<u32>().ok()) else {
+            continue;
+        };
+        if Path::new(&format!("/proc/{pid}")).exists() {
+            continue;
+        }
+        let path = entry.path();
+        // nothing depends on it: one that cannot be removed is met again next time
+        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    }
+}
+
+/// Moves `from` to `to`, which must not exist unless `replace`, and makes the move durable.
+pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
+    let failed = |e: io::Error| {
+        if e.kind() == io::ErrorKind::AlreadyExists {
+            Error::invalid("exists already").file(to).hint("replace it with `--force`")
+        } else {
+            Error::io(format!("cannot rename `{}`", from.display()), to, e)
+        }
+    };
+    if replace {
+        fs::rename(from, to).map_err(failed)?;
+    } else {
+        match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+            // some network file systems know no such flag
+            Err(Errno::EINVAL | Errno::ENOSYS) if fs::symlink_metadata(to).is_err() => {
+                fs::rename(from, to).map_err(failed)?;
+            }
+            Err(Errno::EINVAL | Errno::ENOSYS) => {
+                return Err(failed(io::ErrorKind::AlreadyExists.into()));
+            }
+            other => other.map_err(|e| failed(e.into()))?,
+        }
+    }
+    sync_folder(folder_of(to))
+}
+
+/// Makes renames and removals in `folder` durable.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| Error::io("cannot sync the folder", folder, e))
+}
+
+/// A file being written. Nothing is at the target until [`commit`](Self::commit); dropped before that, the
+/// temporary is removed.
+#[derive(Debug)]
+pub struct OutputFile {
+    file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+    replace: bool,
+    committed: bool,
+}
+
+impl OutputFile {
+    /// Opens a temporary for `target`.
+    pub fn create(target: &Path, force: bool) -> Result<Self> {
+        check_target(target, force)?;
+        remove_stale_temporaries(target);
+        let temporary = temporary_for(target);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&temporary)
+            .map_err(|e| Error::io("cannot write", target, e))?;
+        Ok(Self {
+            file,
+            temporary,
+            target: target.to_owned(),
+            replace: force,
+            committed: false,
+        })
+    }
+
+    /// Where the bytes are before the commit.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Where they will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The open temporary, for copying into it.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io("cannot write", &self.target, e))
+    }
+
+    /// Writes bytes at `offset`, leaving the place of [`write`](Self::write) as it is.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|e| Error::io("cannot write", &self.target, e))
+    }
+
+    /// Makes the bytes written so far durable, before they are read back from the temporary.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("cannot write", &self.target, e))
+    }
+
+    /// Makes the bytes durable and puts them in place, with `mtime` and `mode` if given.
+    pub fn commit(mut self, mtime: Option<SystemTime>, mode: Option<u32>) -> Result<()> {
+        let failed = |e| Error::io("cannot write", &self.target, e);
+        if let Some(mode) = mode {
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
+            self.file.set_permissions(permissions).map_err(failed)?;
+        }
+        if let Some(mtime) = mtime {
+            self.file.set_modified(mtime).map_err(failed)?;
+        }
+        self.file.sync_all().map_err(failed)?;
+        rename(&self.temporary, &self.target, self.replace)?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // it carries our process number, so a later run removes what this cannot
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_there_before_the_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x.bs");
+        let mut output = OutputFile::create(&target, false).unwrap();
+        output.write(b"abc").unwrap();
+        assert!(!target.exists());
+        output.commit(None, None).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"abc");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(OutputFile::create(&target, false).is_err());
+    }
+
+    #[test]
+    fn an_abandoned_output_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(OutputFile::create(&folder.path().join("x.bs"), false).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_target_that_appears_meanwhile_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x.bs");
+        let output = OutputFile::create(&target, false).unwrap();
+        File::create(&target).unwrap();
+        assert!(output.commit(None, None).is_err());
+    }
+
+    #[test]
+    fn temporaries_of_dead_processes_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let stale = folder.path().join(".x.bs.part-4294967294");
+        File::create(&stale).unwrap();
+        remove_stale_temporaries(&folder.path().join("x.bs"));
+        assert!(!stale.exists());
+    }
+}

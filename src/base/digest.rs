@@ -1,0 +1,63 @@
+//! Digests: XXH3 for each block, md5 for each tensor and sha256 for each file as receipts.
+
+use md5::Digest as _;
+
+/// XXH3-64 without seed: the checksum of a block's original bytes. It finds accidents, not forgery.
+pub fn xxh3(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}
+
+/// md5 over bytes that come in pieces.
+#[derive(Debug, Default, Clone)]
+pub struct Md5(md5::Md5);
+
+impl Md5 {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> [u8; 16] {
+        self.0.finalize().into()
+    }
+}
+
+/// sha256 over bytes that come in pieces.
+#[derive(Debug, Default, Clone)]
+pub struct Sha256(sha2::Sha256);
+
+impl Sha256 {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_values() {
+        assert_eq!(xxh3(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(hex(&Md5::default().finish()), "d41d8cd98f00b204e9800998ecf8427e");
+        let mut sha = Sha256::default();
+        sha.update(b"abc");
+        assert!(hex(&sha.finish()).starts_with("ba7816bf8f01cfea"));
+    }
+}

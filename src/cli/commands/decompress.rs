@@ -1,0 +1,71 @@
+//! `bigsmall decompress`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::base::Result;
+use crate::base::units::human_bytes;
+use crate::cli::commands::compress::output;
+use crate::cli::exit;
+use crate::cli::global::Global;
+use crate::cli::progress::Bar;
+use crate::cli::render;
+use crate::ops::compress::Output;
+use crate::ops::decompress;
+use crate::ops::decompress::DecompressOptions;
+use crate::ops::decompress::DecompressReport;
+
+/// Words of `decompress`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+An image of a file gives the file beside it, or at `-o`. A folder of images, or an image of a folder, needs `-o FOLDER`.
+Every block is checked, and the sha256 of every file compared, before a file appears.")]
+pub(crate) struct Arguments {
+    /// An image, or a folder of images
+    source: PathBuf,
+    /// Where to write; `-` is standard output
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Replace an output that exists
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
+    let options = DecompressOptions {
+        output: output(arguments.output.as_ref())?,
+        force: arguments.force,
+        threads: global.threads(),
+    };
+    let report = decompress::decompress(&arguments.source, &options, &Bar::new(global))?;
+    match (&options.output, global.json) {
+        // standard output is the data
+        (Output::Stdout, _) if global.quiet => {}
+        (Output::Stdout, _) => exit::complain(&text(&report)),
+        (_, true) => render::json("bigsmall.decompress/1", &report)?,
+        (_, false) if global.quiet => {}
+        (_, false) => render::out(&text(&report))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(report: &DecompressReport) -> String {
+    let mut lines = Vec::new();
+    for file in &report.files {
+        lines.push(format!(
+            "{} -> {}  {}  sha256 {}",
+            file.source.display(),
+            file.output.display(),
+            human_bytes(file.bytes),
+            file.sha256
+        ));
+    }
+    if report.copied_files > 0 {
+        lines.push(format!("{} other files copied", report.copied_files));
+    }
+    lines.push(format!("restored {}", render::rate(report.bytes, report.seconds)));
+    lines.join("\n")
+}

@@ -1,0 +1,46 @@
+//! The flags that every command has.
+
+use clap::Args;
+
+use crate::base::parallel;
+
+/// Flags that every command has.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Print more; twice, still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Show no progress bar
+    #[arg(long, global = true)]
+    pub(super) no_progress: bool,
+    /// Use this many threads [default: one for each core]
+    #[arg(short = 'j', long, global = true, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
+/// More threads than this would only take memory: each has some megabytes in work.
+const THREADS_MAX: usize = 32;
+
+impl Global {
+    /// How many threads to use.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.map_or_else(parallel::default_threads, Into::into).min(THREADS_MAX)
+    }
+}
+
+/// Sends the library's log to stderr, filtered by `BIGSMALL_LOG`, else `RUST_LOG`, else by `-v`.
+pub(super) fn start_logging(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = EnvFilter::try_from_env("BIGSMALL_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new(level));
+    // a second start (in tests) keeps the first logger
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

@@ -1,0 +1,121 @@
+//! Words in, words out: parse the command line, call one op, render its report.
+
+mod commands;
+mod exit;
+mod global;
+mod mount;
+mod progress;
+mod render;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::FromArgMatches;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cli::global::Global;
+
+/// The help lists the commands in groups by hand, as clap cannot; a test checks that each stands there once.
+const HELP_TEMPLATE: &str = "\
+{before-help}{about}
+
+{usage-heading} {usage}
+
+Make and restore:
+  compress    Make a model smaller, losslessly
+  decompress  Get the original back, byte for byte
+
+Look:
+  info        Show what an image holds and how it is coded
+
+Trust:
+  verify      Check every block, tensor and file of an image
+
+Mount:
+  mount       Show a folder of images as the files they came from
+  unmount     End a mount
+  mounts      List the mounts
+
+Options:
+{options}{after-help}";
+
+/// Makes AI models a third smaller without changing a bit.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bigsmall",
+    version,
+    help_template = HELP_TEMPLATE,
+    max_term_width = 100,
+    help_expected = true,
+    disable_help_subcommand = true,
+    after_help = "\nbigsmall COMMAND --help tells more of a command."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a model smaller, losslessly
+    Compress(commands::compress::Arguments),
+    /// Get the original back, byte for byte
+    Decompress(commands::decompress::Arguments),
+    /// Show what an image holds and how it is coded
+    Info(commands::info::Arguments),
+    /// Check every block, tensor and file of an image
+    Verify(commands::verify::Arguments),
+    /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they stand
+    #[command(external_subcommand)]
+    External(Vec<OsString>),
+}
+
+/// Runs the command line and gives the exit code.
+pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_usage(&error),
+    };
+    global::start_logging(cli.global.verbose);
+    let global = &cli.global;
+    let outcome = match &cli.command {
+        Command::Compress(arguments) => commands::compress::run(arguments, global),
+        Command::Decompress(arguments) => commands::decompress::run(arguments, global),
+        Command::Info(arguments) => commands::info::run(arguments, global),
+        Command::Verify(arguments) => commands::verify::run(arguments, global),
+        Command::External(words) => mount::run(words, global),
+    };
+    outcome.unwrap_or_else(|error| exit::of_error(&error))
+}
+
+/// The names of all commands, for suggestions.
+fn command_names() -> Vec<String> {
+    let own = Cli::command();
+    let own = own.get_subcommands().map(|command| command.get_name().to_owned());
+    own.chain(mount::WORDS.iter().map(|&word| word.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_lists_every_command_once() {
+        for name in command_names().iter().filter(|name| *name != "umount") {
+            let line = format!("\n  {name} ");
+            assert_eq!(HELP_TEMPLATE.matches(&line).count(), 1, "{name}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Reports to stdout: text for people, or one JSON object with its schema.
+
+use std::io;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::base::Error;
+use crate::base::Result;
+use crate::base::units::human_bytes;
+
+#[derive(Serialize)]
+struct Object<'a, R> {
+    schema: &'a str,
+    #[serde(flatten)]
+    report: &'a R,
+}
+
+/// Prints a report as one JSON object.
+pub(super) fn json<R: Serialize>(schema: &str, report: &R) -> Result<()> {
+    let object = Object { schema, report };
+    let text = serde_json::to_string_pretty(&object)
+        .map_err(|e| Error::invalid(format!("the report cannot be written as JSON: {e}")))?;
+    out(&text)
+}
+
+/// Prints text and a line break.
+pub(super) fn out(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .map_err(|e| Error::io("cannot write to standard output", Path::new("-"), e))
+}
+
+/// `12.3 MB in 0.50 s (24.6 MB/s)`.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a rate for people, of positive numbers"
+)]
+pub(super) fn rate(bytes: u64, seconds: f64) -> String {
+    let per_second = (bytes as f64 / seconds.max(1e-6)) as u64;
+    format!("{} in {seconds:.2} s ({}/s)", human_bytes(bytes), human_bytes(per_second))
+}

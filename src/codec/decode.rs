@@ -1,0 +1,59 @@
+//! Coded bytes to a block. What comes out is checked against the block's checksum by the caller, and is not used before.
+
+use crate::base::CodecId;
+use crate::base::Error;
+use crate::base::Result;
+use crate::codec::r16;
+use crate::codec::r32;
+use crate::codec::simple;
+use crate::codec::tables::SpanTables;
+use crate::codec::transform::Transform;
+use crate::entropy::planes::Word;
+
+/// Buffers that a thread keeps from block to block.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(crate) planes: Vec<u8>,
+    pub(crate) words: Vec<Word>,
+}
+
+/// Decodes one block of `out.len()` original bytes. `lanes` (32 or 64) and `tables` are those of its span.
+/// Any bytes may be given: what is not well formed is an error of kind `Damaged`, an unknown codec or version one
+/// of kind `Unsupported`. On an error `out` holds rubbish.
+pub fn decode_block(
+    codec: CodecId,
+    version: u8,
+    coded: &[u8],
+    tables: Option<&SpanTables>,
+    lanes: usize,
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let unknown = || {
+        Error::unsupported(format!("codec {} version {version} is not known", codec.0))
+            .hint("a newer `bigsmall` wrote this file: update")
+    };
+    if version != CodecId::VERSION {
+        return Err(unknown());
+    }
+    let well_formed = match codec {
+        CodecId::RAW => {
+            let fits = coded.len() == out.len();
+            if fits {
+                out.copy_from_slice(coded);
+            }
+            fits
+        }
+        CodecId::CONST => simple::decode_const(coded, out),
+        CodecId::ZSTD => simple::decode_zstd(coded, out),
+        CodecId::R16 => r16::decode(coded, lanes, out),
+        _ => {
+            let transform = Transform::of_codec(codec).ok_or_else(unknown)?;
+            r32::decode(transform, coded, tables, lanes, out, scratch)
+        }
+    };
+    if well_formed {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("the coded bytes are damaged ({})", codec.name())))
+}

@@ -1,0 +1,20 @@
+//! Here is a block: give me fewer bytes; here are the coded bytes: give me the block. No file, no index, no name of a
+//! tensor is known here. What each codec writes is specified in docs/format.md, sections 6 to 8.
+
+pub mod analyse;
+pub mod decode;
+pub mod encode;
+pub mod profile;
+mod r16;
+mod r32;
+mod simple;
+pub mod tables;
+pub mod transform;
+
+pub use analyse::Analysis;
+pub use decode::Scratch;
+pub use decode::decode_block;
+pub use encode::SpanCoder;
+pub use profile::Profile;
+pub use tables::SpanTables;
+pub use transform::Transform;

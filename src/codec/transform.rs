@@ -1,0 +1,189 @@
+//! How a block's elements become byte planes: one transform for each R32 codec.
+
+use crate::base::CodecId;
+use crate::entropy::planes;
+use crate::entropy::planes::Word;
+use crate::tensor::Family;
+
+/// The transform of an R32 codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transform {
+    /// `top` and the packed plane.
+    Bf16,
+    /// `high` and `low` of the rotated element.
+    F16,
+    /// `top`, byte 1, byte 0 and the packed plane.
+    F32,
+    /// The bytes of elements of 1, 2, 4 or 8 bytes, from the most significant.
+    Bytes(u8),
+}
+
+impl Transform {
+    /// The one for a family of dtypes.
+    pub fn of(family: Family) -> Self {
+        match family {
+            Family::Bf16 => Self::Bf16,
+            Family::F16 => Self::F16,
+            Family::F32 => Self::F32,
+            Family::Float8 => Self::Bytes(1),
+            Family::Bytes(width) => Self::Bytes(width),
+        }
+    }
+
+    /// The one of an R32 codec; `None` for other codecs.
+    pub fn of_codec(codec: CodecId) -> Option<Self> {
+        Some(match codec {
+            CodecId::R32_BF16 => Self::Bf16,
+            CodecId::R32_F16 => Self::F16,
+            CodecId::R32_F32 => Self::F32,
+            CodecId::R32_BYTES_1 => Self::Bytes(1),
+            CodecId::R32_BYTES_2 => Self::Bytes(2),
+            CodecId::R32_BYTES_4 => Self::Bytes(4),
+            CodecId::R32_BYTES_8 => Self::Bytes(8),
+            _ => return None,
+        })
+    }
+
+    /// Its R32 codec.
+    pub fn codec(self) -> CodecId {
+        match self {
+            Self::Bf16 => CodecId::R32_BF16,
+            Self::F16 => CodecId::R32_F16,
+            Self::F32 => CodecId::R32_F32,
+            Self::Bytes(1) => CodecId::R32_BYTES_1,
+            Self::Bytes(2) => CodecId::R32_BYTES_2,
+            Self::Bytes(4) => CodecId::R32_BYTES_4,
+            Self::Bytes(_) => CodecId::R32_BYTES_8,
+        }
+    }
+
+    /// Bytes of an element.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Bf16 | Self::F16 => 2,
+            Self::F32 => 4,
+            Self::Bytes(width) => usize::from(width),
+        }
+    }
+
+    /// Number of planes that are coded.
+    pub fn plane_count(self) -> usize {
+        match self {
+            Self::Bf16 => 1,
+            Self::F16 => 2,
+            Self::F32 => 3,
+            Self::Bytes(width) => usize::from(width),
+        }
+    }
+
+    /// Whether plane 0 is `top`, with literals and a packed plane.
+    pub fn has_top(self) -> bool {
+        matches!(self, Self::Bf16 | Self::F32)
+    }
+
+    /// Splits a block whose length is a multiple of the width.
+    pub fn split(self, block: &[u8], base: u8, split: &mut Split) {
+        let elements = block.len() / self.width();
+        split.elements = elements;
+        split.lits.clear();
+        split.packed.clear();
+        split.bytes.clear();
+        split.bytes.resize(elements * self.plane_count(), 0);
+        match self {
+            Self::Bf16 => {
+                let (words, _) = block.as_chunks::<2>();
+                planes::split_top(words, base, &mut split.bytes, &mut split.lits, &mut split.packed);
+            }
+            Self::F16 => {
+                let (words, _) = block.as_chunks::<2>();
+                let (high, low) = split.bytes.split_at_mut(elements);
+                planes::split_rotated(words, high, low);
+            }
+            Self::F32 => {
+                split.words.clear();
+                let (quads, _) = block.as_chunks::<4>();
+                split.words.extend(quads.iter().map(|quad| [quad[2], quad[3]]));
+                let (top, low) = split.bytes.split_at_mut(elements);
+                planes::split_top(&split.words, base, top, &mut split.lits, &mut split.packed);
+                let (one, zero) = low.split_at_mut(elements);
+                planes::split_byte(block, 4, 1, one);
+                planes::split_byte(block, 4, 0, zero);
+            }
+            Self::Bytes(width) => {
+                let width = usize::from(width);
+                for (plane, index) in (0..width).rev().enumerate() {
+                    let plane = &mut split.bytes[plane * elements..(plane + 1) * elements];
+                    planes::split_byte(block, width, index, plane);
+                }
+            }
+        }
+    }
+
+    /// Puts a block together; false if the literals are not used up exactly.
+    pub fn merge(
+        self,
+        bytes: &[u8],
+        base: u8,
+        lits: &[u8],
+        packed: &[u8],
+        words: &mut Vec<Word>,
+        block: &mut [u8],
+    ) -> bool {
+        let elements = block.len() / self.width();
+        match self {
+            Self::Bf16 => {
+                let (out, _) = block.as_chunks_mut::<2>();
+                planes::merge_top(bytes, base, lits, packed, out)
+            }
+            Self::F16 => {
+                let (high, low) = bytes.split_at(elements);
+                planes::merge_rotated(high, low, block.as_chunks_mut::<2>().0);
+                true
+            }
+            Self::F32 => {
+                words.clear();
+                words.resize(elements, [0; 2]);
+                let (top, low) = bytes.split_at(elements);
+                let whole = planes::merge_top(top, base, lits, packed, words);
+                let (one, zero) = low.split_at(elements);
+                let (quads, _) = block.as_chunks_mut::<4>();
+                for (((quad, word), one), zero) in quads.iter_mut().zip(words).zip(one).zip(zero) {
+                    *quad = [*zero, *one, word[0], word[1]];
+                }
+                whole
+            }
+            Self::Bytes(1) => {
+                block.copy_from_slice(bytes);
+                true
+            }
+            Self::Bytes(width) => {
+                let width = usize::from(width);
+                for (plane, index) in bytes.chunks(elements).zip((0..width).rev()) {
+                    planes::merge_byte(plane, width, index, block);
+                }
+                true
+            }
+        }
+    }
+}
+
+/// A block in planes.
+#[derive(Debug, Default)]
+pub struct Split {
+    /// Elements of the block: the length of each plane.
+    pub elements: usize,
+    /// The planes, one after another.
+    pub bytes: Vec<u8>,
+    /// Literal exponents of `top`.
+    pub lits: Vec<u8>,
+    /// The packed plane.
+    pub packed: Vec<u8>,
+    words: Vec<Word>,
+}
+
+impl Split {
+    /// Plane `number`.
+    pub fn plane(&self, number: usize) -> &[u8] {
+        &self.bytes[number * self.elements..(number + 1) * self.elements]
+    }
+}

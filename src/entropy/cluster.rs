@@ -1,0 +1,119 @@
+//! Strips of a plane sorted into a few clusters, each with a table of its own: k-means on coarse histograms, where the
+//! distance of a strip from a cluster is what the strip costs by the cluster's frequencies.
+
+use crate::entropy::frequency::log2_q16;
+
+/// Elements of a strip (docs/format.md, section 8).
+pub const STRIP_LEN: usize = 512;
+/// Bins of a coarse histogram: the upper six bits of a symbol. They hold the exponent, which is what differs among strips.
+pub const BINS: usize = 64;
+/// Lloyd steps; the assignment rarely moves after ten.
+const STEPS: usize = 12;
+
+/// How often each value of the upper six bits occurs in a strip.
+pub type Coarse = [u16; BINS];
+
+/// Counts the upper six bits of a strip's symbols.
+pub fn coarse(strip: &[u8]) -> Coarse {
+    let mut counts = [0; BINS];
+    for symbol in strip {
+        counts[usize::from(symbol >> 2)] += 1;
+    }
+    counts
+}
+
+/// What each bin costs in each cluster, in 1/16 bit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clusters {
+    costs: Vec<[u16; BINS]>,
+}
+
+impl Clusters {
+    /// Finds at most `count` clusters among the strips of a sample; one if there are too few strips.
+    pub fn find(sample: &[Coarse], count: usize) -> Self {
+        if count < 2 || sample.len() < 4 * count {
+            return Self { costs: vec![[0; BINS]] };
+        }
+        let mut order: Vec<usize> = (0..sample.len()).collect();
+        order.sort_by_key(|&strip| (mean_bin(&sample[strip]), strip));
+        let mut assigned = vec![0_usize; sample.len()];
+        for (rank, &strip) in order.iter().enumerate() {
+            assigned[strip] = rank * count / sample.len();
+        }
+        let mut clusters = Self::of(sample, &assigned, count);
+        for _ in 0..STEPS {
+            let mut moved = false;
+            for (strip, cluster) in sample.iter().zip(&mut assigned) {
+                let nearest = clusters.nearest(strip);
+                moved |= nearest != *cluster;
+                *cluster = nearest;
+            }
+            if !moved {
+                break;
+            }
+            clusters = Self::of(sample, &assigned, count);
+        }
+        clusters
+    }
+
+    fn of(sample: &[Coarse], assigned: &[usize], count: usize) -> Self {
+        let mut sums = vec![[1_u64; BINS]; count];
+        for (strip, &cluster) in sample.iter().zip(assigned) {
+            for (sum, &bin) in sums[cluster].iter_mut().zip(strip) {
+                // 64 to the 1 of the start: an empty bin is dear, but not beyond all
+                *sum += 64 * u64::from(bin);
+            }
+        }
+        let costs = sums
+            .iter()
+            .map(|sums| {
+                let total = log2_q16(sums.iter().sum());
+                sums.map(|sum| ((total - log2_q16(sum)) >> 12) as u16)
+            })
+            .collect();
+        Self { costs }
+    }
+
+    /// How many clusters there are.
+    pub fn count(&self) -> usize {
+        self.costs.len()
+    }
+
+    /// The cluster in which the strip costs least; the first of equals.
+    pub fn nearest(&self, strip: &Coarse) -> usize {
+        let mut best = (u32::MAX, 0);
+        for (cluster, costs) in self.costs.iter().enumerate() {
+            let cost = strip.iter().zip(costs).map(|(&n, &c)| u32::from(n) * u32::from(c)).sum();
+            if cost < best.0 {
+                best = (cost, cluster);
+            }
+        }
+        best.1
+    }
+}
+
+fn mean_bin(strip: &Coarse) -> u64 {
+    let count: u64 = strip.iter().map(|&n| u64::from(n)).sum();
+    let sum: u64 = strip.iter().zip(0_u64..).map(|(&n, bin)| u64::from(n) * bin).sum();
+    (sum << 16) / count.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_kinds_of_strips_are_told_apart() {
+        let strip = |centre: u8, shift: usize| {
+            let symbols: Vec<u8> =
+                (0..STRIP_LEN).map(|i| centre + ((i + shift) % 7) as u8 * 4).collect();
+            coarse(&symbols)
+        };
+        let sample: Vec<Coarse> =
+            (0..64).map(|i| strip(if i % 3 == 0 { 40 } else { 160 }, i)).collect();
+        let clusters = Clusters::find(&sample, 2);
+        for (i, strip) in sample.iter().enumerate() {
+            assert_eq!(clusters.nearest(strip), usize::from(i % 3 != 0), "strip {i}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! From counts to frequencies that sum to a power of two, and what coding with them costs. Integers only, so that
+//! every machine finds the same.
+
+/// log2(x) in 1/65536 bit, for x >= 1; the fraction by repeated squaring (exact to the last bit shown).
+pub fn log2_q16(x: u64) -> u64 {
+    assert!(x > 0, "the logarithm of nothing was asked for");
+    let whole = 63 - u64::from(x.leading_zeros());
+    // mantissa in [1, 2) with 31 fractional bits
+    let mut mantissa = if whole >= 31 { x >> (whole - 31) } else { x << (31 - whole) };
+    let mut result = whole << 16;
+    for bit in (0..16).rev() {
+        mantissa = (mantissa * mantissa) >> 31;
+        if mantissa >= 1 << 32 {
+            mantissa >>= 1;
+            result |= 1 << bit;
+        }
+    }
+    result
+}
+
+/// Frequencies for `counts` with sum `2^bits`: at least 1 for each symbol that occurs, 0 for the others, as near to
+/// the least cost as single steps reach. At least two symbols get a frequency (a lone one is joined by its successor),
+/// so that none has all of it. There must be a count above 0.
+pub fn normalise(counts: &[u64; 256], bits: u32) -> [u16; 256] {
+    let total: u64 = counts.iter().sum();
+    assert!(total > 0, "no symbol occurs");
+    let target = 1_i64 << bits;
+    let mut freqs = [0_u16; 256];
+    let mut sum = 0_i64;
+    for (f, &count) in freqs.iter_mut().zip(counts) {
+        if count > 0 {
+            let share = u128::from(count) * (1_u128 << bits) / u128::from(total);
+            *f = (share as u16).max(1);
+            sum += i64::from(*f);
+        }
+    }
+    if freqs.iter().filter(|&&f| f > 0).count() == 1 {
+        let lone = freqs.iter().position(|&f| f > 0).unwrap_or(0);
+        freqs[lone] = (target - 1) as u16;
+        freqs[(lone + 1) & 255] = 1;
+        return freqs;
+    }
+    // the cost of a step from f to f+1 is about count / (f + 1/2): compared by cross-multiplication
+    while sum < target {
+        let best = (0..256)
+            .filter(|&s| counts[s] > 0)
+            .reduce(|best, s| {
+                let gain = |s: usize| u128::from(counts[s]);
+                let width = |s: usize| 2 * u128::from(freqs[s]) + 1;
+                if gain(s) * width(best) > gain(best) * width(s) { s } else { best }
+            })
+            .unwrap_or(0);
+        freqs[best] += 1;
+        sum += 1;
+    }
+    while sum > target {
+        let best = (0..256)
+            .filter(|&s| freqs[s] > 1)
+            .reduce(|best, s| {
+                let loss = |s: usize| u128::from(counts[s]);
+                let width = |s: usize| 2 * u128::from(freqs[s]) - 1;
+                if loss(s) * width(best) < loss(best) * width(s) { s } else { best }
+            })
+            .unwrap_or(0);
+        freqs[best] -= 1;
+        sum -= 1;
+    }
+    freqs
+}
+
+/// Bits (in 1/65536) that `counts` cost when coded by `freqs` of sum `2^bits`.
+pub fn cost_q16(counts: &[u64; 256], freqs: &[u16; 256], bits: u32) -> u128 {
+    let mut cost = 0;
+    for (&count, &f) in counts.iter().zip(freqs) {
+        if count > 0 && f > 0 {
+            let symbol = (u64::from(bits) << 16) - log2_q16(u64::from(f));
+            cost += u128::from(count) * u128::from(symbol);
+        }
+    }
+    cost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logarithms() {
+        assert_eq!(log2_q16(1), 0);
+        assert_eq!(log2_q16(4096), 12 << 16);
+        let half = (3.0_f64.log2() * 65536.0) as u64;
+        assert!(log2_q16(3).abs_diff(half) <= 1);
+        assert_eq!(log2_q16(u64::MAX) >> 16, 63);
+    }
+
+    #[test]
+    fn sums_are_exact_and_nothing_that_occurs_is_lost() {
+        let mut state = 1_u64;
+        for round in 0..200 {
+            let mut counts = [0_u64; 256];
+            for count in &mut counts {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *count = (state >> 40) >> (state % 23) >> (round % 9);
+            }
+            counts[round % 256] += 1;
+            for bits in 8..=12 {
+                let freqs = normalise(&counts, bits);
+                assert_eq!(freqs.iter().map(|&f| u32::from(f)).sum::<u32>(), 1 << bits);
+                assert!(counts.iter().zip(&freqs).all(|(&c, &f)| c == 0 || f > 0));
+                assert!(freqs.iter().all(|&f| u32::from(f) < 1 << bits));
+            }
+        }
+    }
+}

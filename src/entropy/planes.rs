@@ -1,0 +1,193 @@
+//! Elements split into byte planes and put together again (docs/format.md, sections 6 to 8). Loops are plain and of
+//! fixed length, so that the compiler vectorises them.
+
+/// Exponent codes of a `top` symbol that are a window above `base`; the next one is the escape.
+pub const WINDOW_LEN: u8 = 62;
+/// Highest window base: its window ends with the highest exponent.
+pub const BASE_MAX: u8 = 255 - WINDOW_LEN;
+/// The exponent code of an escape.
+pub const ESCAPE: u8 = 63;
+/// Elements of a group of the packed plane, and the bytes that they take.
+const GROUP_LEN: usize = 64;
+const GROUP_BYTES: usize = 48;
+
+/// A 16-bit element as its two little-endian bytes: a block's bytes are seen so without a copy.
+pub type Word = [u8; 2];
+
+/// Bytes of the packed plane of `elements` elements.
+pub fn packed_len(elements: usize) -> usize {
+    elements.div_ceil(GROUP_LEN) * GROUP_BYTES
+}
+
+/// The window base for which most of the exponents counted (by their value, 0 to 255) need no escape.
+pub fn window_base(exponents: &[u64; 256]) -> u8 {
+    let window = usize::from(WINDOW_LEN);
+    let mut best = (0_u64, 0_usize);
+    for base in 0..=usize::from(BASE_MAX) {
+        let held = exponents[base + 1..=base + window].iter().sum();
+        if held > best.0 {
+            best = (held, base);
+        }
+    }
+    best.1 as u8
+}
+
+/// The symbol of a bf16, and whether its exponent goes to the literals.
+#[inline]
+fn top_symbol(x: u16, base: u8) -> (u8, bool) {
+    let exponent = (x >> 7) as u8;
+    let code = exponent.wrapping_sub(base);
+    let escaped = exponent != 0 && code.wrapping_sub(1) >= WINDOW_LEN;
+    let code = if exponent == 0 {
+        0
+    } else if escaped {
+        ESCAPE
+    } else {
+        code
+    };
+    (code << 2 | (x >> 5) as u8 & 3, escaped)
+}
+
+/// Splits bf16 `words` into symbols, literals (appended) and the packed plane (appended).
+pub fn split_top(words: &[Word], base: u8, symbols: &mut [u8], lits: &mut Vec<u8>, packed: &mut Vec<u8>) {
+    assert_eq!(words.len(), symbols.len(), "a symbol for each element");
+    for (symbol, &word) in symbols.iter_mut().zip(words) {
+        let x = u16::from_le_bytes(word);
+        let (code, escaped) = top_symbol(x, base);
+        *symbol = code;
+        if escaped {
+            lits.push((x >> 7) as u8);
+        }
+    }
+    packed.reserve(packed_len(words.len()));
+    for group in words.chunks(GROUP_LEN) {
+        let mut v = [0_u8; GROUP_LEN];
+        for (v, &word) in v.iter_mut().zip(group) {
+            let x = u16::from_le_bytes(word);
+            *v = (x >> 15 << 5) as u8 | (x & 31) as u8;
+        }
+        let mut bytes = [0_u8; GROUP_BYTES];
+        for i in 0..32 {
+            bytes[i] = v[i] & 15 | (v[i + 32] & 15) << 4;
+        }
+        for i in 0..16 {
+            bytes[32 + i] = v[i] >> 4 | v[i + 16] >> 4 << 2 | v[i + 32] >> 4 << 4 | v[i + 48] >> 4 << 6;
+        }
+        packed.extend_from_slice(&bytes);
+    }
+}
+
+#[inline]
+fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
+    let mut v = [0_u8; GROUP_LEN];
+    for i in 0..32 {
+        v[i] = bytes[i] & 15;
+        v[i + 32] = bytes[i] >> 4;
+    }
+    for quarter in 0..4 {
+        for i in 0..16 {
+            v[quarter * 16 + i] |= (bytes[32 + i] >> (2 * quarter) & 3) << 4;
+        }
+    }
+    v
+}
+
+/// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly.
+pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+    assert_eq!(symbols.len(), words.len(), "a symbol for each element");
+    assert_eq!(packed.len(), packed_len(words.len()), "a packed group for each 64 elements");
+    let (groups, _) = packed.as_chunks::<GROUP_BYTES>();
+    let mut escapes = 0_usize;
+    for ((symbols, words), group) in
+        symbols.chunks(GROUP_LEN).zip(words.chunks_mut(GROUP_LEN)).zip(groups)
+    {
+        let low = unpack_group(group);
+        let mut padded = [0_u8; GROUP_LEN];
+        let symbols: &[u8; GROUP_LEN] = if let Ok(whole) = symbols.try_into() {
+            whole
+        } else {
+            padded[..symbols.len()].copy_from_slice(symbols);
+            &padded
+        };
+        let mut merged = [0_u16; GROUP_LEN];
+        let mut in_group = 0_u8;
+        for i in 0..GROUP_LEN {
+            let (symbol, v) = (symbols[i], u16::from(low[i]));
+            // an escape's exponent is put in below; until then it must not touch the sign
+            let exponent = if symbol < 4 { 0 } else { u16::from((symbol >> 2).wrapping_add(base)) };
+            in_group += u8::from(symbol >= ESCAPE << 2);
+            merged[i] = v >> 5 << 15 | exponent << 7 | u16::from(symbol & 3) << 5 | v & 31;
+        }
+        if in_group > 0 {
+            for (x, _) in merged.iter_mut().zip(symbols).filter(|(_, s)| **s >= ESCAPE << 2) {
+                let Some(&exponent) = lits.get(escapes) else { return false };
+                *x = *x & 0x807f | u16::from(exponent) << 7;
+                escapes += 1;
+            }
+        }
+        for (word, x) in words.iter_mut().zip(merged) {
+            *word = x.to_le_bytes();
+        }
+    }
+    escapes == lits.len()
+}
+
+/// Splits 16-bit elements, rotated left by one, into their high and low bytes.
+pub fn split_rotated(words: &[Word], high: &mut [u8], low: &mut [u8]) {
+    for ((&word, high), low) in words.iter().zip(high).zip(low) {
+        [*low, *high] = u16::from_le_bytes(word).rotate_left(1).to_le_bytes();
+    }
+}
+
+/// The inverse of [`split_rotated`].
+pub fn merge_rotated(high: &[u8], low: &[u8], words: &mut [Word]) {
+    for ((word, &high), &low) in words.iter_mut().zip(high).zip(low) {
+        *word = u16::from_le_bytes([low, high]).rotate_right(1).to_le_bytes();
+    }
+}
+
+/// Copies byte `index` of each element of `width` bytes.
+pub fn split_byte(bytes: &[u8], width: usize, index: usize, plane: &mut [u8]) {
+    for (element, out) in bytes.chunks_exact(width).zip(plane) {
+        *out = element[index];
+    }
+}
+
+/// The inverse of [`split_byte`].
+pub fn merge_byte(plane: &[u8], width: usize, index: usize, bytes: &mut [u8]) {
+    for (element, &byte) in bytes.chunks_exact_mut(width).zip(plane) {
+        element[index] = byte;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bf16_comes_back_with_any_window() {
+        let words: Vec<Word> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
+        for base in [0, 1, 64, 100, 193] {
+            for len in [0, 1, 63, 64, 65, words.len()] {
+                let words = &words[words.len() - len..];
+                let mut symbols = vec![0; len];
+                let (mut lits, mut packed) = (Vec::new(), Vec::new());
+                split_top(words, base, &mut symbols, &mut lits, &mut packed);
+                let mut back = vec![[0; 2]; len];
+                assert!(merge_top(&symbols, base, &lits, &packed, &mut back));
+                assert!(back == words, "base {base}, {len} elements");
+                lits.push(0);
+                assert!(!merge_top(&symbols, base, &lits, &packed, &mut back));
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_goes_where_the_exponents_are() {
+        let mut exponents = [0; 256];
+        exponents[110..125].fill(1000);
+        exponents[255] = 3;
+        let base = usize::from(window_base(&exponents));
+        assert!(base < 110 && 125 <= base + 63, "base {base}");
+    }
+}

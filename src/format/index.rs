@@ -1,0 +1,438 @@
+//! The index: files, spans, receipts and blocks, and the places that follow from them (docs/format.md, sections 4
+//! and 5).
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+
+use crate::base::CodecId;
+use crate::base::Error;
+use crate::base::Limits;
+use crate::base::Result;
+use crate::format::header::ALIGN;
+use crate::format::header::Header;
+use crate::format::header::ImageKind;
+use crate::format::header::TAIL_PADDING;
+use crate::format::record::Reader;
+use crate::format::section;
+use crate::tensor::Span;
+use crate::tensor::SpanKind;
+use crate::tensor::dtype;
+
+/// Spans of at least this many bytes begin at a page.
+const PAGED_SPAN_LEN: u64 = 16 << 20;
+const PAGE: u64 = 4096;
+const SHIFTS: std::ops::RangeInclusive<u8> = 16..=20;
+const LANES_SHIFTS: std::ops::RangeInclusive<u8> = 5..=6;
+
+/// One original file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRecord {
+    /// Path within the folder; empty for an image of one file.
+    pub path: String,
+    /// Whether it is a safetensors file.
+    pub is_safetensors: bool,
+    /// Length in bytes.
+    pub len: u64,
+    /// Its spans within [`Index::spans`].
+    pub spans: std::ops::Range<usize>,
+    /// sha256 of its bytes.
+    pub sha256: [u8; 32],
+}
+
+/// One span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanRecord {
+    /// What it holds, and where within its file.
+    pub span: Span,
+    /// log2 of the original bytes of a block.
+    pub block_shift: u8,
+    /// log2 of the lanes of R16 and R32 blocks.
+    pub lanes_shift: u8,
+    /// md5 of its bytes.
+    pub md5: [u8; 16],
+    /// Bytes of its tables.
+    pub tables_len: u32,
+    /// Where its tables begin in the image.
+    pub tables_offset: u64,
+    /// Its blocks within [`Index::blocks`].
+    pub blocks: std::ops::Range<usize>,
+}
+
+/// One block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRecord {
+    /// XXH3 of the original bytes.
+    pub checksum: u64,
+    /// Where its coded bytes begin in the image.
+    pub offset: u64,
+    /// How many coded bytes it has.
+    pub coded_len: u32,
+    /// How it is coded.
+    pub codec: CodecId,
+    /// Version of the codec.
+    pub codec_version: u8,
+}
+
+/// Everything needed to find and check the blocks of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// The files, by path.
+    pub files: Vec<FileRecord>,
+    /// The spans of all files, in order.
+    pub spans: Vec<SpanRecord>,
+    /// The blocks of all spans, in order.
+    pub blocks: Vec<BlockRecord>,
+    /// Where the last block ends, padding included.
+    pub data_end: u64,
+}
+
+impl SpanRecord {
+    /// A span that is still to be coded, with 64 lanes.
+    pub fn new(span: Span, block_shift: u8) -> Self {
+        Self {
+            span,
+            block_shift,
+            lanes_shift: 6,
+            md5: [0; 16],
+            tables_len: 0,
+            tables_offset: 0,
+            blocks: 0..0,
+        }
+    }
+
+    /// Original bytes of a block, the last apart.
+    pub fn block_len(&self) -> u64 {
+        1_u64.wrapping_shl(u32::from(self.block_shift))
+    }
+
+    /// Lanes of R16 and R32 blocks.
+    pub fn lanes(&self) -> usize {
+        1_usize.wrapping_shl(u32::from(self.lanes_shift))
+    }
+
+    fn block_count(&self) -> u64 {
+        self.span.len.div_ceil(self.block_len())
+    }
+
+    /// Original bytes of the block with this number within the span, as a range of the span.
+    pub fn block_range(&self, number: u64) -> std::ops::Range<u64> {
+        let start = number.saturating_mul(self.block_len());
+        start..start.saturating_add(self.block_len()).min(self.span.len)
+    }
+
+    /// Where its tables begin: a multiple of this.
+    pub fn align(&self) -> u64 {
+        if self.span.len >= PAGED_SPAN_LEN { PAGE } else { ALIGN }
+    }
+}
+
+impl Index {
+    /// The index of files that are still to be coded: receipts and blocks are blank, but counted, so that its encoded
+    /// length is final.
+    pub fn blank(files: Vec<FileRecord>, spans: Vec<SpanRecord>) -> Result<Self> {
+        let mut index = Self { files, spans, blocks: Vec::new(), data_end: 0 };
+        let count = index.number_blocks()?;
+        let blank = BlockRecord {
+            checksum: 0,
+            offset: 0,
+            coded_len: 0,
+            codec: CodecId::RAW,
+            codec_version: CodecId::VERSION,
+        };
+        index.blocks = vec![blank; count];
+        Ok(index)
+    }
+
+    fn number_blocks(&mut self) -> Result<usize> {
+        let mut next = 0_u64;
+        for span in &mut self.spans {
+            let end = next.saturating_add(span.block_count());
+            // sixteen bytes of index for each block
+            if end > Limits::FORMAT_1.index_len_max >> 4 {
+                return Err(Error::over_limit(format!("{end} blocks and more")));
+            }
+            span.blocks = next as usize..end as usize;
+            next = end;
+        }
+        Ok(next as usize)
+    }
+
+    /// Finds the places of tables and blocks from their lengths.
+    pub fn place(&mut self, data_offset: u64) -> Result<()> {
+        let too_far = || Error::damaged("the blocks reach beyond all bounds");
+        let add = |at: u64, len: u32, align: u64| {
+            at.checked_add(u64::from(len))?.checked_next_multiple_of(align)
+        };
+        let mut at = data_offset;
+        for span in &mut self.spans {
+            if span.span.len == 0 {
+                continue;
+            }
+            at = add(at, 0, span.align()).ok_or_else(too_far)?;
+            span.tables_offset = at;
+            at = add(at, span.tables_len, ALIGN).ok_or_else(too_far)?;
+            for block in self.blocks.get_mut(span.blocks.clone()).unwrap_or_default() {
+                block.offset = at;
+                at = add(at, block.coded_len, ALIGN).ok_or_else(too_far)?;
+            }
+        }
+        self.data_end = at;
+        Ok(())
+    }
+
+    /// Where the tail index begins.
+    pub fn tail_offset(&self) -> u64 {
+        self.data_end.saturating_add(TAIL_PADDING).next_multiple_of(ALIGN)
+    }
+
+    /// The bytes of the index.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut files = Vec::new();
+        for file in &self.files {
+            files.extend_from_slice(&[u8::from(file.is_safetensors), 0]);
+            files.extend_from_slice(&(file.path.len() as u16).to_le_bytes());
+            files.extend_from_slice(&(file.spans.len() as u32).to_le_bytes());
+            files.extend_from_slice(&file.len.to_le_bytes());
+            files.extend_from_slice(file.path.as_bytes());
+        }
+        section::write(section::FILES, &files, true, &mut out);
+        let mut spans = Vec::new();
+        for record in &self.spans {
+            encode_span(record, &mut spans);
+        }
+        section::write(section::SPANS, &spans, true, &mut out);
+        let mut receipts = Vec::new();
+        for file in &self.files {
+            receipts.extend_from_slice(&file.sha256);
+        }
+        for record in &self.spans {
+            receipts.extend_from_slice(&record.md5);
+            receipts.extend_from_slice(&record.tables_len.to_le_bytes());
+            receipts.extend_from_slice(&[0; 4]);
+        }
+        section::write(section::RECEIPTS, &receipts, false, &mut out);
+        let mut blocks = Vec::new();
+        for block in &self.blocks {
+            blocks.extend_from_slice(&block.checksum.to_le_bytes());
+            blocks.extend_from_slice(&block.coded_len.to_le_bytes());
+            blocks.extend_from_slice(&[block.codec.0, block.codec_version, 0, 0]);
+        }
+        section::write(section::BLOCKS, &blocks, false, &mut out);
+        out
+    }
+
+    /// Reads and checks the index. Every contradiction is an error.
+    pub fn parse(bytes: &[u8], header: &Header) -> Result<Self> {
+        let sections = section::read_all(bytes)?;
+        let section = |tag, what| {
+            sections
+                .get(&tag)
+                .map(|payload| Reader::new(payload, what))
+                .ok_or_else(|| Error::damaged(format!("the index has no {what}")))
+        };
+        let mut files = section(section::FILES, "list of files")?;
+        let mut spans = section(section::SPANS, "list of spans")?;
+        let mut receipts = section(section::RECEIPTS, "list of receipts")?;
+        let mut blocks = section(section::BLOCKS, "list of blocks")?;
+        let mut index =
+            Self { files: Vec::new(), spans: Vec::new(), blocks: Vec::new(), data_end: 0 };
+        for _ in 0..header.file_count {
+            index.parse_file(&mut files, &mut spans)?;
+        }
+        files.finish()?;
+        spans.finish()?;
+        index.check_files(header)?;
+        for file in &mut index.files {
+            file.sha256 = receipts.digest()?;
+        }
+        for span in &mut index.spans {
+            span.md5 = receipts.digest()?;
+            span.tables_len = receipts.u32()?;
+            receipts.take(4)?;
+            if span.tables_len > Limits::FORMAT_1.tables_len_max {
+                return Err(Error::over_limit(format!("tables of {} bytes", span.tables_len))
+                    .tensor(span.span.label()));
+            }
+        }
+        receipts.finish()?;
+        index.parse_blocks(&mut blocks)?;
+        blocks.finish()?;
+        index.place(Header::data_offset(header.index_len))?;
+        if index.tail_offset() != header.tail_index_offset {
+            return Err(Error::damaged("the blocks do not end where the header says"));
+        }
+        Ok(index)
+    }
+
+    fn parse_file(&mut self, files: &mut Reader<'_>, spans: &mut Reader<'_>) -> Result<()> {
+        let kind = files.u8()?;
+        files.take(1)?;
+        let path_len = files.u16()?;
+        let span_count = files.u32()?;
+        let len = files.u64()?;
+        let path = files.text(usize::from(path_len))?;
+        if kind > 1 {
+            return Err(Error::damaged(format!("a file of unknown kind {kind}")));
+        }
+        let first = self.spans.len();
+        let mut start = 0_u64;
+        for _ in 0..span_count {
+            let record = parse_span(spans, start)?;
+            start = start
+                .checked_add(record.span.len)
+                .filter(|&end| end <= len)
+                .ok_or_else(|| Error::damaged("the spans are longer than their file"))?;
+            self.spans.push(record);
+        }
+        if start != len {
+            return Err(Error::damaged(format!("spans of {start} bytes for a file of {len}")));
+        }
+        self.files.push(FileRecord {
+            path,
+            is_safetensors: kind == 1,
+            len,
+            spans: first..self.spans.len(),
+            sha256: [0; 32],
+        });
+        Ok(())
+    }
+
+    fn check_files(&self, header: &Header) -> Result<()> {
+        let total = self.files.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.len));
+        if total != Some(header.original_len) {
+            return Err(Error::damaged("the files are not as long as the header says"));
+        }
+        match header.kind {
+            ImageKind::File if self.files.iter().all(|file| file.path.is_empty()) => Ok(()),
+            ImageKind::File => Err(Error::damaged("an image of one file names a path")),
+            ImageKind::Folder => check_paths(&self.files),
+        }
+    }
+
+    fn parse_blocks(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        let count = self.number_blocks()?;
+        for span in &self.spans {
+            for number in 0..span.block_count() {
+                let checksum = reader.u64()?;
+                let coded_len = reader.u32()?;
+                let codec = CodecId(reader.u8()?);
+                let codec_version = reader.u8()?;
+                reader.take(2)?;
+                let range = span.block_range(number);
+                let most = range.end.saturating_sub(range.start);
+                let most = most.saturating_add(u64::from(Limits::CODED_EXTRA_MAX));
+                if u64::from(coded_len) > most {
+                    return Err(Error::over_limit(format!("{coded_len} coded bytes"))
+                        .tensor(span.span.label())
+                        .block(number));
+                }
+                self.blocks.push(BlockRecord { checksum, offset: 0, coded_len, codec, codec_version });
+            }
+        }
+        assert_eq!(self.blocks.len(), count, "each span has the blocks that were counted");
+        Ok(())
+    }
+}
+
+fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {
+    let span = &record.span;
+    let kind = match span.kind {
+        SpanKind::Header => 0,
+        SpanKind::Tensor => 1,
+        SpanKind::Other => 2,
+    };
+    out.extend_from_slice(&[kind, record.block_shift, record.lanes_shift, span.dtype.len() as u8]);
+    out.extend_from_slice(&(span.shape.len() as u16).to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&(span.name.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&span.len.to_le_bytes());
+    out.extend_from_slice(span.dtype.as_bytes());
+    out.extend_from_slice(span.name.as_bytes());
+    for dim in &span.shape {
+        out.extend_from_slice(&dim.to_le_bytes());
+    }
+}
+
+fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
+    let (kind, block_shift, lanes_shift) = (reader.u8()?, reader.u8()?, reader.u8()?);
+    let dtype_len = reader.u8()?;
+    let rank = reader.u16()?;
+    reader.take(2)?;
+    let name_len = reader.u32()?;
+    reader.take(4)?;
+    let len = reader.u64()?;
+    let dtype = reader.text(usize::from(dtype_len))?;
+    let name = reader.text(name_len as usize)?;
+    let shape: Vec<u64> = (0..rank).map(|_| reader.u64()).collect::<Result<_>>()?;
+    let kind = match kind {
+        0 => SpanKind::Header,
+        1 => SpanKind::Tensor,
+        2 => SpanKind::Other,
+        other => return Err(Error::damaged(format!("a span of unknown kind {other}"))),
+    };
+    let span = Span { kind, dtype, name, shape, start, len };
+    if !SHIFTS.contains(&block_shift) || !LANES_SHIFTS.contains(&lanes_shift) {
+        return Err(Error::damaged(format!(
+            "blocks of 2^{block_shift} bytes with 2^{lanes_shift} lanes"
+        ))
+        .tensor(span.label()));
+    }
+    let named = !span.dtype.is_empty() || !span.name.is_empty() || !span.shape.is_empty();
+    let fits = match kind {
+        SpanKind::Tensor if dtype::bits(&span.dtype).is_some() => {
+            dtype::byte_len(&span.dtype, &span.shape) == Some(len)
+        }
+        SpanKind::Tensor => true,
+        SpanKind::Header | SpanKind::Other => !named,
+    };
+    if !fits {
+        return Err(Error::damaged(format!("{len} bytes do not fit dtype and shape"))
+            .tensor(span.label()));
+    }
+    Ok(SpanRecord { block_shift, lanes_shift, ..SpanRecord::new(span, block_shift) })
+}
+
+/// Whether `path` may name a file within a folder image.
+pub fn path_is_valid(path: &str) -> bool {
+    let plain = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains(['\0', '\\'])
+    };
+    path.len() <= usize::from(u16::MAX) && path.split('/').all(plain)
+}
+
+fn check_paths(files: &[FileRecord]) -> Result<()> {
+    for file in files {
+        if !path_is_valid(&file.path) {
+            return Err(Error::damaged(format!(
+                "the image names a file `{}`, which is no relative path",
+                crate::base::error::escaped(&file.path)
+            )));
+        }
+    }
+    // a file that is a folder of another, such as `a` and `a/b`
+    let paths: std::collections::BTreeSet<&str> = files.iter().map(|f| f.path.as_str()).collect();
+    let is_folder = |path: &str| {
+        path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|p| paths.contains(p)))
+    };
+    let ascending = files.is_sorted_by(|a, b| a.path < b.path);
+    if !ascending || files.iter().any(|file| is_folder(&file.path)) {
+        return Err(Error::damaged("the files of the image are out of order or repeated"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for path in ["", "/a", "a/", "a//b", "../a", "a/..", ".", "a\\b", "a\0b", &"x".repeat(256)] {
+            assert!(!path_is_valid(path), "{path:?}");
+        }
+        for path in ["a", "a/b.json", "...", "a b/\u{e4}"] {
+            assert!(path_is_valid(path), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What lies where in a `.bs` (docs/format.md): header, index, the places of blocks. Codec numbers are known here,
+//! codecs are not.
+
+pub mod header;
+pub mod index;
+mod record;
+mod section;
+
+pub use header::HEADER_LEN;
+pub use header::Header;
+pub use header::ImageKind;
+pub use index::BlockRecord;
+pub use index::FileRecord;
+pub use index::Index;
+pub use index::SpanRecord;

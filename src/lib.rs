@@ -1,0 +1,26 @@
+//! Lossless compression for model weights.
+//!
+//! The data go one way: file -> [`archive`] -> blocks -> [`codec`] -> bytes. A room is a folder of `src/`; it uses
+//! only rooms on floors below its own, which `tests/it/architecture.rs` holds:
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | 5 | `cli`: words in, words out |
+//! | 4 | `ops`: one file for each verb |
+//! | 3 | `archive`: read side; `writer`: write side |
+//! | 2 | `codec`: a block's bytes to coded bytes and back; `format`: what lies where in a `.bs` |
+//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders over plain slices |
+//! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("bigsmall needs a 64-bit platform: sizes of models do not fit in 32 bits");
+
+pub mod archive;
+pub mod base;
+pub mod cli;
+pub mod codec;
+pub mod entropy;
+pub mod format;
+pub mod ops;
+pub mod tensor;
+pub mod writer;

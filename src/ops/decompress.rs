@@ -1,0 +1,232 @@
+//! Decompress: an image back to its file or folder, or a mirrored folder back to what it was. Every block is checked and
+//! the sha256 of every file compared before it appears under its name.
+
+use std::fs;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::OutputFile;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::base::digest::Sha256;
+use crate::base::digest::hex;
+use crate::format::FileRecord;
+use crate::format::ImageKind;
+use crate::ops::compress::Output;
+use crate::ops::folder;
+use crate::ops::folder::EntryKind;
+use crate::ops::folder::OutputFolder;
+use crate::ops::stream;
+
+/// How to decompress.
+#[derive(Debug, Clone)]
+pub struct DecompressOptions {
+    /// Where to.
+    pub output: Output,
+    /// Replace what exists.
+    pub force: bool,
+    /// Threads that decode.
+    pub threads: usize,
+}
+
+/// One file that was restored.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileRestored {
+    /// The image.
+    pub source: PathBuf,
+    /// The file; `-` for standard output.
+    pub output: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its sha256, compared.
+    pub sha256: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct DecompressReport {
+    /// Every file.
+    pub files: Vec<FileRestored>,
+    /// Files copied as they are.
+    pub copied_files: u64,
+    /// Bytes of all files, copies included.
+    pub bytes: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+struct Job<'a> {
+    options: &'a DecompressOptions,
+    progress: &'a dyn Progress,
+    report: DecompressReport,
+}
+
+/// Decompresses an image or a folder of images.
+pub fn decompress(
+    source: &Path,
+    options: &DecompressOptions,
+    progress: &dyn Progress,
+) -> Result<DecompressReport> {
+    let begun = Instant::now();
+    let report =
+        DecompressReport { files: Vec::new(), copied_files: 0, bytes: 0, seconds: 0.0 };
+    let mut job = Job { options, progress, report };
+    let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
+    if metadata.is_dir() {
+        job.mirror(source)?;
+    } else {
+        job.image(source)?;
+    }
+    job.report.seconds = begun.elapsed().as_secs_f64();
+    Ok(job.report)
+}
+
+impl Job<'_> {
+    fn image(&mut self, source: &Path) -> Result<()> {
+        let archive = Archive::open(source)?;
+        for fault in archive.faults() {
+            self.progress.warn(&format!("`{}`: {fault}; the other copy is used", source.display()));
+        }
+        match (&self.options.output, archive.header().kind) {
+            (Output::Path(target), ImageKind::Folder) => self.folder_image(&archive, target),
+            (_, ImageKind::Folder) => Err(Error::invalid("an image of a folder needs an output")
+                .file(source)
+                .hint("name a folder with `-o FOLDER`")),
+            (Output::Path(target), ImageKind::File) => self.file(&archive, &archive.files()[0], target),
+            (Output::Beside, ImageKind::File) => {
+                let name = source.file_name().unwrap_or_default();
+                let original = naming::original_name(name, archive.header());
+                let target = original.filter(|o| o != name).ok_or_else(|| {
+                    Error::invalid("the name does not end with `.bs`, so the file's name is not known")
+                        .file(source)
+                        .hint("name the output with `-o FILE`")
+                })?;
+                self.file(&archive, &archive.files()[0], &source.with_file_name(target))
+            }
+            (Output::Stdout, ImageKind::File) => self.to_stdout(&archive),
+        }
+    }
+
+    fn file(&mut self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
+        let mut output = OutputFile::create(target, self.options.force)?;
+        self.decode(archive, file, |bytes| output.write(bytes))?;
+        let (mtime, mode) = folder::stamp(archive.path())?;
+        output.commit(Some(mtime), Some(mode))?;
+        self.restored(archive, file, target);
+        Ok(())
+    }
+
+    fn restored(&mut self, archive: &Archive, file: &FileRecord, target: &Path) {
+        self.report.bytes += file.len;
+        self.report.files.push(FileRestored {
+            source: archive.path().to_owned(),
+            output: target.to_owned(),
+            bytes: file.len,
+            sha256: hex(&file.sha256),
+        });
+    }
+
+    fn decode(
+        &self,
+        archive: &Archive,
+        file: &FileRecord,
+        mut write: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let label = archive.path().file_name().unwrap_or_default().to_string_lossy();
+        self.progress.begin(&format!("decompressing {label}"), file.len);
+        let mut sha256 = Sha256::default();
+        stream::blocks(archive, file, self.options.threads, self.progress, |block| {
+            let bytes = block.bytes?;
+            sha256.update(&bytes);
+            write(&bytes)?;
+            self.progress.advance(bytes.len() as u64);
+            Ok(())
+        })?;
+        self.progress.end();
+        if sha256.finish() != file.sha256 {
+            return Err(Error::damaged("the sha256 differs though every block is right")
+                .file(archive.path()));
+        }
+        Ok(())
+    }
+
+    /// A pipe cannot be taken back: bytes go out block by block, each checked, and the exit code tells of the rest.
+    fn to_stdout(&mut self, archive: &Archive) -> Result<()> {
+        let file = &archive.files()[0];
+        let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
+        let mut stdout = io::stdout().lock();
+        self.decode(archive, file, |bytes| stdout.write_all(bytes).map_err(failed))?;
+        stdout.flush().map_err(failed)?;
+        self.restored(archive, file, Path::new("-"));
+        Ok(())
+    }
+
+    fn folder_image(&mut self, archive: &Archive, target: &Path) -> Result<()> {
+        let output = OutputFolder::create(target, self.options.force)?;
+        self.folder_files(archive, &output, Path::new(""))?;
+        output.commit()
+    }
+
+    /// The files of an image go below `within`. Their paths were checked when the image was opened: relative, plain
+    /// parts only, none of them a folder of another.
+    fn folder_files(&mut self, archive: &Archive, output: &OutputFolder, within: &Path) -> Result<()> {
+        for file in archive.files() {
+            let relative = within.join(&file.path);
+            if let Some(parent) = relative.parent() {
+                output.make_folder(parent)?;
+            }
+            self.file(archive, file, &output.path(&relative))?;
+        }
+        Ok(())
+    }
+
+    fn mirror(&mut self, source: &Path) -> Result<()> {
+        let Output::Path(target) = &self.options.output else {
+            return Err(Error::invalid("a folder needs an output")
+                .file(source)
+                .hint("name a folder with `-o FOLDER`"));
+        };
+        folder::check_apart(source, target)?;
+        let output = OutputFolder::create(target, self.options.force)?;
+        for entry in folder::walk(source)? {
+            self.progress.check()?;
+            let full = source.join(&entry.path);
+            match &entry.kind {
+                EntryKind::Folder => output.make_folder(&entry.path)?,
+                EntryKind::Link(to) => output.make_link(&entry.path, to, self.options.force)?,
+                EntryKind::Special => {
+                    self.progress.warn(&format!("`{}` is left out: not a file", full.display()));
+                }
+                EntryKind::File => self.mirrored_file(&full, &entry.path, &output)?,
+            }
+        }
+        output.commit()
+    }
+
+    fn mirrored_file(&mut self, full: &Path, relative: &Path, output: &OutputFolder) -> Result<()> {
+        let name = full.file_name().unwrap_or_default();
+        if !naming::is_image_name(name) {
+            let to = output.path(relative);
+            self.report.bytes += folder::copy_file(full, &to, self.options.force)?;
+            self.report.copied_files += 1;
+            return Ok(());
+        }
+        let archive = Archive::open(full)?;
+        let original = naming::original_name(name, archive.header()).unwrap_or_default();
+        let relative = relative.with_file_name(original);
+        match archive.header().kind {
+            ImageKind::File => {
+                self.file(&archive, &archive.files()[0], &output.path(&relative))
+            }
+            ImageKind::Folder => self.folder_files(&archive, output, &relative),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Folders: what is in them, in a fixed order, and which of it are models or images.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::OutputFile;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::atomic;
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A folder.
+    Folder,
+    /// A regular file, or a link to one that lies outside the folder.
+    File,
+    /// A link that stays within the folder or leads nowhere, and its target.
+    Link(PathBuf),
+    /// A device, pipe or socket.
+    Special,
+}
+
+/// One thing in a folder.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path relative to the folder.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// Everything under `root`, folders before what is in them, by name.
+pub fn walk(root: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    walk_into(root, Path::new(""), &mut entries)?;
+    Ok(entries)
+}
+
+fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<()> {
+    let folder = root.join(relative);
+    let failed = |e| Error::io("cannot list", &folder, e);
+    let mut names: Vec<_> = fs::read_dir(&folder)
+        .map_err(failed)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<std::io::Result<_>>()
+        .map_err(failed)?;
+    names.sort();
+    for name in names {
+        let path = relative.join(&name);
+        let full = root.join(&path);
+        let metadata = fs::symlink_metadata(&full).map_err(|e| Error::io("cannot stat", &full, e))?;
+        let kind = if metadata.is_dir() {
+            EntryKind::Folder
+        } else if metadata.is_file() {
+            EntryKind::File
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(&full).map_err(|e| Error::io("cannot read the link", &full, e))?;
+            let leads_to_file = fs::metadata(&full).is_ok_and(|m| m.is_file());
+            if leads_to_file && leads_out(relative, &target) {
+                EntryKind::File
+            } else {
+                EntryKind::Link(target)
+            }
+        } else {
+            EntryKind::Special
+        };
+        entries.push(Entry { path: path.clone(), kind: kind.clone() });
+        if kind == EntryKind::Folder {
+            walk_into(root, &path, entries)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a link in folder `from` (relative to the root) with this target leaves the root, by its words alone.
+fn leads_out(from: &Path, target: &Path) -> bool {
+    let mut depth = from.components().count();
+    for component in target.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return true,
+        }
+    }
+    false
+}
+
+/// Whether the file at `path` is taken for a model: by its name, or if the name has no extension (as in the blobs of the
+/// Hugging Face cache) by its content.
+pub fn is_model(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    if name.as_bytes().ends_with(naming::MODEL_EXTENSION.as_bytes()) {
+        return true;
+    }
+    !name.as_bytes().contains(&b'.') && looks_like_safetensors(path)
+}
+
+fn looks_like_safetensors(path: &Path) -> bool {
+    let Ok(source) = FileSource::open(path) else { return false };
+    let mut head = [0_u8; 9];
+    if source.read_exact_at(0, &mut head).is_err() {
+        return false;
+    }
+    let [length @ .., first] = head;
+    let claimed = u64::from_le_bytes(length);
+    first == b'{' && claimed <= source.len() && crate::tensor::Header::read(&source).is_ok()
+}
+
+/// The image at `source`, or all images under it.
+pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
+    let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
+    if !metadata.is_dir() {
+        return Ok(vec![source.to_owned()]);
+    }
+    let is_image = |path: &Path| path.file_name().is_some_and(naming::is_image_name);
+    Ok(walk(source)?
+        .into_iter()
+        .filter(|entry| entry.kind == EntryKind::File && is_image(&entry.path))
+        .map(|entry| source.join(entry.path))
+        .collect())
+}
+
+/// Time of change and permission bits of a file.
+pub fn stamp(path: &Path) -> Result<(SystemTime, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::metadata(path).map_err(|e| Error::io("cannot stat", path, e))?;
+    let mtime = metadata.modified().map_err(|e| Error::io("cannot stat", path, e))?;
+    Ok((mtime, metadata.permissions().mode()))
+}
+
+/// Copies a file with its time and permissions; the copy appears complete.
+pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
+    let mut source = fs::File::open(from).map_err(|e| Error::io("cannot open", from, e))?;
+    let mut output = OutputFile::create(to, force)?;
+    let bytes = std::io::copy(&mut source, output.file())
+        .map_err(|e| Error::io(format!("cannot copy `{}`", from.display()), to, e))?;
+    let (mtime, mode) = stamp(from)?;
+    output.commit(Some(mtime), Some(mode))?;
+    Ok(bytes)
+}
+
+/// A folder being written. It appears under its name at [`commit`](Self::commit); before, it is a temporary beside it,
+/// which is removed if nothing comes of it. With `force` and a folder already there, files go straight into that.
+#[derive(Debug)]
+pub struct OutputFolder {
+    root: PathBuf,
+    target: PathBuf,
+    in_place: bool,
+    committed: bool,
+}
+
+impl OutputFolder {
+    /// Makes the temporary.
+    pub fn create(target: &Path, force: bool) -> Result<Self> {
+        let exists = fs::symlink_metadata(target).is_ok();
+        if exists && !target.is_dir() {
+            return Err(Error::invalid("is no folder, a folder is to be written").file(target));
+        }
+        if exists && !force {
+            return Err(Error::invalid("exists already")
+                .file(target)
+                .hint("write into it, replacing what has the same name, with `--force`"));
+        }
+        atomic::remove_stale_temporaries(target);
+        let root = if exists { target.to_owned() } else { atomic::temporary_for(target) };
+        if !exists {
+            fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
+        }
+        Ok(Self { root, target: target.to_owned(), in_place: exists, committed: false })
+    }
+
+    /// Where a path of the folder is now.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Makes a folder in it.
+    pub fn make_folder(&self, relative: &Path) -> Result<()> {
+        let path = self.path(relative);
+        match fs::create_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) => Err(Error::io("cannot make the folder", &path, e)),
+        }
+    }
+
+    /// Makes a link in it, replacing another link if `force`.
+    pub fn make_link(&self, relative: &Path, target: &Path, force: bool) -> Result<()> {
+        let path = self.path(relative);
+        if force && fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
+            fs::remove_file(&path).map_err(|e| Error::io("cannot replace the link", &path, e))?;
+        }
+        std::os::unix::fs::symlink(target, &path)
+            .map_err(|e| Error::io("cannot make the link", &path, e))
+    }
+
+    /// Puts the folder in place.
+    pub fn commit(mut self) -> Result<()> {
+        if !self.in_place {
+            atomic::sync_folder(&self.root)?;
+            atomic::rename(&self.root, &self.target, false)?;
+        }
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for OutputFolder {
+    fn drop(&mut self) {
+        if !self.committed && !self.in_place {
+            // it carries our process number, so a later run removes what this cannot
+            let _ = fs::remove_dir_all(&self.root);
+        }
+    }
+}
+
+/// An error if `output` is `source` or lies in it: a walk over the source would meet its own output.
+pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
+    let real = |path: &Path| {
+        let folder = fs::canonicalize(atomic::folder_of(path)).unwrap_or_default();
+        fs::canonicalize(path)
+            .unwrap_or_else(|_| folder.join(path.file_name().unwrap_or(OsStr::new(""))))
+    };
+    if real(output).starts_with(real(source)) {
+        return Err(Error::invalid(format!("the output lies in the source `{}`", source.display()))
+            .file(output)
+            .hint("choose a folder outside the source"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_leave_are_told_from_those_that_stay() {
+        for (from, target, out) in [
+            ("snapshots/r", "../../blobs/x", false),
+            ("", "x", false),
+            ("", "../x", true),
+            ("a", "../../x", true),
+            ("a", "/x", true),
+            ("a/b", "../c/./d", false),
+        ] {
+            assert_eq!(leads_out(Path::new(from), Path::new(target)), out, "{from} -> {target}");
+        }
+    }
+}

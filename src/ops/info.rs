@@ -1,0 +1,166 @@
+//! Info: what an image holds and how it is coded, from its index alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::Result;
+use crate::base::digest::hex;
+use crate::base::units;
+use crate::format::ImageKind;
+use crate::format::SpanRecord;
+use crate::ops::folder;
+use crate::tensor::SpanKind;
+
+/// One span of a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpanInfo {
+    /// Tensor name; `(header)` or `(bytes)` for the rest.
+    pub name: String,
+    /// Dtype; empty unless a tensor.
+    pub dtype: String,
+    /// Dimensions.
+    pub shape: Vec<u64>,
+    /// Original bytes.
+    pub original_bytes: u64,
+    /// Coded bytes, tables included.
+    pub coded_bytes: u64,
+    /// Blocks by codec.
+    pub codecs: BTreeMap<String, u64>,
+    /// md5 of the original bytes.
+    pub md5: String,
+}
+
+/// One original file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileInfo {
+    /// Path within the image; empty for an image of one file.
+    pub path: String,
+    /// `safetensors` or `bytes`.
+    pub kind: &'static str,
+    /// Original bytes.
+    pub original_bytes: u64,
+    /// sha256 of the original bytes.
+    pub sha256: String,
+    /// Header, tensors and other bytes, in order.
+    pub spans: Vec<SpanInfo>,
+}
+
+/// Sums over the spans of one dtype.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DtypeInfo {
+    /// Number of tensors.
+    pub tensors: u64,
+    /// Original bytes.
+    pub original_bytes: u64,
+    /// Coded bytes, tables included.
+    pub coded_bytes: u64,
+    /// Blocks by codec.
+    pub codecs: BTreeMap<String, u64>,
+}
+
+/// One image.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageInfo {
+    /// The image.
+    pub path: PathBuf,
+    /// `file` or `folder`.
+    pub kind: &'static str,
+    /// What was taken off the file's name.
+    pub suffix: String,
+    /// Version of the format.
+    pub format_version: u16,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+    /// Bytes of the originals.
+    pub original_bytes: u64,
+    /// The image in percent of the originals.
+    pub percent: f64,
+    /// Bytes of both copies of the index.
+    pub index_bytes: u64,
+    /// Sums for each dtype; `-` for what is no tensor.
+    pub dtypes: BTreeMap<String, DtypeInfo>,
+    /// The files.
+    pub files: Vec<FileInfo>,
+}
+
+/// All images looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct InfoReport {
+    /// One for each image.
+    pub images: Vec<ImageInfo>,
+}
+
+/// Looks at an image, or at every image under a folder.
+pub fn info(source: &Path) -> Result<InfoReport> {
+    let paths = folder::images_under(source)?;
+    if paths.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
+    }
+    let images =
+        paths.iter().map(|path| Ok(image_info(&Archive::open(path)?))).collect::<Result<_>>()?;
+    Ok(InfoReport { images })
+}
+
+fn image_info(archive: &Archive) -> ImageInfo {
+    let header = archive.header();
+    let mut dtypes: BTreeMap<String, DtypeInfo> = BTreeMap::new();
+    let mut files = Vec::new();
+    for file in archive.files() {
+        let mut spans = Vec::new();
+        for record in archive.spans(file) {
+            let span = span_info(archive, record);
+            let key = if record.span.kind == SpanKind::Tensor { &span.dtype } else { "-" };
+            let sum = dtypes.entry(key.to_owned()).or_default();
+            sum.tensors += u64::from(record.span.kind == SpanKind::Tensor);
+            sum.original_bytes += span.original_bytes;
+            sum.coded_bytes += span.coded_bytes;
+            for (codec, blocks) in &span.codecs {
+                *sum.codecs.entry(codec.clone()).or_default() += blocks;
+            }
+            spans.push(span);
+        }
+        files.push(FileInfo {
+            path: file.path.clone(),
+            kind: if file.is_safetensors { "safetensors" } else { "bytes" },
+            original_bytes: file.len,
+            sha256: hex(&file.sha256),
+            spans,
+        });
+    }
+    ImageInfo {
+        path: archive.path().to_owned(),
+        kind: if header.kind == ImageKind::Folder { "folder" } else { "file" },
+        suffix: header.suffix.clone(),
+        format_version: crate::format::header::VERSION,
+        image_bytes: header.image_len,
+        original_bytes: header.original_len,
+        percent: units::percent(header.image_len, header.original_len),
+        index_bytes: 2 * header.index_len,
+        dtypes,
+        files,
+    }
+}
+
+fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
+    let mut codecs = BTreeMap::new();
+    let mut coded_bytes = u64::from(record.tables_len);
+    for block in &archive.index().blocks[record.blocks.clone()] {
+        coded_bytes += u64::from(block.coded_len);
+        *codecs.entry(block.codec.name().to_owned()).or_default() += 1;
+    }
+    SpanInfo {
+        name: record.span.label().to_owned(),
+        dtype: record.span.dtype.clone(),
+        shape: record.span.shape.clone(),
+        original_bytes: record.span.len,
+        coded_bytes,
+        codecs,
+        md5: hex(&record.md5),
+    }
+}

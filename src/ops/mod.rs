@@ -1,0 +1,8 @@
+//! One file for each verb: inputs and options in, a report out. Reports are plain data.
+
+pub mod compress;
+pub mod decompress;
+pub mod folder;
+pub mod info;
+pub mod stream;
+pub mod verify;

@@ -1,0 +1,138 @@
+//! The safetensors header: read by the safetensors library, so that what it refuses is refused here too.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+
+use safetensors::tensor::Metadata;
+
+use crate::base::Error;
+use crate::base::Limits;
+use crate::base::ReadAt;
+use crate::base::Result;
+
+/// One tensor as the header names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name, escapes resolved.
+    pub name: String,
+    /// Dtype as safetensors spells it.
+    pub dtype: String,
+    /// Dimensions; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// First byte, counted from the start of the file.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// The checked header of a safetensors file.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// Bytes of the header with its 8-byte length: where the data begin.
+    pub len: u64,
+    /// The tensors in the order of their bytes; those without bytes by start, then by name.
+    pub tensors: Vec<TensorInfo>,
+}
+
+impl Header {
+    /// Reads and checks the header of a whole file: tensors must tile the data from the first byte to the last.
+    pub fn read(source: &dyn ReadAt) -> Result<Self> {
+        let refused = |what: String| {
+            Error::invalid(format!("not a safetensors file: {what}"))
+                .hint("store it as plain bytes with `--opaque`")
+        };
+        let mut length = [0_u8; 8];
+        if source.len() < length.len() as u64 {
+            return Err(refused(format!("{} bytes hold no header", source.len())));
+        }
+        source.read_exact_at(0, &mut length)?;
+        let json_len = u64::from_le_bytes(length);
+        if json_len > Limits::FORMAT_1.safetensors_header_len_max {
+            return Err(refused(format!(
+                "the header claims {json_len} bytes, at most {} are allowed",
+                Limits::FORMAT_1.safetensors_header_len_max
+            )));
+        }
+        let data_start = json_len.saturating_add(8);
+        if data_start > source.len() {
+            return Err(refused(format!(
+                "the header claims {json_len} bytes, the file has {}",
+                source.len()
+            )));
+        }
+        let mut json = vec![0_u8; json_len as usize];
+        source.read_exact_at(8, &mut json)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&json).map_err(|e| refused(format!("header: {e}")))?;
+        let file_len = data_start.saturating_add(metadata.data_len() as u64);
+        if file_len != source.len() {
+            return Err(refused(format!(
+                "the tensors end at byte {file_len}, the file at {}",
+                source.len()
+            )));
+        }
+        let tensors = tensors_of(&metadata, data_start);
+        Ok(Self { len: data_start, tensors })
+    }
+}
+
+fn tensors_of(metadata: &Metadata, data_start: u64) -> Vec<TensorInfo> {
+    let mut tensors: Vec<TensorInfo> = metadata
+        .tensors()
+        .into_iter()
+        .map(|(name, info)| {
+            let (start, end) = info.data_offsets;
+            TensorInfo {
+                name,
+                dtype: info.dtype.to_string(),
+                shape: info.shape.iter().map(|&dim| dim as u64).collect(),
+                start: data_start.saturating_add(start as u64),
+                len: (end as u64).saturating_sub(start as u64),
+            }
+        })
+        .collect();
+    tensors.sort_by(|a, b| (a.start, a.len, &a.name).cmp(&(b.start, b.len, &b.name)));
+    tensors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(json: &str, data: &[u8]) -> Vec<u8> {
+        [&(json.len() as u64).to_le_bytes(), json.as_bytes(), data].concat()
+    }
+
+    #[test]
+    fn tensors_come_in_the_order_of_their_bytes() {
+        let json = r#"{"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},
+            "z":{"dtype":"F32","shape":[0],"data_offsets":[1,1]},
+            "e":{"dtype":"F32","shape":[0],"data_offsets":[1,1]},
+            "a":{"dtype":"F8_E4M3","shape":[],"data_offsets":[0,1]},"__metadata__":{"k":"v"}}"#;
+        let header = Header::read(&file(json, b"abc")).unwrap();
+        let names: Vec<_> = header.tensors.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["a", "e", "z", "b"]);
+        assert_eq!(header.tensors[0].dtype, "F8_E4M3");
+        assert_eq!(header.tensors[3].start, header.len + 1);
+    }
+
+    #[test]
+    fn what_safetensors_refuses_is_refused() {
+        let good = r#"{"a":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}}"#;
+        let mut wrong = vec![
+            Vec::new(),
+            b"\x02\0\0\0\0\0\0".to_vec(),
+            file(good, &[0; 7]),
+            file(good, &[0; 9]),
+            file(&good.replace("[0,8]", "[8,0]"), &[0; 8]),
+            file(&good.replace("BF16", "BF17"), &[0; 8]),
+            file(&good.replace("[4]", "[4294967296,4294967296,4294967296]"), &[0; 8]),
+            file("[1]", b""),
+            file(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), b""),
+        ];
+        wrong.push([&u64::MAX.to_le_bytes(), good.as_bytes()].concat());
+        for bytes in wrong {
+            let error = Header::read(&bytes).unwrap_err();
+            assert!(error.to_string().starts_with("not a safetensors file"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Coding of spans on all cores, with memory bounded by the number of threads: small spans many at a time, a large span
+//! block by block after a look at all of it.
+
+use crate::base::CodecId;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::digest;
+use crate::base::parallel;
+use crate::codec::Analysis;
+use crate::codec::SpanCoder;
+use crate::codec::Transform;
+use crate::codec::encode;
+use crate::codec::encode::CodedSpan;
+use crate::codec::encode::EncodeScratch;
+use crate::format::BlockRecord;
+use crate::format::Index;
+use crate::format::SpanRecord;
+use crate::writer::data::DataWriter;
+use crate::writer::image::WriteOptions;
+
+/// Spans of at most this many bytes are coded whole, by one thread.
+const SMALL_SPAN_LEN: u64 = 1 << 20;
+/// About how many original bytes one piece of work has.
+const PIECE_LEN: u64 = 512 << 10;
+/// Most spans in one piece of work.
+const PIECE_SPANS: usize = 256;
+/// How much of a large span is looked at to find clusters, and in pieces of which length.
+const SAMPLE_PIECES: u64 = 32;
+const SAMPLE_PIECE_LEN: u64 = 128 << 10;
+
+/// A span to be coded, and where its bytes come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// Number of the span in the index.
+    pub(super) number: usize,
+    pub(super) record: &'a SpanRecord,
+    pub(super) bytes: &'a dyn ReadAt,
+}
+
+impl Task<'_> {
+    fn read(&self, start: u64, end: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; (end - start) as usize];
+        self.bytes
+            .read_exact_at(self.record.span.start + start, &mut bytes)
+            .map_err(|e| e.tensor(self.record.span.label()))?;
+        Ok(bytes)
+    }
+
+    fn len(&self) -> u64 {
+        self.record.span.len
+    }
+}
+
+/// Blocks of one span, coded, with the checksums of their original bytes.
+#[derive(Debug)]
+struct CodedBlocks {
+    bytes: Vec<u8>,
+    blocks: Vec<(CodecId, u32, u64)>,
+}
+
+/// Codes all spans in order into `data`, and writes down in `index` what became of each.
+pub(super) fn code_all(
+    tasks: &[Task<'_>],
+    options: &WriteOptions,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut rest = tasks;
+    while let Some(first) = rest.first() {
+        let is_small = |task: &Task<'_>| task.len() <= SMALL_SPAN_LEN;
+        let small = rest.iter().take_while(|task| is_small(task)).count();
+        let (now, later) = rest.split_at(small.max(1));
+        if small > 0 {
+            code_small(now, options, data, index, progress)?;
+        } else {
+            code_large(*first, options, data, index, progress)?;
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+fn code_small(
+    tasks: &[Task<'_>],
+    options: &WriteOptions,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut pieces: Vec<&[Task<'_>]> = Vec::new();
+    let mut rest = tasks;
+    while !rest.is_empty() {
+        let mut len = 0;
+        let count = rest
+            .iter()
+            .take(PIECE_SPANS)
+            .take_while(|task| {
+                let before = len;
+                len += task.len();
+                before == 0 || len <= PIECE_LEN
+            })
+            .count();
+        let (piece, later) = rest.split_at(count);
+        pieces.push(piece);
+        rest = later;
+    }
+    parallel::ordered(
+        options.threads,
+        pieces.len(),
+        EncodeScratch::default,
+        |scratch, number| {
+            progress.check()?;
+            pieces[number].iter().map(|task| code_span(task, options, scratch)).collect()
+        },
+        |number, spans: Vec<(Vec<u8>, CodedBlocks)>| {
+            for (task, (tables, blocks)) in pieces[number].iter().zip(spans) {
+                begin_span(task, &tables, data, index)?;
+                put_blocks(task, 0, &blocks, data, index)?;
+                progress.advance(task.len());
+            }
+            Ok(())
+        },
+    )
+}
+
+fn code_span(
+    task: &Task<'_>,
+    options: &WriteOptions,
+    scratch: &mut EncodeScratch,
+) -> Result<(Vec<u8>, CodedBlocks)> {
+    let bytes = task.read(0, task.len())?;
+    let blocks: Vec<&[u8]> = bytes.chunks(task.record.block_len() as usize).collect();
+    let family = task.record.span.family();
+    let span: CodedSpan = encode::encode_span(family, options.profile, &blocks, scratch);
+    let blocks = blocks
+        .iter()
+        .zip(span.blocks)
+        .map(|(block, (codec, len))| (codec, len, digest::xxh3(block)))
+        .collect();
+    Ok((span.tables, CodedBlocks { bytes: span.bytes, blocks }))
+}
+
+fn code_large(
+    task: Task<'_>,
+    options: &WriteOptions,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let coder = coder_for(task, options, progress)?;
+    begin_span(&task, coder.tables(), data, index)?;
+    let block_len = task.record.block_len();
+    let piece_len = PIECE_LEN.max(block_len);
+    parallel::ordered(
+        options.threads,
+        task.len().div_ceil(piece_len) as usize,
+        EncodeScratch::default,
+        |scratch, number| {
+            progress.check()?;
+            let start = number as u64 * piece_len;
+            let bytes = task.read(start, task.len().min(start + piece_len))?;
+            let mut coded = CodedBlocks { bytes: Vec::new(), blocks: Vec::new() };
+            for block in bytes.chunks(block_len as usize) {
+                let before = coded.bytes.len();
+                let codec = coder.encode(block, scratch, &mut coded.bytes);
+                let len = (coded.bytes.len() - before) as u32;
+                coded.blocks.push((codec, len, digest::xxh3(block)));
+            }
+            Ok((bytes.len(), coded))
+        },
+        |number, (len, coded)| {
+            let first = number * (piece_len / block_len) as usize;
+            put_blocks(&task, first, &coded, data, index)?;
+            progress.advance(len as u64);
+            Ok(())
+        },
+    )
+}
+
+/// Looks at all of a large span: a sample finds the clusters, a count of everything the frequencies.
+fn coder_for(
+    task: Task<'_>,
+    options: &WriteOptions,
+    progress: &dyn Progress,
+) -> Result<SpanCoder> {
+    let family = task.record.span.family();
+    if !SpanCoder::wants_analysis(family, options.profile, task.len()) {
+        return Ok(SpanCoder::unanalysed(family, task.len()));
+    }
+    // a multiple of every element width and of a strip of elements
+    let grid = SAMPLE_PIECE_LEN;
+    let pieces = (task.len() / grid).clamp(1, SAMPLE_PIECES);
+    let sample: Vec<Vec<u8>> = (0..pieces)
+        .map(|number| {
+            let start = (task.len() / grid) * number / pieces * grid;
+            task.read(start, task.len().min(start + SAMPLE_PIECE_LEN))
+        })
+        .collect::<Result<_>>()?;
+    let sample: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
+    let mut scratch = EncodeScratch::default();
+    let analysis = Analysis::new(family, options.profile, task.len(), &sample, &mut scratch);
+    let mut counts = analysis.no_counts();
+    let piece_len = PIECE_LEN.next_multiple_of(Transform::of(family).width() as u64);
+    parallel::ordered(
+        options.threads,
+        task.len().div_ceil(piece_len) as usize,
+        EncodeScratch::default,
+        |scratch, number| {
+            progress.check()?;
+            let start = number as u64 * piece_len;
+            let bytes = task.read(start, task.len().min(start + piece_len))?;
+            let mut counts = analysis.no_counts();
+            analysis.count(&bytes, &mut counts, scratch);
+            Ok(counts)
+        },
+        |_, piece| {
+            counts.add(&piece);
+            Ok(())
+        },
+    )?;
+    Ok(analysis.finish(&counts))
+}
+
+fn begin_span(
+    task: &Task<'_>,
+    tables: &[u8],
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+) -> Result<()> {
+    if task.len() == 0 {
+        return Ok(());
+    }
+    index.spans[task.number].tables_len = tables.len() as u32;
+    data.pad_to(data.position().next_multiple_of(task.record.align()))?;
+    data.put(tables)?;
+    data.pad_to(data.position().next_multiple_of(crate::format::header::ALIGN))
+}
+
+fn put_blocks(
+    task: &Task<'_>,
+    first: usize,
+    coded: &CodedBlocks,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+) -> Result<()> {
+    let mut rest = coded.bytes.as_slice();
+    let start = index.spans[task.number].blocks.start + first;
+    for (record, (codec, len, checksum)) in index.blocks[start..].iter_mut().zip(&coded.blocks) {
+        let (block, after) = rest.split_at(*len as usize);
+        rest = after;
+        *record = BlockRecord {
+            checksum: *checksum,
+            offset: data.position(),
+            coded_len: *len,
+            codec: *codec,
+            codec_version: CodecId::VERSION,
+        };
+        data.put(block)?;
+        data.pad_to(data.position().next_multiple_of(crate::format::header::ALIGN))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! A whole image: index laid out, data coded, receipts taken, index and header filled in last.
+
+use std::sync::Arc;
+
+use crate::base::Error;
+use crate::base::OutputFile;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::digest;
+use crate::codec::Profile;
+use crate::format::FileRecord;
+use crate::format::HEADER_LEN;
+use crate::format::Header;
+use crate::format::ImageKind;
+use crate::format::Index;
+use crate::format::SpanRecord;
+use crate::tensor::Layout;
+use crate::writer::coding;
+use crate::writer::coding::Task;
+use crate::writer::data::DataWriter;
+use crate::writer::receipts;
+
+/// A file that goes into an image.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Path within the folder; empty for an image of one file.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
+    /// Its spans.
+    pub layout: Layout,
+}
+
+/// How an image is written.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteOptions {
+    /// Size or latency.
+    pub profile: Profile,
+    /// Threads that code.
+    pub threads: usize,
+}
+
+/// What was written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Bytes of the image.
+    pub image_len: u64,
+    /// sha256 of each source.
+    pub sha256s: Vec<[u8; 32]>,
+}
+
+/// Writes an image of `sources`, in ascending order of their paths, to `output`, which is not committed.
+/// The result depends on the bytes and the profile alone. Memory is bounded by the number of threads.
+pub fn write_image(
+    kind: ImageKind,
+    suffix: &str,
+    sources: &[Source],
+    options: &WriteOptions,
+    output: &mut OutputFile,
+    progress: &dyn Progress,
+) -> Result<Written> {
+    if !Header::suffix_is_valid(suffix) {
+        return Err(Error::invalid(format!("the suffix `{suffix}` cannot be recorded")));
+    }
+    let mut index = blank_index(sources, options.profile)?;
+    let index_len = index.encode().len() as u64;
+    let data_offset = Header::data_offset(index_len);
+    let mut data = DataWriter::new(output);
+    data.pad_to(data_offset)?;
+    let records = index.spans.clone();
+    let tasks = tasks(sources, &index, &records);
+    let receipts = std::thread::scope(|scope| {
+        let receipts = scope.spawn(|| receipts::take(sources, progress));
+        let coded = coding::code_all(&tasks, options, &mut data, &mut index, progress);
+        let receipts = receipts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        coded.and(receipts)
+    })?;
+    let sha256s: Vec<[u8; 32]> = receipts.iter().map(|file| file.sha256).collect();
+    for (file, receipts) in index.files.iter_mut().zip(receipts) {
+        file.sha256 = receipts.sha256;
+        for (span, md5) in index.spans[file.spans.clone()].iter_mut().zip(receipts.md5s) {
+            span.md5 = md5;
+        }
+    }
+    index.place(data_offset)?;
+    assert_eq!(index.data_end, data.position(), "data lie where the index says");
+    let bytes = index.encode();
+    assert_eq!(bytes.len() as u64, index_len, "the index has the length that was left for it");
+    data.pad_to(index.tail_offset())?;
+    data.put(&bytes)?;
+    let header = Header {
+        kind,
+        suffix: suffix.to_owned(),
+        image_len: index.tail_offset() + index_len + HEADER_LEN as u64,
+        original_len: index.files.iter().map(|file| file.len).sum(),
+        index_len,
+        tail_index_offset: index.tail_offset(),
+        index_checksum: digest::xxh3(&bytes),
+        file_count: index.files.len() as u32,
+    };
+    data.put(&header.encode())?;
+    let output = data.into_output()?;
+    output.write_at(Header::FRONT_INDEX_OFFSET, &bytes)?;
+    output.write_at(0, &header.encode())?;
+    Ok(Written { image_len: header.image_len, sha256s })
+}
+
+fn blank_index(sources: &[Source], profile: Profile) -> Result<Index> {
+    let (mut files, mut spans) = (Vec::new(), Vec::new());
+    for source in sources {
+        let first = spans.len();
+        let new = |span: &crate::tensor::Span| SpanRecord::new(span.clone(), profile.block_shift());
+        spans.extend(source.layout.spans.iter().map(new));
+        files.push(FileRecord {
+            path: source.path.clone(),
+            is_safetensors: source.layout.is_safetensors,
+            len: source.layout.len,
+            spans: first..spans.len(),
+            sha256: [0; 32],
+        });
+    }
+    Index::blank(files, spans)
+}
+
+fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) -> Vec<Task<'a>> {
+    let file_of = |number: usize| index.files.partition_point(|file| file.spans.end <= number);
+    records
+        .iter()
+        .enumerate()
+        .map(|(number, record)| Task { number, record, bytes: &*sources[file_of(number)].bytes })
+        .collect()
+}

@@ -1,0 +1,12 @@
+//! The write side: files in, one image out. The blocks are coded on all cores, written in order, and the digests of the
+//! originals are taken beside the coding.
+
+mod coding;
+mod data;
+pub mod image;
+mod receipts;
+
+pub use image::Source;
+pub use image::WriteOptions;
+pub use image::Written;
+pub use image::write_image;
