@@ -1,13 +1,9 @@
 #!/usr/bin/env python3
 """Restores the original file or folder from a .bs image; written from docs/format.md alone, needs numpy.
+Exit status: 0 restored and proven, 1 input or output failed, 2 usage, 4 damaged, 6 needs a newer reader."""
+import argparse, functools, hashlib, io, itertools, mmap, os, re, shutil, struct, sys, tempfile, numpy as np
 
-Exit status: 0 restored and proven, 1 input or output failed, 2 usage, 4 damaged, 6 needs a newer reader.
-OUTPUT appears only when all of it is proven. The style is dense to keep all of it within 300 lines."""
-# ruff: noqa: E301, E302, E305, E401, E701, E702, E731
-import argparse, functools, hashlib, io, itertools, mmap, os, re, shutil, struct, sys, tempfile
-import numpy as np
-
-WHERE = ["index"]  # what is being decoded, for messages
+WHERE, MAGIC = ["index"], b"\x89BigSml\n"  # WHERE: what is being decoded, for messages
 R32 = {4: (2, 1), 5: (2, 2), 6: (4, 3), 7: (1, 1), 8: (2, 2), 9: (4, 4), 10: (8, 8)}  # codec: w, planes
 def need(ok, text, kind=ValueError):
     if not ok: raise kind(text)
@@ -16,10 +12,10 @@ def number(data): return int.from_bytes(data, "little")
 def array(data, kind=np.uint8, count=-1, p=0): return np.frombuffer(data, kind, count, p).astype(np.uint32)
 
 # ---- XXH3-64 without seed or secret ----
-SECRET = bytes.fromhex("b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad0"
-    "7dccff7221b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9de"
-    "acd8a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb17"
-    "0ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e")
+SECRET = bytes.fromhex("b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825a"
+    "d07dccff7221b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9de"
+    "acd8a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb170d"
+    "dd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e")
 P1, P2, P3, P4 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x9FB21C651E98DF25
 ACC = (P2 >> 32, P1, P2, P3, 0x85EBCA77C2B2AE63, 0x85EBCA77, 0x27D4EB2F165667C5, P1 >> 32)
 KEYS, M64 = np.stack([np.frombuffer(SECRET, "<u8", 8, p) for p in (*range(0, 136, 8), 121)]), (1 << 64) - 1
@@ -30,10 +26,9 @@ def finish(h, a=37, mul=0x165667919E3779F9, b=32):
     return h ^ h >> b
 def xxh3(data):
     n, get = len(data), lambda p, size=8: number(data[p:p + size])
-    mix = lambda p, s: fold(get(p) ^ key(s), get(p + 8) ^ key(s + 8))
+    mix = lambda p, s: fold(get(p) ^ key(s), get(p + 8) ^ key(s + 8)); h = n * P1
     if n <= 3:
-        h = key(56) ^ key(64) if n == 0 else (key(0) ^ key(4)) & 0xFFFFFFFF ^ (
-            data[0] << 16 | data[n >> 1] << 24 | data[-1] | n << 8)
+        h = 0x87275A9B ^ data[0] << 16 ^ data[n >> 1] << 24 ^ data[-1] ^ n << 8 if n else key(56) ^ key(64)
         return finish(finish(h, 33, P2, 29), 64, P3)
     if n <= 8:
         h = get(n - 4, 4) + (get(0, 4) << 32) ^ key(8) ^ key(16)
@@ -43,20 +38,17 @@ def xxh3(data):
         low, high = get(0) ^ key(24) ^ key(32), get(n - 8) ^ key(40) ^ key(48)
         return finish(n + number(low.to_bytes(8, "big")) + high + fold(low, high))
     if n <= 128:
-        return finish(n * P1 + sum(mix(16 * i, 32 * i) + mix(n - 16 * i - 16, 32 * i + 16)
-                                   for i in range((n + 31) // 32)))
+        return finish(h + sum(mix(i, 2 * i) + mix(n - i - 16, 2 * i + 16) for i in range(0, n + 1 >> 1, 16)))
     if n <= 240:
-        h = finish(n * P1 + sum(mix(16 * i, 16 * i) for i in range(8)))
-        return finish(h + sum(mix(16 * i, 16 * i - 125) for i in range(8, n // 16)) + mix(n - 16, 119))
-    acc, rows, rest = np.array(ACC, np.uint64), (n - 1) // 1024, (n - 1) % 1024 // 64
-    for first in range(0, rows, 1024):
-        for term in xxh3_terms(data, first * 1024, min(1024, rows - first), KEYS[:16]):
-            acc = ((acc + term) ^ (acc + term) >> 47 ^ KEYS[16]) * (P1 >> 32)
-    acc = acc + xxh3_terms(data, rows * 1024, 1, KEYS[:rest])[0] + xxh3_terms(data, n - 64, 1, KEYS[17:])[0]
-    a, k = acc.tolist(), [key(11 + 8 * i) for i in range(8)]
-    return finish(n * P1 + sum(fold(a[i] ^ k[i], a[i + 1] ^ k[i + 1]) for i in (0, 2, 4, 6)))
-def xxh3_terms(data, p, rows, keys):
-    """What each row of stripes adds to the accumulators: within a row the terms are independent."""
+        h = finish(h + sum(mix(i, i) for i in range(0, 128, 16)))
+        return finish(h + sum(mix(i, i - 125) for i in range(128, n - 15, 16)) + mix(n - 16, 119))
+    acc, m, rest = np.array(ACC, np.uint64), (n - 1) // 1024, (n - 1) % 1024 // 64
+    for t in itertools.chain(*(xxh3_sums(data, r << 10, min(64, m - r), KEYS[:16]) for r in range(0, m, 64))):
+        acc = acc + t; acc = (acc ^ acc >> 47 ^ KEYS[16]) * (P1 >> 32)
+    acc = acc + xxh3_sums(data, m << 10, 1, KEYS[:rest])[0] + xxh3_sums(data, n - 64, 1, KEYS[17:])[0]
+    a = [v ^ key(11 + 8 * i) for i, v in enumerate(acc.tolist())]
+    return finish(h + sum(map(fold, a[::2], a[1::2])))
+def xxh3_sums(data, p, rows, keys):  # what each row of up to 16 stripes adds to the accumulators
     d = np.frombuffer(data, "<u8", rows * keys.size, p).reshape(rows, *keys.shape)
     return (d[..., [1, 0, 3, 2, 5, 4, 7, 6]] + ((d ^ keys) & 0xFFFFFFFF) * ((d ^ keys) >> 32)).sum(axis=1)
 
@@ -64,45 +56,35 @@ def xxh3_terms(data, p, rows, keys):
 def codes(first, bits): return list(zip(itertools.accumulate([first] + [1 << b for b in bits]), bits))
 CODES = (codes(0, [0] * 16 + [1, 1, 1, 1, 2, 2, 3, 3, 4, *range(6, 17)]), [(1 << i, i) for i in range(32)],
          codes(3, [0] * 32 + [1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, *range(7, 17)]))
-DEFAULTS = (([4, 3] + [2] * 11 + [1] * 3 + [2] * 9 + [3, 2] + [1] * 5 + [-1] * 4, 6),
-            ([1] * 6 + [2] * 3 + [1] * 15 + [-1] * 5, 5), ([1, 4, 3] + [2] * 6 + [1] * 37 + [-1] * 7, 6))
-class Bits:
-    """Reads bits backwards from the mark at the end of data; pos < 0 when too many were read."""
+DEFAULTS = [bytes.fromhex(s) for s in ("5110638c31c618630c21c4186366668646920400",  # written as in 4.1.1
+    "2084104266464444444424490200", "2114c418638c2184104208218410420821444444444444444424090000")]
+class Bits:  # read backwards from the mark at the end of data; pos < 0 when too many were read
     def __init__(self, data):
         need(data and data[-1], "zstd: bits without an end")
         self.data, self.pos = data, 8 * len(data) - 9 + data[-1].bit_length()
     def read(self, n):
         self.pos -= n; p = self.pos >> 3
         return int.from_bytes(self.data[p:p + 8], "little") >> (self.pos & 7) & (1 << n) - 1
-def fse_read(data, max_log, max_symbols):
-    """4.1.1: the table that data describe, the bytes used."""
-    v, counts, p = number(data[:160]), [], 4
-    log = (v & 15) + 5; left = 1 << log
+def fse(data, max_log, max_symbols):  # 4.1.1: (symbol, bits, base) of each state; the bytes used
+    v, counts, p = number(data[:160]), [], 4; log = (v & 15) + 5; size = left = 1 << log
     while left > 0 and len(counts) < max_symbols:
-        n = (left + 1).bit_length(); half = 1 << n - 1
-        x = v >> p & 2 * half - 1; short = 2 * half - 2 - left; p += n - (x % half < short)
-        x = x % half if x % half < short else x - short * (x >= half)
+        n = (left + 1).bit_length(); half = 1 << n - 1; x = v >> p & 2 * half - 1; short = 2 * half - 2 - left
+        p += n - (x % half < short); x = x % half if x % half < short else x - short * (x >= half)
         counts.append(x - 1); left -= abs(x - 1)
-        while x == 1:  # after a count of zero: how many more
-            zeros = v >> p & 3; p += 2; counts += [0] * zeros; x = zeros // 3
-    need(left == 0 and len(counts) <= max_symbols and log <= max_log and p <= 8 * len(data), "zstd: bad counts")
-    return fse_table(counts, log), (p + 7) // 8
-def fse_table(counts, log):
-    """4.1.1: (symbol, bits, base) of each state."""
-    size, rare, x, table = 1 << log, [s for s, c in enumerate(counts) if c < 0], [abs(c) for c in counts], []
-    order = [p for p in (i * (5 * size // 8 + 3) % size for i in range(size)) if p < size - len(rare)]
+        while x == 1: zeros = v >> p & 3; p += 2; counts += [0] * zeros; x = zeros // 3
+    need(left == 0 and len(counts) <= max_symbols and log <= max_log and p <= 8 * len(data), "zstd: table")
+    rare, x, table = [s for s, c in enumerate(counts) if c < 0], [abs(c) for c in counts], []
+    order = [q for q in (i * (5 * size // 8 + 3) % size for i in range(size)) if q < size - len(rare)]
     symbols = [s for s, c in enumerate(counts) for _ in range(c)] + rare
     for _, s in sorted(zip(order + [size - 1 - i for i in range(len(rare))], symbols)):
         n = log + 1 - x[s].bit_length(); table.append((s, n, (x[s] << n) - size)); x[s] += 1
-    return table
-def huffman_table(data):
-    """4.2.1: (symbol, length) by the value of the next bits; the bytes used."""
+    return table, (p + 7) // 8
+def huffman_table(data):  # 4.2.1: (symbol, length) by the value of the next bits; the bytes used
     used = 1 + data[0] if data[0] < 128 else (data[0] - 124) // 2
     weights = [v for byte in data[1:used] for v in (byte >> 4, byte & 15)][:data[0] - 127]
     if data[0] < 128:
-        table, p = fse_read(data[1:used], 6, 13)
-        bits, weights, log = Bits(data[1 + p:used]), [], len(table).bit_length() - 1
-        a, b = bits.read(log), bits.read(log)
+        (table, p), weights = fse(data[1:used], 6, 13), []
+        bits, log = Bits(data[1 + p:used]), len(table).bit_length() - 1; a, b = bits.read(log), bits.read(log)
         while bits.pos >= 0 and len(weights) < 256:
             symbol, n, base = table[a]; weights.append(symbol); a, b = b, base + bits.read(n)
         weights.append(table[a][0])
@@ -110,16 +92,12 @@ def huffman_table(data):
     need(0 < bits < 12 and not last & last - 1 and len(weights) < 256, "zstd: bad Huffman weights")
     order = sorted((w, s) for s, w in enumerate(weights + [last.bit_length()]) if w)
     return [(s, bits + 1 - w) for w, s in order for _ in range(1 << w >> 1)], used
-def huffman_stream(data, table, count):
-    """4.2.2: the count literals of one stream."""
-    b, out, mask = array(b"\0\0" + data + b"\0\0"), bytearray(), len(table) - 1
-    window, p = (b[:-2] | b[1:-1] << 8 | b[2:] << 16).tolist(), Bits(data).pos + 16 - mask.bit_length()
-    for _ in range(count):
-        symbol, n = table[window[p >> 3] >> (p & 7) & mask]; out.append(symbol); p -= n
-    need(p == 16 - mask.bit_length(), "zstd: literals not used up")
-    return out
-def zstd_literals(data, state):
-    """3.1.1.3.1: the literals of a block, the bytes used."""
+def huffman_stream(data, table, count):  # 4.2.2: the count literals of one stream
+    b, out, mask = array(b"\0\0" + data + b"\0\0"), bytearray(), len(table) - 1; bits = mask.bit_length()
+    window, p = (b[:-2] | b[1:-1] << 8 | b[2:] << 16).tolist(), Bits(data).pos + 16 - bits
+    for _ in range(count): symbol, n = table[window[p >> 3] >> (p & 7) & mask]; out.append(symbol); p -= n
+    need(p == 16 - bits, "zstd: literals not used up"); return out
+def zstd_literals(data, state):  # 3.1.1.3.1: the literals of a block; the bytes used
     kind, form = data[0] & 3, data[0] >> 2 & 3
     if kind < 2:
         p = (1, 2, 1, 3)[form]; size = number(data[:p]) >> (4 if form & 1 else 3)
@@ -131,26 +109,23 @@ def zstd_literals(data, state):
     cuts, part = [*itertools.accumulate((p + 6, *struct.unpack_from("<3H", data, p))), end], (size + 3) // 4
     return b"".join(huffman_stream(data[a:b], state["huffman"], c) for a, b, c in zip(
         cuts, cuts[1:], (part, part, part, size - 3 * part))), end
-def zstd_sequences(data, literals, state, out, limit):
-    """3.1.1.3.2 and 3.1.1.4: appends to out what the sequences and the literals make."""
-    count, p, at, rep = data[0], 1, 0, state["offsets"]
-    if count > 127: count, p = (data[0] - 128 << 8 | data[1], 2) if count < 255 else (number(data[1:3]) + 32512, 3)
+def zstd_block(data, state, out, limit):  # 3.1.1.3 and 3.1.1.4: appends to out what the block makes
+    (literals, p), at, rep = zstd_literals(data, state), 0, state["offsets"]; count = data[p]; p += 1
+    if count == 255: count = number(data[p:p + 2]) + 32512; p += 2
+    elif count > 127: count = count - 128 << 8 | data[p]; p += 1
     if count == 0: need(len(data) == p, "zstd: bytes left over"); out += literals; return
     modes = data[p]; p += 1
     for kind, shift in enumerate((6, 4, 2)):
-        mode = modes >> shift & 3; table, used = None, 0
-        if mode == 0: table = fse_table(*DEFAULTS[kind])
-        if mode == 1: table, used = [(data[p], 0, 0)], 1
-        if mode == 2: table, used = fse_read(data[p:], (9, 8, 9)[kind], len(CODES[kind]))
-        if table: state[kind] = [CODES[kind][s] + (n, base) for s, n, base in table]
-        p += used
+        mode = modes >> shift & 3; source = data[p:] if mode == 2 else DEFAULTS[kind]
+        table, used = ([(data[p], 0, 0)], 1) if mode == 1 else fse(source, (9, 8, 9)[kind], len(CODES[kind]))
+        if mode != 3: state[kind] = [CODES[kind][s] + (n, base) for s, n, base in table]
+        if mode in (1, 2): p += used
     bits, tables = Bits(data[p:]), [state[kind] for kind in range(3)]
     ll, of, ml = (bits.read(len(table).bit_length() - 1) for table in tables)
     for left in range(count, 0, -1):
-        (run, run_n, ll_n, ll), (offset, offset_n, of_n, of), (match, match_n, ml_n, ml) = (
-            table[i] for table, i in zip(tables, (ll, of, ml)))
-        offset += bits.read(offset_n); match += bits.read(match_n); run += bits.read(run_n)
-        if left > 1: ll += bits.read(ll_n); ml += bits.read(ml_n); of += bits.read(of_n)
+        (run, a, x, ll), (offset, b, y, of), (match, c, z, ml) = (t[i] for t, i in zip(tables, (ll, of, ml)))
+        offset += bits.read(b); match += bits.read(c); run += bits.read(a)
+        if left > 1: ll += bits.read(x); ml += bits.read(z); of += bits.read(y)
         which = offset - 1 + (run == 0) if offset <= 3 else 4
         offset = offset - 3 if which == 4 else rep[0] - 1 if which == 3 else rep[which]
         if which: rep = [offset, rep[0], rep[2] if which == 1 else rep[1]]
@@ -159,8 +134,7 @@ def zstd_sequences(data, literals, state, out, limit):
         out += out[start:start + match] if offset >= match else (out[start:] * (match // offset + 1))[:match]
     need(bits.pos == 0 and modes & 3 == 0, "zstd: bits left over")
     out += literals[at:]; state["offsets"] = rep
-def zstd(data, n):
-    """3.1.1: the n bytes of one frame without dictionary."""
+def zstd(data, n):  # 3.1.1: the n bytes of one frame without dictionary
     single, size = data[4] >> 5 & 1, (data[4] >> 5 & 1, 2, 4, 8)[data[4] >> 6]
     p, out, state, last = 6 - single, bytearray(), {"offsets": [1, 4, 8]}, 0
     need(number(data[:4]) == 0xFD2FB528 and not data[4] & 11, "not a zstd frame without dictionary")
@@ -168,94 +142,75 @@ def zstd(data, n):
     while not last:
         head = number(data[p:p + 3]); last, kind, size = head & 1, head >> 1 & 3, head >> 3; p += 3
         need(p <= len(data) and (kind == 2 or kind < 2 and len(out) + size <= n), "zstd: bad block")
-        if kind == 0: out += data[p:p + size]
-        if kind == 1: out += data[p:p + 1] * size
-        if kind == 2:
-            literals, used = zstd_literals(data[p:p + size], state)
-            zstd_sequences(data[p + used:p + size], literals, state, out, n)
+        if kind == 2: zstd_block(data[p:p + size], state, out, n)
+        else: out += data[p:p + size] if kind == 0 else data[p:p + 1] * size
         p += 1 if kind == 1 else size
-    need(len(out) == n and p + (data[4] & 4) == len(data), "zstd: other length")
-    return bytes(out)
+    need(len(out) == n and p + (data[4] & 4) == len(data), "zstd: other length"); return bytes(out)
 
 # ---- codecs ----
 def lookup(symbols, freqs):
     """Frequency, slot - start and symbol for each slot of a table."""
     rows = np.repeat([freqs, np.cumsum(freqs) - freqs, symbols], freqs, axis=1)
-    rows[1] = np.arange(len(rows[1])) - rows[1]
-    return rows.astype(np.uint32)
+    rows[1] = np.arange(len(rows[1])) - rows[1]; return rows.astype(np.uint32)
 def rans(table, ids, x, stream, bits, shift, m):
     """Sections 7 and 8: m symbols; strip i of 512 uses the table number ids[i] of those in table."""
     pos, out = 0, []
     for first in range(0, m, len(x)):
         freq, rest, symbol = table[:, (x & (1 << bits) - 1) + (ids[first // 512] << bits)]
-        x = freq * (x >> bits) + rest; out.append(symbol)
-        low = np.flatnonzero(x < 1 << shift)
-        x[low] = x[low] << shift | stream[pos:pos + len(low)]; pos += len(low)
-    need(pos == len(stream) and (x == 1 << shift).all(), "rANS states or stream end wrongly")
-    return np.concatenate(out)[:m]
+        x = freq * (x >> bits) + rest; low = np.flatnonzero(x < 1 << shift)
+        x[low] = x[low] << shift | stream[pos:pos + len(low)]; pos += len(low); out.append(symbol)
+    need(pos == len(stream) and (x == 1 << shift).all(), "bad end of rANS"); return np.concatenate(out)[:m]
 def escapes(values, mask, lits):
-    need(mask.sum() == len(lits), "other number of escapes")
-    values[mask] = array(lits)
+    need(mask.sum() == len(lits), "other number of escapes"); values[mask] = array(lits)
 def r16(c, n, lanes):
     """Section 7."""
-    (k, escape, lits_len, words), m, p = struct.unpack_from("<BB2xII", c), n // 2, 48 + 2 * lanes
-    symbols, freqs, lits = [*c[16:16 + k - escape]] + [256] * escape, [*c[32:32 + k]], c[p + words:][:lits_len]
+    k, escape, lits, words = struct.unpack_from("<BB2xII", c); m, p = n // 2, 48 + 2 * lanes; q = p + words
+    symbols, freqs = [*c[16:16 + k - escape]] + [256] * escape, [*c[32:32 + k]]
     need(k <= 16 and escape < 2 and sum(freqs) == 256 and min(freqs) and symbols == sorted(set(symbols))
-         and len(c) == align(p + words + lits_len, 16) + m, "bad R16 head or length")
-    x, stream = array(c, "<u2", lanes, 48), array(c, np.uint8, words, p)
-    e = rans(lookup(symbols, freqs), [0] * (m // 512 + 1), x, stream, 8, 8, m)
-    escapes(e, e == 256, lits)
-    w = e << 8 | array(c, np.uint8, m, len(c) - m)
+         and len(c) == align(q + lits, 16) + m, "bad R16 head or length")
+    e = rans(lookup(symbols, freqs), [0] * (m // 512 + 1), array(c, "<u2", lanes, 48), array(c[p:q]), 8, 8, m)
+    escapes(e, e == 256, c[q:q + lits]); w = e << 8 | array(c[len(c) - m:])
     return (w >> 1 | w << 15).astype("<u2").tobytes()
 @functools.lru_cache(1)
 def read_tables(data, codec):
     """Section 8.1: (bits, base, K, the K tables) of each plane."""
-    planes, p = [], 4
-    need(data[:2] == bytes((codec, R32[codec][1])), "tables missing or for another codec")
+    need(data[:2] == bytes((codec, R32[codec][1])), "tables missing or for another codec"); planes, p = [], 4
     for _ in range(data[1]):
         k, bits, base = data[p:p + 3]; p += 4; tables = [np.empty((3, 0), np.uint32)]
         need(k <= 16 and (8 <= bits <= 12 if k else bits == 0), "bad head of tables")
         for _ in range(k):
-            symbols = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8, 32, p), bitorder="little"))
-            freqs, p = [], p + 32
+            symbols = [s for s in range(256) if data[p + s // 8] >> s % 8 & 1]; freqs = []; p += 32
             for _ in symbols[1:]:
-                long = data[p] > 127
-                freqs.append(data[p] & 127 | data[p + 1] << 7 if long else data[p]); p += 1 + long
+                f = data[p]; freqs.append(f if f < 128 else f & 127 | data[p + 1] << 7); p += 1 + f // 128
             freqs.append((1 << bits) - sum(freqs)); need(len(freqs) > 1 and min(freqs) > 0, "bad table")
             tables.append(lookup(symbols, freqs))
         planes.append((bits, base, k, np.concatenate(tables, axis=1)))
-    need(p == len(data), "tables not used up")
-    return planes
+    need(p == len(data), "tables not used up"); return planes
 def r32(c, n, lanes, codec, tables):
     """Section 8."""
-    (w, count), top, planes, lits = R32[codec], codec in (4, 6), [], b""
-    m, p = n // w, align(8 * count, 16)
-    for i, (head, value) in enumerate(struct.iter_unpack("<II", c[:8 * count])):
-        coding, lits_len, (bits, base, k, table) = head & 255, head >> 8, tables[i]
-        need(coding < 3 and value < (1, 256, 1 << 20)[coding] and lits_len <= top * (i == 0) * m, "bad descriptor")
+    (w, count), top, planes, lits = R32[codec], codec in (4, 6), [], b""; m, p = n // w, align(8 * count, 16)
+    for (head, value), (bits, _, k, table) in zip(struct.iter_unpack("<II", c[:8 * count]), tables):
+        coding, lits_len = head & 255, head >> 8
+        need(coding < 3 and value < (1, 256, M64)[coding] and (not lits_len or top and not planes), "plane")
         if coding == 0: planes.append(array(c, np.uint8, m, p)); p += m
         if coding == 1: planes.append(np.full(m, value, np.uint32))
         if coding == 2:
-            q, width, strips = p + 4 * lanes + 2 * value, 2 * (k > 1) + 2 * (k > 4), -(-m // 512)
-            packed = number(c[q:q + (strips * width + 7) // 8])
-            ids = [packed >> width * j & (1 << width) - 1 for j in range(strips)]
-            need(max(ids) < k, "bad table id")
-            x, stream = array(c, "<u4", lanes, p), array(c, "<u2", value, p + 4 * lanes)
-            planes.append(rans(table, ids, x, stream, bits, 16, m)); p = q + (strips * width + 7) // 8
+            width, strips = 2 * (k > 1) + 2 * (k > 4), -(-m // 512)
+            x = array(c, "<u4", lanes, p); p += 4 * lanes; words = array(c, "<u2", value, p); p += 2 * value
+            v = number(c[p:p + (strips * width + 7) // 8]); p += (strips * width + 7) // 8
+            ids = [v >> width * i & (1 << width) - 1 for i in range(strips)]; need(max(ids) < k, "table id")
+            planes.append(rans(table, ids, x, words, bits, 16, m))
         lits += c[p:p + lits_len]; p = align(p + lits_len, 16)
     need(len(c) == p + top * 48 * -(-m // 64), "other length of the block")
-    if top: planes[0] = top_bits(planes[0], tables[0][1], lits, np.frombuffer(c, np.uint8, -1, p).reshape(-1, 48))
+    if top: planes[0] = top_bits(planes[0], tables[0][1], lits, array(c[p:]).reshape(-1, 48))
     x = functools.reduce(lambda a, b: a << 8 | b, [plane.astype(np.uint64) for plane in planes])
     return (x >> 1 | x << 15 if codec == 5 else x).astype(f"<u{w}").tobytes()
 def top_bits(symbols, base, lits, packed):
     """Section 8, planes: the 16 bits made of `top` and the packed plane."""
-    e = symbols >> 2; escaped = e == 63; e[(e > 0) & ~escaped] += base
-    need((e < 256).all(), "exponent beyond 255")
-    escapes(e, escaped, lits)
-    low, high = packed[:, :32], packed[:, 32:]
+    e = symbols >> 2; escaped = e == 63; e[(e > 0) & ~escaped] += base; need((e < 256).all(), "exponent")
+    escapes(e, escaped, lits); low, high = packed[:, :32], packed[:, 32:]
     v = np.hstack([low & 15, low >> 4]) | np.hstack([high >> s & 3 for s in (0, 2, 4, 6)]) << 4
-    v = v.ravel()[:len(e)].astype(np.uint32)
-    return v >> 5 << 15 | e << 7 | (symbols & 3) << 5 | v & 31
+    v = v.ravel()[:len(e)]; return v >> 5 << 15 | e << 7 | (symbols & 3) << 5 | v & 31
 def decode(c, n, lanes, codec, tables):
     """Section 6."""
     need(codec <= 3 or codec in R32, f"codec {codec} is unknown", NotImplementedError)
@@ -266,60 +221,58 @@ def decode(c, n, lanes, codec, tables):
     return r16(c, n, lanes) if codec == 3 else r32(c, n, lanes, codec, read_tables(tables, codec))
 
 # ---- the image ----
-PATH = re.compile(rb"(?:(?!\.\.?(?:/|\Z))[^/\\\0]{1,255}(?:/(?!\Z)|\Z))+")  # section 4.1
+PATH = re.compile(rb"(?:(?!\.\.?(?:/|\Z))[^/\\\0%s]{1,255}(?:/(?!\Z)|\Z))+" % (b":" * (os.name == "nt")))
 class Image:
     def __init__(self, data):
         """Sections 2 and 3: takes the header or the trailer, the front or the tail index."""
-        heads = [h for h in (data[:128], data[-128:]) if h[:8] == b"\x89BigSml\n" and number(h[120:]) == xxh3(h[:120])]
+        heads = [h for h in (data[:128], data[-128:]) if h[:8] == MAGIC and xxh3(h[:120]) == number(h[120:])]
         need(heads, "neither header nor trailer is whole")
-        version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum, self.files = (
-            struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0]))
+        (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
+            self.files) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
         need(version == 1 and not features, f"version {version}, features {features:#x}", NotImplementedError)
-        need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 30
-             and (self.files <= 1000000 if self.kind else self.files == 1) and suffix_len <= 16 * (1 - self.kind)
-             and re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
+        need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 30 and (
+            self.files == 1 or self.kind and self.files <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
+            re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
         index = [i for i in (data[128:128 + index_len], data[self.tail:-128]) if xxh3(i) == checksum]
         need(index, "neither copy of the index is whole")
-        self.data, self.p, parts = data, align(128 + index_len, 16), read_sections(index[0])
-        self.paths, self.spans, receipts = *map(io.BytesIO, (parts[1], parts[2])), parts[3]
-        self.sha256, self.receipts = receipts[:32 * self.files], struct.iter_unpack("<16sI4x", receipts[32 * self.files:])
-        self.blocks = struct.iter_unpack("<QIBBxx", parts[4])
+        self.data, self.p, part = data, align(128 + index_len, 16), read_sections(index[0])
+        self.paths, self.spans, self.sha256 = io.BytesIO(part[1]), io.BytesIO(part[2]), io.BytesIO(part[3])
+        self.receipts = struct.iter_unpack("<16sI4x", part[3][32 * self.files:])
+        self.blocks = struct.iter_unpack("<QIBBxx", part[4])
     def restore(self, target):
         """Sections 4.1 and 4.3: writes the files; proves their lengths and sha256."""
-        before, seen, total = b"", set(), 0
-        if self.kind: os.mkdir(target)
-        for i in range(self.files):
-            kind, path_len, spans, length = struct.unpack("<BxHIQ", self.paths.read(16))
-            path = self.paths.read(path_len); WHERE[:] = [ascii(path.decode())]; total += length
-            need(kind < 2 and len(path) == path_len and (path > before and PATH.fullmatch(path) and not seen & {
-                path[:j] for j, c in enumerate(path) if c == 47} if self.kind else not path), "bad record or path")
+        before, seen, total = b"", set(), 0; self.kind and os.mkdir(target)
+        for _ in range(self.files):
+            kind, path_len, spans, length = struct.unpack("<BxHIQ", self.paths.read(16)); total += length
+            path = self.paths.read(path_len); WHERE[:] = ["file " + ascii(path.decode())]; seen.add(path)
+            need(kind < 2 and len(path) == path_len and bool(path) == self.kind, "bad record of a file")
+            need(not path or path > before and PATH.fullmatch(path), f"path after {before}"); before = path
+            need(not seen & {path[:j] for j, c in enumerate(path) if c == 47}, "a file is a folder too")
             name = os.path.join(target, *path.decode().split("/")) if path else target
-            before = path; seen.add(path); os.makedirs(os.path.dirname(name), exist_ok=True)
-            with open(name, "xb") as out:
-                sha = hashlib.sha256(); done = sum([self.span(out, sha) for _ in range(spans)])
-            need(done == length and sha.digest() == self.sha256[32 * i:32 * i + 32], "length or sha256 differs")
-        need(total == self.len and self.tail == align(self.p + 64, 16) and not self.paths.read() + self.spans.read()
-             and [*self.receipts, *self.blocks] == [], "something left over, or other lengths")
+            os.makedirs(os.path.dirname(name), exist_ok=True); sha = hashlib.sha256()
+            with open(name, "xb") as out: done = sum([self.span(out, sha) for _ in range(spans)])
+            need(done == length and sha.digest() == self.sha256.read(32), "length or sha256 differs")
+        need(self.tail == self.p + 64 and total == self.len and not self.paths.read() + self.spans.read()
+             and [*self.receipts, *self.blocks] == [], "something is left over, or another length")
     def span(self, out, sha):
         """Sections 4.2 to 4.4: writes the next span, proves its blocks and its md5, returns its length."""
         kind, shift, lanes, dtype, rank, name, length = struct.unpack("<BBBBH2xI4xQ", self.spans.read(24))
-        text, (md5, tables_len), proof = self.spans.read(dtype + name + 8 * rank), next(self.receipts), hashlib.md5()
-        WHERE[1:] = [f"span {kind} {ascii(text[dtype:dtype + name].decode())}"]
-        need(kind < 3 and 16 <= shift <= 20 and lanes in (5, 6) and len(text) == (dtype + name + 8 * rank) * (kind == 1)
-             and tables_len <= 1 << 18 and (length or not tables_len) and (kind or length <= 100000008), "bad record")
-        self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(tables_len)
+        text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5(); md5, size = next(self.receipts)
+        WHERE[1:] = [("header ", "tensor ", "bytes ")[kind] + ascii(text[dtype:dtype + name].decode())]
+        need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
+             and len(text) == (dtype + name + 8 * rank) * (kind == 1), "bad record of a span")
+        need(size <= 1 << 18 and (length or not size), "bad receipt")
+        self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
         for b, at in enumerate(range(0, length, 1 << shift)):
             (checksum, coded, codec, version), n = next(self.blocks), min(1 << shift, length - at)
-            WHERE[2:] = [f"block {b}"]
-            need(version == 1, f"codec version {version}", NotImplementedError); need(coded <= n + 1024, "too long")
-            block = decode(self.take(coded), n, 1 << lanes, codec, tables)
-            need(len(block) == n and xxh3(block) == checksum, "checksum differs")
-            out.write(block); sha.update(block); proof.update(block)
-        need(proof.digest() == md5, "md5 of the span differs"); return length
+            WHERE[2:] = [f"block {b}"]; need(version == 1, f"codec version {version}", NotImplementedError)
+            need(coded <= n + 1024, "too long"); part = decode(self.take(coded), n, 1 << lanes, codec, tables)
+            need(len(part) == n and xxh3(part) == checksum, "checksum differs")
+            out.write(part); sha.update(part); own.update(part)
+        need(own.digest() == md5, "md5 of the span differs"); WHERE[1:] = []; return length
     def take(self, n):
         """Section 5: the next n bytes of the data."""
-        data = self.data[self.p:self.p + n]; self.p = align(self.p + n, 16)
-        need(len(data) == n, "beyond the end of the image"); return data
+        p = self.p; self.p = align(p + n, 16); need(self.p <= self.tail, "cut off"); return self.data[p:p + n]
 def read_sections(index):
     """Section 4: {tag: payload}."""
     found, p, last = {}, 0, 0
@@ -330,24 +283,18 @@ def read_sections(index):
         need(last < tag and flags < 4 and plain <= 1 << 30 and p <= len(index) and (
             plain == stored if flags < 2 else tag not in (3, 4)), f"section {tag} has a bad head")
         found[tag], last = zstd(payload, plain) if flags > 1 and tag < 3 else payload, tag
-    return found
+    need(found.keys() >= {1, 2, 3, 4}, "a section is missing"); return found
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("input"); parser.add_argument("output")
-    parser.add_argument("--force", action="store_true", help="replace OUTPUT, or the files of the same names in it")
-    args = parser.parse_args(); output = os.path.abspath(args.output)
-    if os.path.lexists(output) and not args.force: parser.error("OUTPUT exists")
+    cli = argparse.ArgumentParser(description=__doc__); cli.add_argument("--force", action="store_true")
+    cli.add_argument("input"); cli.add_argument("output"); args = cli.parse_args()
+    to = os.path.abspath(args.output); os.path.lexists(to) and not args.force and cli.error("OUTPUT exists")
     try:
         with open(args.input, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data, \
-                tempfile.TemporaryDirectory(prefix=".decode_bs-", dir=os.path.dirname(output)) as temp:
+                tempfile.TemporaryDirectory(prefix=".decode_bs-", dir=os.path.dirname(to)) as temp:
             made = os.path.join(temp, "made"); Image(data).restore(made)
-            if os.path.isdir(made) and os.path.isdir(output):
-                shutil.copytree(made, output, copy_function=os.replace, dirs_exist_ok=True)
-            else: os.replace(made, output)
-        return 0
+            if not (os.path.isdir(made) and os.path.isdir(to)): os.replace(made, to)
+            else: shutil.copytree(made, to, copy_function=os.replace, dirs_exist_ok=True)
     except Exception as e:  # whatever hostile bytes make fail is damage
-        code, text = {NotImplementedError: (6, "needs a newer reader")}.get(type(e), (
-            1, "failed") if isinstance(e, OSError) else (4, "damaged"))
-        print(f"{args.input}: {', '.join(WHERE)}: {text}: {str(e) or type(e).__name__}", file=sys.stderr)
-        return code
+        print(f"{args.input}: {', '.join(WHERE)}: {str(e) or type(e).__name__}", file=sys.stderr)
+        return 6 if isinstance(e, NotImplementedError) else 1 if isinstance(e, OSError) else 4
 if __name__ == "__main__": sys.exit(main())

@@ -1,2 +1,43 @@
-//! x
-fn main(){}
+//! The mount daemon: `mount`, `unmount` and `mounts`, which `bigsmall` hands over.
+
+mod args;
+mod catalog;
+mod control;
+mod daemon;
+mod errno;
+mod fs;
+mod fuse;
+mod mounting;
+mod pool;
+mod root;
+mod tree;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use args::Command;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match cli.command {
+        Command::Mount(arguments) => daemon::mount(&arguments),
+        Command::Unmount(arguments) => control::unmount(&arguments),
+        Command::Mounts(arguments) => control::mounts(&arguments),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&format!("error: {error}"));
+        ExitCode::from(errno::exit_code(error.kind()))
+    })
+}
+
+/// Writes a line to stderr; where that is closed there is nobody to tell.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

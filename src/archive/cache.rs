@@ -59,7 +59,12 @@ struct Shelf {
 impl Shelf {
     fn new(bytes_max: u64) -> Mutex<Self> {
         let (entries, flights) = (LruCache::unbounded(), BTreeMap::new());
-        Mutex::new(Self { entries, flights, bytes: 0, bytes_max })
+        Mutex::new(Self {
+            entries,
+            flights,
+            bytes: 0,
+            bytes_max,
+        })
     }
 
     fn keep(&mut self, key: Key, entry: Entry) {
@@ -68,7 +73,9 @@ impl Shelf {
             self.bytes -= old.bytes;
         }
         while self.bytes > self.bytes_max {
-            let Some((_, entry)) = self.entries.pop_lru() else { break };
+            let Some((_, entry)) = self.entries.pop_lru() else {
+                break;
+            };
             self.bytes -= entry.bytes;
         }
     }
@@ -106,7 +113,10 @@ impl BlockCache {
 
     /// Requests answered without and with a decode.
     pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+        (
+            self.hits.load(Ordering::Relaxed),
+            self.misses.load(Ordering::Relaxed),
+        )
     }
 
     /// Block `number` (of all of the image), decoded by `decode` if it is not at hand.
@@ -146,8 +156,12 @@ impl BlockCache {
     pub fn forget(&self, archive: u64) {
         for shelf in [&self.blocks, &self.tables] {
             let mut shelf = shelf.lock();
-            let keys: Vec<Key> =
-                shelf.entries.iter().map(|(key, _)| *key).filter(|key| key.archive == archive).collect();
+            let keys: Vec<Key> = shelf
+                .entries
+                .iter()
+                .map(|(key, _)| *key)
+                .filter(|key| key.archive == archive)
+                .collect();
             for key in keys {
                 if let Some(entry) = shelf.entries.pop(&key) {
                     shelf.bytes -= entry.bytes;
@@ -180,9 +194,17 @@ impl BlockCache {
         };
         self.misses.fetch_add(1, Ordering::Relaxed);
         // lands the flight even if `load` panics, so that nobody waits for it in vain
-        let mut landing = Landing { shelf, key, flight: &flight, outcome: None };
+        let mut landing = Landing {
+            shelf,
+            key,
+            flight: &flight,
+            outcome: None,
+        };
         let loaded = load();
-        let result = loaded.as_ref().map(|(_, value)| value.clone()).map_err(Clone::clone);
+        let result = loaded
+            .as_ref()
+            .map(|(_, value)| value.clone())
+            .map_err(Clone::clone);
         landing.outcome = Some(loaded);
         drop(landing);
         result
@@ -193,10 +215,15 @@ fn wait(flight: &Flight) -> Result<Cached> {
     let mut result = flight.result.lock();
     while result.is_none() {
         if flight.landed.wait_for(&mut result, WAIT_MAX).timed_out() && result.is_none() {
-            return Err(Error::new(ErrorKind::Io, "waited too long for another reader's decode"));
+            return Err(Error::new(
+                ErrorKind::Io,
+                "waited too long for another reader's decode",
+            ));
         }
     }
-    result.clone().unwrap_or_else(|| Err(Error::new(ErrorKind::Io, "nothing was decoded")))
+    result
+        .clone()
+        .unwrap_or_else(|| Err(Error::new(ErrorKind::Io, "nothing was decoded")))
 }
 
 struct Landing<'a> {
@@ -209,13 +236,22 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         let outcome = self.outcome.take().unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Io, "the decoder failed (a fault of the program)"))
+            Err(Error::new(
+                ErrorKind::Io,
+                "the decoder failed (a fault of the program)",
+            ))
         });
         {
             let mut shelf = self.shelf.lock();
             shelf.flights.remove(&self.key);
             if let Ok((bytes, value)) = &outcome {
-                shelf.keep(self.key, Entry { value: value.clone(), bytes: *bytes });
+                shelf.keep(
+                    self.key,
+                    Entry {
+                        value: value.clone(),
+                        bytes: *bytes,
+                    },
+                );
             }
         }
         *self.flight.result.lock() = Some(outcome.map(|(_, value)| value));
@@ -233,7 +269,9 @@ mod tests {
         let cache = BlockCache::new(4000);
         for number in 0..10 {
             cache.block(0, number, || Ok(vec![0; 1000])).unwrap();
-            cache.block(0, 0, || panic!("block 0 is in use and stays")).unwrap();
+            cache
+                .block(0, 0, || panic!("block 0 is in use and stays"))
+                .unwrap();
             assert!(cache.bytes() <= 3000);
         }
         cache.forget(0);

@@ -43,7 +43,9 @@ pub struct ReadScratch {
 
 /// The header of an image, from its beginning or, if that is damaged, from its end. Cheap: 128 or 256 bytes are read.
 pub fn peek(source: &dyn ReadAt, path: &Path) -> Result<Header> {
-    read_headers(source).map(|(header, _)| header).map_err(|e| e.file(path))
+    read_headers(source)
+        .map(|(header, _)| header)
+        .map_err(|e| e.file(path))
 }
 
 /// The header, and what is wrong with the copy that was not used.
@@ -103,7 +105,14 @@ impl Archive {
         };
         let index = Index::parse(&bytes, &header)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { source, path: path.to_owned(), header, index, faults, id })
+        Ok(Self {
+            source,
+            path: path.to_owned(),
+            header,
+            index,
+            faults,
+            id,
+        })
     }
 
     /// The path it was opened by.
@@ -141,17 +150,22 @@ impl Archive {
         let mut faults = self.faults.clone();
         let mut trailer = [0_u8; HEADER_LEN];
         let at = self.header.image_len - HEADER_LEN as u64;
-        let same = self.source.read_exact_at(at, &mut trailer).is_ok()
-            && trailer == self.header.encode();
+        let same =
+            self.source.read_exact_at(at, &mut trailer).is_ok() && trailer == self.header.encode();
         if !same {
             faults.push(Error::damaged("the trailer is not the same as the header"));
         }
         if let Err(error) = read_index(&*self.source, &self.header, self.header.tail_index_offset)
-            && !faults.iter().any(|fault| fault.to_string() == error.to_string())
+            && !faults
+                .iter()
+                .any(|fault| fault.to_string() == error.to_string())
         {
             faults.push(error);
         }
-        faults.into_iter().map(|fault| fault.file(&self.path)).collect()
+        faults
+            .into_iter()
+            .map(|fault| fault.file(&self.path))
+            .collect()
     }
 
     /// A number that no other open image of this process has.
@@ -183,7 +197,11 @@ impl Archive {
         scratch: &mut ReadScratch,
     ) -> Result<()> {
         let range = span.block_range(number);
-        assert_eq!(out.len() as u64, range.end - range.start, "the buffer has the block's length");
+        assert_eq!(
+            out.len() as u64,
+            range.end - range.start,
+            "the buffer has the block's length"
+        );
         let block = &self.index.blocks[span.blocks.start + number as usize];
         self.decode(block, span, tables, out, scratch)
             .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))
@@ -217,19 +235,27 @@ impl Archive {
             )?;
         }
         if digest::xxh3(out) != block.checksum {
-            return Err(Error::damaged("the bytes are not what was stored (checksum differs)")
-                .hint("restore the file from a copy; `bigsmall verify` lists all damage"));
+            return Err(
+                Error::damaged("the bytes are not what was stored (checksum differs)")
+                    .hint("restore the file from a copy; `bigsmall verify` lists all damage"),
+            );
         }
         Ok(())
     }
 }
 
 fn read_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
-    let which = if offset == Header::FRONT_INDEX_OFFSET { "front" } else { "tail" };
+    let which = if offset == Header::FRONT_INDEX_OFFSET {
+        "front"
+    } else {
+        "tail"
+    };
     let mut bytes = vec![0; header.index_len as usize];
     source.read_exact_at(offset, &mut bytes)?;
     if digest::xxh3(&bytes) != header.index_checksum {
-        return Err(Error::damaged(format!("the checksum of the {which} index differs")));
+        return Err(Error::damaged(format!(
+            "the checksum of the {which} index differs"
+        )));
     }
     Ok(bytes)
 }

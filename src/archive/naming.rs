@@ -19,7 +19,9 @@ pub fn is_image_name(name: &OsStr) -> bool {
 }
 
 fn stem(name: &OsStr) -> Option<&[u8]> {
-    name.as_bytes().strip_suffix(IMAGE_EXTENSION.as_bytes()).filter(|stem| !stem.is_empty())
+    name.as_bytes()
+        .strip_suffix(IMAGE_EXTENSION.as_bytes())
+        .filter(|stem| !stem.is_empty())
 }
 
 /// The name of the file or folder that the image `name` stands for; `None` if it is no image's name.
@@ -61,7 +63,13 @@ mod tests {
 
     #[test]
     fn names_go_there_and_back() {
-        for name in ["model.safetensors", "a.b.safetensors", "0123abcd", "m.gguf", ".safetensors"] {
+        for name in [
+            "model.safetensors",
+            "a.b.safetensors",
+            "0123abcd",
+            "m.gguf",
+            ".safetensors",
+        ] {
             let (image, suffix) = image_name(OsStr::new(name));
             let back = original_name(&image, &header(suffix, ImageKind::File));
             assert_eq!(back.as_deref(), Some(OsStr::new(name)));

@@ -23,9 +23,15 @@ impl VirtualFile {
     /// File `number` of the image. The cache may be shared with other files.
     pub fn new(archive: Arc<Archive>, number: usize, cache: Arc<BlockCache>) -> Result<Self> {
         if number >= archive.files().len() {
-            return Err(Error::invalid(format!("the image has no file {number}")).file(archive.path()));
+            return Err(
+                Error::invalid(format!("the image has no file {number}")).file(archive.path())
+            );
         }
-        Ok(Self { archive, cache, number })
+        Ok(Self {
+            archive,
+            cache,
+            number,
+        })
     }
 
     /// What the index says of the file.
@@ -41,16 +47,18 @@ impl VirtualFile {
     fn block(&self, span_number: usize, number: u64) -> Result<Arc<Vec<u8>>> {
         let archive = &self.archive;
         let span = &archive.index().spans[span_number];
-        self.cache.block(archive.id(), span.blocks.start + number as usize, || {
-            let tables =
-                self.cache.tables(archive.id(), span_number, || archive.read_tables(span))?;
-            let range = span.block_range(number);
-            let mut block = vec![0; (range.end - range.start) as usize];
-            with_scratch(|scratch| {
-                archive.decode_block(span, number, tables.as_deref(), &mut block, scratch)
-            })?;
-            Ok(block)
-        })
+        self.cache
+            .block(archive.id(), span.blocks.start + number as usize, || {
+                let tables = self
+                    .cache
+                    .tables(archive.id(), span_number, || archive.read_tables(span))?;
+                let range = span.block_range(number);
+                let mut block = vec![0; (range.end - range.start) as usize];
+                with_scratch(|scratch| {
+                    archive.decode_block(span, number, tables.as_deref(), &mut block, scratch)
+                })?;
+                Ok(block)
+            })
     }
 
     fn read_span(&self, span_number: usize, offset: u64, out: &mut [u8]) -> Result<()> {
@@ -77,7 +85,9 @@ impl ReadAt for VirtualFile {
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let record = self.record();
-        let fits = offset.checked_add(out.len() as u64).is_some_and(|end| end <= record.len);
+        let fits = offset
+            .checked_add(out.len() as u64)
+            .is_some_and(|end| end <= record.len);
         if !fits {
             return Err(Error::invalid(format!(
                 "{} bytes at {offset} are beyond the end at {}",

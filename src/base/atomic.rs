@@ -25,18 +25,24 @@ const TEMPORARY_MARK: &str = ".part-";
 /// Refuses a target that must not be replaced: anything that exists, unless `force`; and with `force` still
 /// everything that is neither a regular file nor a link to one.
 pub fn check_target(target: &Path, force: bool) -> Result<()> {
-    let Ok(link) = fs::symlink_metadata(target) else { return Ok(()) };
+    let Ok(link) = fs::symlink_metadata(target) else {
+        return Ok(());
+    };
     let kind = fs::metadata(target).map_or(link.file_type(), |m| m.file_type());
     if kind.is_dir() {
         return Err(Error::invalid("is a folder, a file is to be written").file(target));
     }
     if !kind.is_file() && !kind.is_symlink() {
-        return Err(Error::invalid("is neither a file nor new: devices and pipes are never replaced")
-            .file(target)
-            .hint("write to standard output with `-o -`"));
+        return Err(Error::invalid(
+            "is neither a file nor new: devices and pipes are never replaced",
+        )
+        .file(target)
+        .hint("write to standard output with `-o -`"));
     }
     if !force {
-        return Err(Error::invalid("exists already").file(target).hint("replace it with `--force`"));
+        return Err(Error::invalid("exists already")
+            .file(target)
+            .hint("replace it with `--force`"));
     }
     Ok(())
 }
@@ -62,13 +68,21 @@ pub fn remove_stale_temporaries(target: &Path) {
     let mut prefix = OsString::from(".");
     prefix.push(target.file_name().unwrap_or_default());
     prefix.push(TEMPORARY_MARK);
-    let Ok(entries) = fs::read_dir(folder_of(target)) else { return };
+    let Ok(entries) = fs::read_dir(folder_of(target)) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes()) else {
+        let Some(pid) = name
+            .as_encoded_bytes()
+            .strip_prefix(prefix.as_encoded_bytes())
+        else {
             continue;
         };
-        let Some(pid) = std::str::from_utf8(pid).ok().and_then(|p| p.parse::<u32>().ok()) else {
+        let Some(pid) = std::str::from_utf8(pid)
+            .ok()
+            .and_then(|p| p.parse::<u32>().ok())
+        else {
             continue;
         };
         if Path::new(&format!("/proc/{pid}")).exists() {
@@ -76,7 +90,11 @@ pub fn remove_stale_temporaries(target: &Path) {
         }
         let path = entry.path();
         // nothing depends on it: one that cannot be removed is met again next time
-        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let _ = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
     }
 }
 
@@ -84,7 +102,9 @@ pub fn remove_stale_temporaries(target: &Path) {
 pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
     let failed = |e: io::Error| {
         if e.kind() == io::ErrorKind::AlreadyExists {
-            Error::invalid("exists already").file(to).hint("replace it with `--force`")
+            Error::invalid("exists already")
+                .file(to)
+                .hint("replace it with `--force`")
         } else {
             Error::io(format!("cannot rename `{}`", from.display()), to, e)
         }
@@ -163,17 +183,23 @@ impl OutputFile {
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| Error::io("cannot write", &self.target, e))
+        self.file
+            .write_all(bytes)
+            .map_err(|e| Error::io("cannot write", &self.target, e))
     }
 
     /// Writes bytes at `offset`, leaving the place of [`write`](Self::write) as it is.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(|e| Error::io("cannot write", &self.target, e))
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|e| Error::io("cannot write", &self.target, e))
     }
 
     /// Makes the bytes written so far durable, before they are read back from the temporary.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("cannot write", &self.target, e))
+        self.file
+            .sync_data()
+            .map_err(|e| Error::io("cannot write", &self.target, e))
     }
 
     /// Makes the bytes durable and puts them in place, with `mtime` and `mode` if given.

@@ -42,10 +42,12 @@ impl Sha256 {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -55,7 +57,10 @@ mod tests {
     #[test]
     fn known_values() {
         assert_eq!(xxh3(b""), 0x2d06_8005_38d3_94c2);
-        assert_eq!(hex(&Md5::default().finish()), "d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(
+            hex(&Md5::default().finish()),
+            "d41d8cd98f00b204e9800998ecf8427e"
+        );
         let mut sha = Sha256::default();
         sha.update(b"abc");
         assert!(hex(&sha.finish()).starts_with("ba7816bf8f01cfea"));

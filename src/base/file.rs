@@ -32,11 +32,17 @@ impl FileSource {
 
     /// Takes an open file; `path` is for messages.
     pub fn from_file(file: File, path: &Path) -> Result<Self> {
-        let metadata = file.metadata().map_err(|e| Error::io("cannot stat", path, e))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| Error::io("cannot stat", path, e))?;
         if !metadata.is_file() {
             return Err(Error::invalid("not a regular file").file(path));
         }
-        Ok(Self { file, path: path.to_owned(), len: metadata.len() })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            len: metadata.len(),
+        })
     }
 
     /// The path it was opened by.
@@ -64,7 +70,11 @@ impl ReadAt for FileSource {
                 ))
                 .file(&self.path)
             } else {
-                Error::io(format!("cannot read {} bytes at {offset}", out.len()), &self.path, e)
+                Error::io(
+                    format!("cannot read {} bytes at {offset}", out.len()),
+                    &self.path,
+                    e,
+                )
             }
         })
     }

@@ -37,16 +37,28 @@ pub fn ordered<S, T: Send>(
         let mut state = state();
         return (0..count).try_for_each(|number| sink(number, work(&mut state, number)?));
     }
-    let shared = Mutex::new(Shared { next: 0, used: 0, stopped: false, done: BTreeMap::new() });
+    let shared = Mutex::new(Shared {
+        next: 0,
+        used: 0,
+        stopped: false,
+        done: BTreeMap::new(),
+    });
     let (room, ready) = (Condvar::new(), Condvar::new());
     let worker = || {
         // a panic of `work` must not leave the sink waiting: the guard stops everything
-        let mut guard = StopOnPanic { shared: &shared, room: &room, ready: &ready, armed: true };
+        let mut guard = StopOnPanic {
+            shared: &shared,
+            room: &room,
+            ready: &ready,
+            armed: true,
+        };
         let mut state = state();
         loop {
             let number = {
                 let mut s = shared.lock();
-                while !s.stopped && s.next < count && s.next >= s.used + threads * IN_FLIGHT_PER_THREAD
+                while !s.stopped
+                    && s.next < count
+                    && s.next >= s.used + threads * IN_FLIGHT_PER_THREAD
                 {
                     room.wait(&mut s);
                 }
@@ -125,7 +137,13 @@ mod tests {
                 threads,
                 100,
                 || (),
-                |(), n| if n >= 60 { Err(Error::invalid(format!("{n}"))) } else { Ok(n * n) },
+                |(), n| {
+                    if n >= 60 {
+                        Err(Error::invalid(format!("{n}")))
+                    } else {
+                        Ok(n * n)
+                    }
+                },
                 |n, square| {
                     assert_eq!(square, n * n);
                     seen.push(n);

@@ -24,7 +24,11 @@ pub fn human_bytes(bytes: u64) -> String {
 /// `part` in percent of `whole`; 100 if the whole is empty.
 #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
 pub fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 100.0 } else { part as f64 * 100.0 / whole as f64 }
+    if whole == 0 {
+        100.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
 }
 
 /// Reads `1000`, `64k`, `32M`, `1.5GB`, `32MiB`: units of 1000 as printed, of 1024 with `i`, and of 1024 for
@@ -40,7 +44,9 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
             .hint("write a number with k, m or g, such as `64m`")
     };
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: f64 = number.parse().map_err(|_not_a_number| wrong())?;
     let unit = unit.trim().to_ascii_lowercase();
@@ -70,7 +76,10 @@ mod tests {
     #[test]
     fn sizes_for_people() {
         let shown = [0, 999, 1000, 12_345, 999_600, 90_900_000].map(human_bytes);
-        assert_eq!(shown, ["0 B", "999 B", "1.00 kB", "12.3 kB", "1.00 MB", "90.9 MB"]);
+        assert_eq!(
+            shown,
+            ["0 B", "999 B", "1.00 kB", "12.3 kB", "1.00 MB", "90.9 MB"]
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ const THREADS_MAX: usize = 32;
 impl Global {
     /// How many threads to use.
     pub(super) fn threads(&self) -> usize {
-        self.threads.map_or_else(parallel::default_threads, Into::into).min(THREADS_MAX)
+        self.threads
+            .map_or_else(parallel::default_threads, Into::into)
+            .min(THREADS_MAX)
     }
 }
 
@@ -42,5 +44,8 @@ pub(super) fn start_logging(verbose: u8) {
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new(level));
     // a second start (in tests) keeps the first logger
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }

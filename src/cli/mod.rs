@@ -98,8 +98,11 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
 /// The names of all commands, for suggestions.
 fn command_names() -> Vec<String> {
     let own = Cli::command();
-    let own = own.get_subcommands().map(|command| command.get_name().to_owned());
-    own.chain(mount::WORDS.iter().map(|&word| word.to_owned())).collect()
+    let own = own
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned());
+    own.chain(mount::WORDS.iter().map(|&word| word.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]

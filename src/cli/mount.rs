@@ -33,22 +33,34 @@ pub(super) fn run(words: &[OsString], global: &Global) -> Result<ExitCode> {
     command.args((0..global.verbose).map(|_| "--verbose"));
     let error = command.exec();
     Err(if error.kind() == std::io::ErrorKind::NotFound {
-        Error::new(ErrorKind::NotFound, format!("`{DAEMON}` is neither beside `bigsmall` nor on PATH"))
-            .hint("build both with `cargo build --release` and keep them in one folder")
+        Error::new(
+            ErrorKind::NotFound,
+            format!("`{DAEMON}` is neither beside `bigsmall` nor on PATH"),
+        )
+        .hint("build both with `cargo build --release` and keep them in one folder")
     } else {
         Error::io("cannot run", &daemon_path(), error)
     })
 }
 
 fn daemon_path() -> PathBuf {
-    let own = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    let own = std::env::current_exe()
+        .and_then(std::fs::canonicalize)
+        .unwrap_or_default();
     let beside = own.with_file_name(DAEMON);
-    if beside.is_file() { beside } else { PathBuf::from(DAEMON) }
+    if beside.is_file() {
+        beside
+    } else {
+        PathBuf::from(DAEMON)
+    }
 }
 
 fn no_such_command(word: &OsStr) -> Error {
     let word = word.to_string_lossy();
-    let error = Error::invalid(format!("there is no command `{}`", crate::base::error::escaped(&word)));
+    let error = Error::invalid(format!(
+        "there is no command `{}`",
+        crate::base::error::escaped(&word)
+    ));
     let nearest = super::command_names()
         .into_iter()
         .map(|name| (distance(&name, &word), name))
@@ -83,6 +95,9 @@ mod tests {
     fn a_slip_is_answered_with_the_command_meant() {
         assert_eq!(distance("mount", "mout"), 1);
         let error = no_such_command(OsStr::new("compres"));
-        assert!(error.to_string().contains("did you mean `compress`"), "{error}");
+        assert!(
+            error.to_string().contains("did you mean `compress`"),
+            "{error}"
+        );
     }
 }

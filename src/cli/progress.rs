@@ -42,7 +42,10 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, interrupted: on_interrupt() }
+        Self {
+            bar,
+            interrupted: on_interrupt(),
+        }
     }
 }
 
@@ -50,8 +53,11 @@ impl Bar {
 fn on_interrupt() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        let at_once =
-            signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&flag));
+        let at_once = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            INTERRUPTED,
+            Arc::clone(&flag),
+        );
         let raise = signal_hook::flag::register(signal, Arc::clone(&flag));
         if at_once.and(raise).is_err() {
             exit::complain("warning: ^C will leave a temporary file behind");
@@ -77,7 +83,8 @@ impl Progress for Bar {
     }
 
     fn warn(&self, text: &str) {
-        self.bar.suspend(|| exit::complain(&format!("warning: {text}")));
+        self.bar
+            .suspend(|| exit::complain(&format!("warning: {text}")));
     }
 
     fn interrupted(&self) -> bool {

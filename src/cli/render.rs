@@ -41,5 +41,9 @@ pub(super) fn out(text: &str) -> Result<()> {
 )]
 pub(super) fn rate(bytes: u64, seconds: f64) -> String {
     let per_second = (bytes as f64 / seconds.max(1e-6)) as u64;
-    format!("{} in {seconds:.2} s ({}/s)", human_bytes(bytes), human_bytes(per_second))
+    format!(
+        "{} in {seconds:.2} s ({}/s)",
+        human_bytes(bytes),
+        human_bytes(per_second)
+    )
 }

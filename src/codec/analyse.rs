@@ -62,9 +62,16 @@ impl Analysis {
     ) -> Self {
         let transform = Transform::of(family);
         let elements = len / transform.width() as u64;
-        let wanted =
-            if elements < CLUSTERED_ELEMENTS_MIN { 1 } else { profile.tables_max() };
-        let base = if transform.has_top() { window_base(transform, sample) } else { 0 };
+        let wanted = if elements < CLUSTERED_ELEMENTS_MIN {
+            1
+        } else {
+            profile.tables_max()
+        };
+        let base = if transform.has_top() {
+            window_base(transform, sample)
+        } else {
+            0
+        };
         let mut strips = vec![Vec::new(); transform.plane_count()];
         if wanted > 1 {
             for block in sample {
@@ -80,15 +87,30 @@ impl Analysis {
             .map(|strips| {
                 let clusters = Clusters::find(strips, wanted);
                 let table_of = (0..clusters.count() as u8).collect();
-                PlaneCoder { clusters, table_of, tables: Vec::new() }
+                PlaneCoder {
+                    clusters,
+                    table_of,
+                    tables: Vec::new(),
+                }
             })
             .collect();
-        Self { family, transform, profile, base, planes }
+        Self {
+            family,
+            transform,
+            profile,
+            base,
+            planes,
+        }
     }
 
     /// Counts of nothing.
     pub fn no_counts(&self) -> Counts {
-        Counts(self.planes.iter().map(|p| vec![[0; 256]; p.clusters.count()]).collect())
+        Counts(
+            self.planes
+                .iter()
+                .map(|p| vec![[0; 256]; p.clusters.count()])
+                .collect(),
+        )
     }
 
     /// Counts the symbols of one more block.
@@ -121,8 +143,16 @@ impl Analysis {
             freqs.push(plane_freqs);
             coders.push(coder);
         }
-        let written = worth.then(|| tables::write(self.transform, &freqs)).unwrap_or_default();
-        SpanCoder::new(self.family, self.profile, self.base, worth.then_some(coders), written)
+        let written = worth
+            .then(|| tables::write(self.transform, &freqs))
+            .unwrap_or_default();
+        SpanCoder::new(
+            self.family,
+            self.profile,
+            self.base,
+            worth.then_some(coders),
+            written,
+        )
     }
 }
 
@@ -152,13 +182,20 @@ fn choose_tables(clusters: Clusters, counts: &[Counts256]) -> (PlaneCoder, Plane
     let elements: u64 = all.iter().sum();
     let none = || {
         let clusters = Clusters::find(&[], 1);
-        PlaneCoder { clusters, table_of: vec![0], tables: Vec::new() }
+        PlaneCoder {
+            clusters,
+            table_of: vec![0],
+            tables: Vec::new(),
+        }
     };
     if all.iter().filter(|&&count| count > 0).count() < 2 {
         return (none(), PlaneFreqs::default());
     }
-    let used: Vec<Counts256> =
-        counts.iter().filter(|c| c.iter().any(|&n| n > 0)).copied().collect();
+    let used: Vec<Counts256> = counts
+        .iter()
+        .filter(|c| c.iter().any(|&n| n > 0))
+        .copied()
+        .collect();
     let one = coded_bytes(&[all], elements);
     let many = coded_bytes(&used, elements);
     let worth = elements - elements / GAIN_SHARE_MIN;
@@ -167,8 +204,17 @@ fn choose_tables(clusters: Clusters, counts: &[Counts256]) -> (PlaneCoder, Plane
     }
     if one <= many {
         let freqs = vec![frequency::normalise(&all, r32::TABLE_BITS)];
-        let coder = PlaneCoder { tables: encode_tables(&freqs), ..none() };
-        return (coder, PlaneFreqs { tables: freqs, base: 0 });
+        let coder = PlaneCoder {
+            tables: encode_tables(&freqs),
+            ..none()
+        };
+        return (
+            coder,
+            PlaneFreqs {
+                tables: freqs,
+                base: 0,
+            },
+        );
     }
     let mut next = 0;
     let table_of = counts
@@ -179,9 +225,22 @@ fn choose_tables(clusters: Clusters, counts: &[Counts256]) -> (PlaneCoder, Plane
             table
         })
         .collect();
-    let freqs: Vec<_> = used.iter().map(|c| frequency::normalise(c, r32::TABLE_BITS)).collect();
-    let coder = PlaneCoder { clusters, table_of, tables: encode_tables(&freqs) };
-    (coder, PlaneFreqs { tables: freqs, base: 0 })
+    let freqs: Vec<_> = used
+        .iter()
+        .map(|c| frequency::normalise(c, r32::TABLE_BITS))
+        .collect();
+    let coder = PlaneCoder {
+        clusters,
+        table_of,
+        tables: encode_tables(&freqs),
+    };
+    (
+        coder,
+        PlaneFreqs {
+            tables: freqs,
+            base: 0,
+        },
+    )
 }
 
 fn encode_tables(freqs: &[tables::Freqs]) -> Vec<EncodeTable> {

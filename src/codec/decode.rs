@@ -55,5 +55,8 @@ pub fn decode_block(
     if well_formed {
         return Ok(());
     }
-    Err(Error::damaged(format!("the coded bytes are damaged ({})", codec.name())))
+    Err(Error::damaged(format!(
+        "the coded bytes are damaged ({})",
+        codec.name()
+    )))
 }

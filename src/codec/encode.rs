@@ -60,7 +60,14 @@ impl SpanCoder {
         tables: Vec<u8>,
     ) -> Self {
         let tries_r16 = family == Family::Bf16 && profile == Profile::Inference;
-        Self { family, transform: Transform::of(family), base, tries_r16, planes, tables }
+        Self {
+            family,
+            transform: Transform::of(family),
+            base,
+            tries_r16,
+            planes,
+            tables,
+        }
     }
 
     /// Whether a span of `len` bytes is looked at before it is coded.
@@ -72,7 +79,14 @@ impl SpanCoder {
     pub fn unanalysed(family: Family, len: u64) -> Self {
         let tries_r16 = family == Family::Bf16 && len >= RANS_LEN_MIN;
         let transform = Transform::of(family);
-        Self { family, transform, base: 0, tries_r16, planes: None, tables: Vec::new() }
+        Self {
+            family,
+            transform,
+            base: 0,
+            tries_r16,
+            planes: None,
+            tables: Vec::new(),
+        }
     }
 
     /// The tables as they are written, before the blocks.
@@ -102,7 +116,13 @@ impl SpanCoder {
         if let Some(planes) = self.planes.as_ref().filter(|_| whole) {
             candidate.clear();
             self.transform.split(block, self.base, &mut scratch.split);
-            r32::encode(self.transform, &scratch.split, planes, &mut scratch.stack, &mut candidate);
+            r32::encode(
+                self.transform,
+                &scratch.split,
+                planes,
+                &mut scratch.stack,
+                &mut candidate,
+            );
             least = offer(self.transform.codec(), &candidate);
         }
         if self.tries_r16 && whole {
@@ -126,13 +146,21 @@ impl SpanCoder {
     }
 
     fn encode_all(&self, blocks: &[&[u8]], scratch: &mut EncodeScratch) -> CodedSpan {
-        let mut span = CodedSpan { tables: self.tables.clone(), ..CodedSpan::default() };
+        let mut span = CodedSpan {
+            tables: self.tables.clone(),
+            ..CodedSpan::default()
+        };
         for block in blocks {
             let before = span.bytes.len();
             let codec = self.encode(block, scratch, &mut span.bytes);
-            span.blocks.push((codec, (span.bytes.len() - before) as u32));
+            span.blocks
+                .push((codec, (span.bytes.len() - before) as u32));
         }
-        if !span.blocks.iter().any(|(codec, _)| *codec == self.transform.codec()) {
+        if !span
+            .blocks
+            .iter()
+            .any(|(codec, _)| *codec == self.transform.codec())
+        {
             span.tables.clear();
         }
         span

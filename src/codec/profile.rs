@@ -42,7 +42,10 @@ impl Profile {
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, profile)| *profile == self).map_or("", |(name, _)| name)
+        Self::ALL
+            .iter()
+            .find(|(_, profile)| *profile == self)
+            .map_or("", |(name, _)| name)
     }
 }
 
@@ -50,11 +53,13 @@ impl FromStr for Profile {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, profile)| *profile).ok_or_else(
-            || {
+        Self::ALL
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, profile)| *profile)
+            .ok_or_else(|| {
                 Error::invalid(format!("`{text}` is no profile"))
                     .hint("choose balanced, inference or storage")
-            },
-        )
+            })
     }
 }

@@ -28,14 +28,23 @@ pub(crate) fn encode(block: &[u8], coded: &mut R16Coded, out: &mut Vec<u8>) {
     out.extend_from_slice(&coded.stream);
     out.extend_from_slice(&coded.lits);
     out.resize(start + (out.len() - start).next_multiple_of(16), 0);
-    out.extend(words.iter().map(|&word| u16::from_le_bytes(word).rotate_left(1) as u8));
+    out.extend(
+        words
+            .iter()
+            .map(|&word| u16::from_le_bytes(word).rotate_left(1) as u8),
+    );
 }
 
 /// Decodes a block; false if it is not well formed.
 pub(crate) fn decode(coded: &[u8], lanes: usize, out: &mut [u8]) -> bool {
-    let Some((table, block)) = parse(coded, lanes, out.len()) else { return false };
+    let Some((table, block)) = parse(coded, lanes, out.len()) else {
+        return false;
+    };
     let slots = table.slots();
-    let block = R16Block { table: &slots, ..block };
+    let block = R16Block {
+        table: &slots,
+        ..block
+    };
     (dispatch::kernels().r16_decode)(&block, out.as_chunks_mut::<2>().0)
 }
 
@@ -47,7 +56,11 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
     if !(1..=SYMBOLS_MAX).contains(&count) || header[1] > 1 || !len.is_multiple_of(2) {
         return None;
     }
-    let field = |at: usize| header[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b) as usize);
+    let field = |at: usize| {
+        header[at..]
+            .first_chunk()
+            .map_or(0, |b| u32::from_le_bytes(*b) as usize)
+    };
     let (lits_len, stream_len) = (field(4), field(8));
     let table = R16Table {
         symbols: header[16..][..count - usize::from(has_escape)].to_vec(),
@@ -64,5 +77,14 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
     if plane.len() != len / 2 {
         return None;
     }
-    Some((table, R16Block { table: &NO_SLOTS, states, stream, lits, plane }))
+    Some((
+        table,
+        R16Block {
+            table: &NO_SLOTS,
+            states,
+            stream,
+            lits,
+            plane,
+        },
+    ))
 }

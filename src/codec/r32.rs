@@ -49,7 +49,11 @@ pub(crate) fn encode(
     let mut ids = Vec::new();
     for (number, coder) in coders.iter().enumerate() {
         let plane = split.plane(number);
-        let lits: &[u8] = if transform.has_top() && number == 0 { &split.lits } else { &[] };
+        let lits: &[u8] = if transform.has_top() && number == 0 {
+            &split.lits
+        } else {
+            &[]
+        };
         let (coding, value) = encode_plane(plane, coder, &mut ids, stack, out);
         out.extend_from_slice(lits);
         out.resize(start + (out.len() - start).next_multiple_of(ALIGN), 0);
@@ -165,12 +169,25 @@ fn decode_parts(
         let used = before - after.len();
         rest = after.get(used.next_multiple_of(ALIGN) - used..)?;
     }
-    let packed_len = if transform.has_top() { planes::packed_len(elements) } else { 0 };
+    let packed_len = if transform.has_top() {
+        planes::packed_len(elements)
+    } else {
+        0
+    };
     if rest.len() != packed_len {
         return None;
     }
-    let base = tables.and_then(|t| t.planes.first()).map_or(0, |plane| plane.base);
-    Some(transform.merge(&scratch.planes, base, top_lits, rest, &mut scratch.words, out))
+    let base = tables
+        .and_then(|t| t.planes.first())
+        .map_or(0, |plane| plane.base);
+    Some(transform.merge(
+        &scratch.planes,
+        base,
+        top_lits,
+        rest,
+        &mut scratch.words,
+        out,
+    ))
 }
 
 fn decode_plane(

@@ -7,7 +7,8 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// The shortest pattern of 1, 2, 4 or 8 bytes whose repetition is `block`; `None` if there is none.
 pub(crate) fn pattern(block: &[u8]) -> Option<&[u8]> {
-    let periodic = |period: usize| block.len() <= period || block[period..] == block[..block.len() - period];
+    let periodic =
+        |period: usize| block.len() <= period || block[period..] == block[..block.len() - period];
     // a first look at the beginning spares the comparison of whole blocks
     let head = &block[..block.len().min(STRIP_LEN)];
     let hopeless = head.len() > 8 && head[8..] != head[..head.len() - 8];
@@ -15,7 +16,9 @@ pub(crate) fn pattern(block: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let period = [1, 2, 4, 8].into_iter().find(|&period| periodic(period))?;
-    block.get(..period.min(block.len())).filter(|pattern| pattern.len() == period)
+    block
+        .get(..period.min(block.len()))
+        .filter(|pattern| pattern.len() == period)
 }
 
 /// Repeats the pattern; false unless it has 1, 2, 4 or 8 bytes.
@@ -38,7 +41,9 @@ pub(crate) fn encode_zstd(block: &[u8]) -> Option<Vec<u8>> {
 /// window the frame claims, no memory is taken for it.
 pub(crate) fn decode_zstd(coded: &[u8], out: &mut [u8]) -> bool {
     let one_frame = zstd::zstd_safe::find_frame_compressed_size(coded) == Ok(coded.len());
-    let Ok(mut decoder) = zstd::bulk::Decompressor::new() else { return false };
+    let Ok(mut decoder) = zstd::bulk::Decompressor::new() else {
+        return false;
+    };
     one_frame && matches!(decoder.decompress_to_buffer(coded, out), Ok(len) if len == out.len())
 }
 

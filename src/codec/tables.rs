@@ -1,6 +1,10 @@
 //! The tables of a span: what R32 blocks refer to (docs/format.md, section 8.1).
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use crate::base::CodecId;
 use crate::base::Error;
@@ -31,7 +35,11 @@ pub struct PlaneFreqs {
 pub fn write(transform: Transform, planes: &[PlaneFreqs]) -> Vec<u8> {
     let mut out = vec![transform.codec().0, planes.len() as u8, 0, 0];
     for plane in planes {
-        let bits = if plane.tables.is_empty() { 0 } else { r32::TABLE_BITS as u8 };
+        let bits = if plane.tables.is_empty() {
+            0
+        } else {
+            r32::TABLE_BITS as u8
+        };
         out.extend_from_slice(&[plane.tables.len() as u8, bits, plane.base, 0]);
         for freqs in &plane.tables {
             write_table(freqs, &mut out);
@@ -94,7 +102,9 @@ impl SpanTables {
             )));
         }
         reader.take(2)?;
-        let planes = (0..plane_count).map(|_| read_plane(&mut reader)).collect::<Result<_>>()?;
+        let planes = (0..plane_count)
+            .map(|_| read_plane(&mut reader))
+            .collect::<Result<_>>()?;
         if !reader.0.is_empty() {
             return Err(wrong(format!("{} bytes are left over", reader.0.len())));
         }
@@ -103,28 +113,48 @@ impl SpanTables {
 
     /// Bytes of memory that they take.
     pub fn memory_bytes(&self) -> u64 {
-        self.planes.iter().map(|p| (p.tables.len() as u64).saturating_mul(16 << 10)).sum()
+        self.planes
+            .iter()
+            .map(|p| (p.tables.len() as u64).saturating_mul(16 << 10))
+            .sum()
     }
 }
 
 fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
     let (count, bits, base) = (reader.byte()?, reader.byte()?, reader.byte()?);
     reader.take(1)?;
-    let bits_fit = if count == 0 { bits == 0 } else { (8..=12).contains(&bits) };
+    let bits_fit = if count == 0 {
+        bits == 0
+    } else {
+        (8..=12).contains(&bits)
+    };
     if count > TABLES_MAX || !bits_fit || base > BASE_MAX {
-        return Err(wrong(format!("{count} tables of {bits} bits, window at {base}")));
+        return Err(wrong(format!(
+            "{count} tables of {bits} bits, window at {base}"
+        )));
     }
-    let tables =
-        (0..count).map(|_| read_table(reader, u32::from(bits))).collect::<Result<_>>()?;
-    Ok(PlaneTables { tables, bits: u32::from(bits), base })
+    let tables = (0..count)
+        .map(|_| read_table(reader, u32::from(bits)))
+        .collect::<Result<_>>()?;
+    Ok(PlaneTables {
+        tables,
+        bits: u32::from(bits),
+        base,
+    })
 }
 
 fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<DecodeTable> {
     let bitmap = reader.take(BITMAP_LEN)?;
     let mut freqs = [0_u16; 256];
-    let present = bitmap.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-    let mut present: Vec<&mut u16> =
-        freqs.iter_mut().zip(present).filter(|(_, present)| *present).map(|(f, _)| f).collect();
+    let present = bitmap
+        .iter()
+        .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    let mut present: Vec<&mut u16> = freqs
+        .iter_mut()
+        .zip(present)
+        .filter(|(_, present)| *present)
+        .map(|(f, _)| f)
+        .collect();
     let last = present.pop().filter(|_| !present.is_empty());
     let last = last.ok_or_else(|| wrong("a table of fewer than two symbols".into()))?;
     let mut left = 1_u16.wrapping_shl(bits);
@@ -154,14 +184,17 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (head, rest) =
-            self.0.split_at_checked(len).ok_or_else(|| wrong("they end too soon".into()))?;
+        let (head, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or_else(|| wrong("they end too soon".into()))?;
         self.0 = rest;
         Ok(head)
     }
 
     fn byte(&mut self) -> Result<u8> {
-        self.take(1).map(|bytes| bytes.first().copied().unwrap_or_default())
+        self.take(1)
+            .map(|bytes| bytes.first().copied().unwrap_or_default())
     }
 }
 
@@ -177,7 +210,10 @@ mod tests {
             *count = (i as u64 * 37) % 101;
         }
         let freqs = frequency::normalise(&counts, 12);
-        let plane = PlaneFreqs { tables: vec![freqs, freqs], base: 65 };
+        let plane = PlaneFreqs {
+            tables: vec![freqs, freqs],
+            base: 65,
+        };
         let bytes = write(Transform::F16, &[plane, PlaneFreqs::default()]);
         let tables = SpanTables::parse(&bytes).unwrap();
         assert_eq!(tables.planes[0].base, 65);

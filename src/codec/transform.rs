@@ -92,7 +92,13 @@ impl Transform {
         match self {
             Self::Bf16 => {
                 let (words, _) = block.as_chunks::<2>();
-                planes::split_top(words, base, &mut split.bytes, &mut split.lits, &mut split.packed);
+                planes::split_top(
+                    words,
+                    base,
+                    &mut split.bytes,
+                    &mut split.lits,
+                    &mut split.packed,
+                );
             }
             Self::F16 => {
                 let (words, _) = block.as_chunks::<2>();
@@ -102,7 +108,9 @@ impl Transform {
             Self::F32 => {
                 split.words.clear();
                 let (quads, _) = block.as_chunks::<4>();
-                split.words.extend(quads.iter().map(|quad| [quad[2], quad[3]]));
+                split
+                    .words
+                    .extend(quads.iter().map(|quad| [quad[2], quad[3]]));
                 let (top, low) = split.bytes.split_at_mut(elements);
                 planes::split_top(&split.words, base, top, &mut split.lits, &mut split.packed);
                 let (one, zero) = low.split_at_mut(elements);

@@ -32,7 +32,9 @@ impl Clusters {
     /// Finds at most `count` clusters among the strips of a sample; one if there are too few strips.
     pub fn find(sample: &[Coarse], count: usize) -> Self {
         if count < 2 || sample.len() < 4 * count {
-            return Self { costs: vec![[0; BINS]] };
+            return Self {
+                costs: vec![[0; BINS]],
+            };
         }
         let mut order: Vec<usize> = (0..sample.len()).collect();
         order.sort_by_key(|&strip| (mean_bin(&sample[strip]), strip));
@@ -83,7 +85,11 @@ impl Clusters {
     pub fn nearest(&self, strip: &Coarse) -> usize {
         let mut best = (u32::MAX, 0);
         for (cluster, costs) in self.costs.iter().enumerate() {
-            let cost = strip.iter().zip(costs).map(|(&n, &c)| u32::from(n) * u32::from(c)).sum();
+            let cost = strip
+                .iter()
+                .zip(costs)
+                .map(|(&n, &c)| u32::from(n) * u32::from(c))
+                .sum();
             if cost < best.0 {
                 best = (cost, cluster);
             }
@@ -94,7 +100,11 @@ impl Clusters {
 
 fn mean_bin(strip: &Coarse) -> u64 {
     let count: u64 = strip.iter().map(|&n| u64::from(n)).sum();
-    let sum: u64 = strip.iter().zip(0_u64..).map(|(&n, bin)| u64::from(n) * bin).sum();
+    let sum: u64 = strip
+        .iter()
+        .zip(0_u64..)
+        .map(|(&n, bin)| u64::from(n) * bin)
+        .sum();
     (sum << 16) / count.max(1)
 }
 
@@ -105,15 +115,21 @@ mod tests {
     #[test]
     fn two_kinds_of_strips_are_told_apart() {
         let strip = |centre: u8, shift: usize| {
-            let symbols: Vec<u8> =
-                (0..STRIP_LEN).map(|i| centre + ((i + shift) % 7) as u8 * 4).collect();
+            let symbols: Vec<u8> = (0..STRIP_LEN)
+                .map(|i| centre + ((i + shift) % 7) as u8 * 4)
+                .collect();
             coarse(&symbols)
         };
-        let sample: Vec<Coarse> =
-            (0..64).map(|i| strip(if i % 3 == 0 { 40 } else { 160 }, i)).collect();
+        let sample: Vec<Coarse> = (0..64)
+            .map(|i| strip(if i % 3 == 0 { 40 } else { 160 }, i))
+            .collect();
         let clusters = Clusters::find(&sample, 2);
         for (i, strip) in sample.iter().enumerate() {
-            assert_eq!(clusters.nearest(strip), usize::from(i % 3 != 0), "strip {i}");
+            assert_eq!(
+                clusters.nearest(strip),
+                usize::from(i % 3 != 0),
+                "strip {i}"
+            );
         }
     }
 }

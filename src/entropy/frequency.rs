@@ -6,7 +6,11 @@ pub fn log2_q16(x: u64) -> u64 {
     assert!(x > 0, "the logarithm of nothing was asked for");
     let whole = 63 - u64::from(x.leading_zeros());
     // mantissa in [1, 2) with 31 fractional bits
-    let mut mantissa = if whole >= 31 { x >> (whole - 31) } else { x << (31 - whole) };
+    let mut mantissa = if whole >= 31 {
+        x >> (whole - 31)
+    } else {
+        x << (31 - whole)
+    };
     let mut result = whole << 16;
     for bit in (0..16).rev() {
         mantissa = (mantissa * mantissa) >> 31;
@@ -47,7 +51,11 @@ pub fn normalise(counts: &[u64; 256], bits: u32) -> [u16; 256] {
             .reduce(|best, s| {
                 let gain = |s: usize| u128::from(counts[s]);
                 let width = |s: usize| 2 * u128::from(freqs[s]) + 1;
-                if gain(s) * width(best) > gain(best) * width(s) { s } else { best }
+                if gain(s) * width(best) > gain(best) * width(s) {
+                    s
+                } else {
+                    best
+                }
             })
             .unwrap_or(0);
         freqs[best] += 1;
@@ -59,7 +67,11 @@ pub fn normalise(counts: &[u64; 256], bits: u32) -> [u16; 256] {
             .reduce(|best, s| {
                 let loss = |s: usize| u128::from(counts[s]);
                 let width = |s: usize| 2 * u128::from(freqs[s]) - 1;
-                if loss(s) * width(best) < loss(best) * width(s) { s } else { best }
+                if loss(s) * width(best) < loss(best) * width(s) {
+                    s
+                } else {
+                    best
+                }
             })
             .unwrap_or(0);
         freqs[best] -= 1;
@@ -99,7 +111,9 @@ mod tests {
         for round in 0..200 {
             let mut counts = [0_u64; 256];
             for count in &mut counts {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 *count = (state >> 40) >> (state % 23) >> (round % 9);
             }
             counts[round % 256] += 1;

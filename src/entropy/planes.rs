@@ -49,7 +49,13 @@ fn top_symbol(x: u16, base: u8) -> (u8, bool) {
 }
 
 /// Splits bf16 `words` into symbols, literals (appended) and the packed plane (appended).
-pub fn split_top(words: &[Word], base: u8, symbols: &mut [u8], lits: &mut Vec<u8>, packed: &mut Vec<u8>) {
+pub fn split_top(
+    words: &[Word],
+    base: u8,
+    symbols: &mut [u8],
+    lits: &mut Vec<u8>,
+    packed: &mut Vec<u8>,
+) {
     assert_eq!(words.len(), symbols.len(), "a symbol for each element");
     for (symbol, &word) in symbols.iter_mut().zip(words) {
         let x = u16::from_le_bytes(word);
@@ -71,7 +77,8 @@ pub fn split_top(words: &[Word], base: u8, symbols: &mut [u8], lits: &mut Vec<u8
             bytes[i] = v[i] & 15 | (v[i + 32] & 15) << 4;
         }
         for i in 0..16 {
-            bytes[32 + i] = v[i] >> 4 | v[i + 16] >> 4 << 2 | v[i + 32] >> 4 << 4 | v[i + 48] >> 4 << 6;
+            bytes[32 + i] =
+                v[i] >> 4 | v[i + 16] >> 4 << 2 | v[i + 32] >> 4 << 4 | v[i + 48] >> 4 << 6;
         }
         packed.extend_from_slice(&bytes);
     }
@@ -95,11 +102,17 @@ fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
 /// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly.
 pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
     assert_eq!(symbols.len(), words.len(), "a symbol for each element");
-    assert_eq!(packed.len(), packed_len(words.len()), "a packed group for each 64 elements");
+    assert_eq!(
+        packed.len(),
+        packed_len(words.len()),
+        "a packed group for each 64 elements"
+    );
     let (groups, _) = packed.as_chunks::<GROUP_BYTES>();
     let mut escapes = 0_usize;
-    for ((symbols, words), group) in
-        symbols.chunks(GROUP_LEN).zip(words.chunks_mut(GROUP_LEN)).zip(groups)
+    for ((symbols, words), group) in symbols
+        .chunks(GROUP_LEN)
+        .zip(words.chunks_mut(GROUP_LEN))
+        .zip(groups)
     {
         let low = unpack_group(group);
         let mut padded = [0_u8; GROUP_LEN];
@@ -114,13 +127,23 @@ pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &m
         for i in 0..GROUP_LEN {
             let (symbol, v) = (symbols[i], u16::from(low[i]));
             // an escape's exponent is put in below; until then it must not touch the sign
-            let exponent = if symbol < 4 { 0 } else { u16::from((symbol >> 2).wrapping_add(base)) };
+            let exponent = if symbol < 4 {
+                0
+            } else {
+                u16::from((symbol >> 2).wrapping_add(base))
+            };
             in_group += u8::from(symbol >= ESCAPE << 2);
             merged[i] = v >> 5 << 15 | exponent << 7 | u16::from(symbol & 3) << 5 | v & 31;
         }
         if in_group > 0 {
-            for (x, _) in merged.iter_mut().zip(symbols).filter(|(_, s)| **s >= ESCAPE << 2) {
-                let Some(&exponent) = lits.get(escapes) else { return false };
+            for (x, _) in merged
+                .iter_mut()
+                .zip(symbols)
+                .filter(|(_, s)| **s >= ESCAPE << 2)
+            {
+                let Some(&exponent) = lits.get(escapes) else {
+                    return false;
+                };
                 *x = *x & 0x807f | u16::from(exponent) << 7;
                 escapes += 1;
             }
@@ -142,7 +165,9 @@ pub fn split_rotated(words: &[Word], high: &mut [u8], low: &mut [u8]) {
 /// The inverse of [`split_rotated`].
 pub fn merge_rotated(high: &[u8], low: &[u8], words: &mut [Word]) {
     for ((word, &high), &low) in words.iter_mut().zip(high).zip(low) {
-        *word = u16::from_le_bytes([low, high]).rotate_right(1).to_le_bytes();
+        *word = u16::from_le_bytes([low, high])
+            .rotate_right(1)
+            .to_le_bytes();
     }
 }
 

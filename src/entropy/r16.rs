@@ -33,16 +33,26 @@ impl R16Table {
             .count()
             .max(1);
         let mut escaped = kept < by_count.len();
-        let kept = if escaped { kept.min(SYMBOLS_MAX - 1) } else { kept };
+        let kept = if escaped {
+            kept.min(SYMBOLS_MAX - 1)
+        } else {
+            kept
+        };
         let mut symbols = by_count[..kept].to_vec();
         symbols.sort_unstable();
-        let mut weights: Vec<u64> = symbols.iter().map(|&s| u64::from(counts[usize::from(s)])).collect();
+        let mut weights: Vec<u64> = symbols
+            .iter()
+            .map(|&s| u64::from(counts[usize::from(s)]))
+            .collect();
         // one symbol cannot have all 256 slots: it gets an escape that never comes
         escaped |= symbols.len() == 1;
         if escaped {
             weights.push(total - weights.iter().sum::<u64>());
         }
-        Self { symbols, freqs: frequencies(&weights) }
+        Self {
+            symbols,
+            freqs: frequencies(&weights),
+        }
     }
 
     /// Whether the last frequency is that of the escape.
@@ -77,24 +87,32 @@ impl R16Table {
 
 fn frequencies(weights: &[u64]) -> Vec<u8> {
     let total = weights.iter().sum::<u64>().max(1);
-    let mut freqs: Vec<u64> =
-        weights.iter().map(|w| (w * u64::from(SUM) / total).clamp(1, 255)).collect();
+    let mut freqs: Vec<u64> = weights
+        .iter()
+        .map(|w| (w * u64::from(SUM) / total).clamp(1, 255))
+        .collect();
     loop {
         let sum: u64 = freqs.iter().sum();
         let steps = (0..freqs.len()).filter(|&i| sum < 256 || freqs[i] > 1);
         let chosen = match sum.cmp(&u64::from(SUM)) {
             std::cmp::Ordering::Equal => break,
             std::cmp::Ordering::Less => steps.filter(|&i| freqs[i] < 255).reduce(|best, i| {
-                let better = weights[i] * (2 * freqs[best] + 1) > weights[best] * (2 * freqs[i] + 1);
+                let better =
+                    weights[i] * (2 * freqs[best] + 1) > weights[best] * (2 * freqs[i] + 1);
                 if better { i } else { best }
             }),
             std::cmp::Ordering::Greater => steps.reduce(|best, i| {
-                let better = weights[i] * (2 * freqs[best] - 1) < weights[best] * (2 * freqs[i] - 1);
+                let better =
+                    weights[i] * (2 * freqs[best] - 1) < weights[best] * (2 * freqs[i] - 1);
                 if better { i } else { best }
             }),
         };
         let chosen = chosen.unwrap_or(0);
-        if sum < u64::from(SUM) { freqs[chosen] += 1 } else { freqs[chosen] -= 1 }
+        if sum < u64::from(SUM) {
+            freqs[chosen] += 1
+        } else {
+            freqs[chosen] -= 1
+        }
     }
     freqs.iter().map(|&f| f as u8).collect()
 }
@@ -161,11 +179,16 @@ pub fn encode<const L: usize>(words: &[Word], table: &R16Table, coded: &mut R16C
         *entry = (f, start, (1_u32 << 24).div_ceil(f));
         start += f;
     }
-    let padding = (0..escape).max_by_key(|&i| (table.freqs[i], std::cmp::Reverse(i))).unwrap_or(0);
+    let padding = (0..escape)
+        .max_by_key(|&i| (table.freqs[i], std::cmp::Reverse(i)))
+        .unwrap_or(0);
     coded.lits.clear();
     if table.has_escape() {
         coded.lits.extend(
-            words.iter().map(|&w| symbol_of(w)).filter(|&s| usize::from(index[usize::from(s)]) == escape),
+            words
+                .iter()
+                .map(|&w| symbol_of(w))
+                .filter(|&s| usize::from(index[usize::from(s)]) == escape),
         );
     }
     let capacity = words.len().next_multiple_of(L);
@@ -191,5 +214,7 @@ pub fn encode<const L: usize>(words: &[Word], table: &R16Table, coded: &mut R16C
     }
     coded.stream.drain(..top);
     coded.states.clear();
-    coded.states.extend(states.iter().flat_map(|&x| (x as u16).to_le_bytes()));
+    coded
+        .states
+        .extend(states.iter().flat_map(|&x| (x as u16).to_le_bytes()));
 }

@@ -92,7 +92,11 @@ impl EncodeTable {
             if f > 0 {
                 let freq = u32::from(f);
                 let reciprocal = (1_u64 << 43) / u64::from(freq);
-                symbols[usize::from(symbol)] = EncodeSymbol { reciprocal, freq, start };
+                symbols[usize::from(symbol)] = EncodeSymbol {
+                    reciprocal,
+                    freq,
+                    start,
+                };
                 start += freq;
             }
             if f > freqs[usize::from(padding)] {
@@ -104,7 +108,9 @@ impl EncodeTable {
 
     /// Whether every symbol of `plane` has a frequency.
     pub fn holds(&self, plane: &[u8]) -> bool {
-        plane.iter().all(|&symbol| self.symbols[usize::from(symbol)].freq > 0)
+        plane
+            .iter()
+            .all(|&symbol| self.symbols[usize::from(symbol)].freq > 0)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The header, which is also the trailer: 128 bytes (docs/format.md, section 3).
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use crate::base::Error;
 use crate::base::Limits;
@@ -61,14 +65,18 @@ impl Header {
 
     /// Where the data begin after an index of `index_len` bytes.
     pub fn data_offset(index_len: u64) -> u64 {
-        index_len.saturating_add(HEADER_LEN as u64).next_multiple_of(ALIGN)
+        index_len
+            .saturating_add(HEADER_LEN as u64)
+            .next_multiple_of(ALIGN)
     }
 
     /// Whether `suffix` may stand in a header.
     pub fn suffix_is_valid(suffix: &str) -> bool {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         suffix.is_empty()
-            || suffix.len() <= SUFFIX_LEN_MAX && suffix.starts_with('.') && suffix.bytes().all(plain)
+            || suffix.len() <= SUFFIX_LEN_MAX
+                && suffix.starts_with('.')
+                && suffix.bytes().all(plain)
     }
 
     /// The 128 bytes.
@@ -110,10 +118,14 @@ impl Header {
         }
         let mut reader = Reader::new(bytes, "header");
         if reader.take(MAGIC.len())? != MAGIC {
-            return Err(Error::damaged("not a bigsmall image, or its first bytes are damaged"));
+            return Err(Error::damaged(
+                "not a bigsmall image, or its first bytes are damaged",
+            ));
         }
         let (checked, checksum) = bytes.split_at(CHECKED_LEN);
-        let expected = checksum.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let expected = checksum
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         if digest::xxh3(checked) != expected {
             return Err(Error::damaged("the header's checksum differs"));
         }
@@ -136,7 +148,9 @@ impl Header {
         };
         let suffix_len = usize::from(reader.u8()?);
         let suffix = reader.take(SUFFIX_LEN_MAX)?.get(..suffix_len);
-        let suffix = suffix.and_then(|s| std::str::from_utf8(s).ok()).unwrap_or("?");
+        let suffix = suffix
+            .and_then(|s| std::str::from_utf8(s).ok())
+            .unwrap_or("?");
         let folder_with_suffix = kind == ImageKind::Folder && suffix_len > 0;
         if !Self::suffix_is_valid(suffix) || folder_with_suffix {
             return Err(Error::damaged("the recorded suffix is not one"));
@@ -221,6 +235,9 @@ mod tests {
         let mut bytes = [0; HEADER_LEN];
         bytes[..4].copy_from_slice(b"BGSM");
         let error = Header::parse(&bytes).unwrap_err();
-        assert!(error.to_string().contains("made by the Python package"), "{error}");
+        assert!(
+            error.to_string().contains("made by the Python package"),
+            "{error}"
+        );
     }
 }

@@ -1,7 +1,11 @@
 //! The index: files, spans, receipts and blocks, and the places that follow from them (docs/format.md, sections 4
 //! and 5).
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use crate::base::CodecId;
 use crate::base::Error;
@@ -121,7 +125,11 @@ impl SpanRecord {
 
     /// Where its tables begin: a multiple of this.
     pub fn align(&self) -> u64 {
-        if self.span.len >= PAGED_SPAN_LEN { PAGE } else { ALIGN }
+        if self.span.len >= PAGED_SPAN_LEN {
+            PAGE
+        } else {
+            ALIGN
+        }
     }
 }
 
@@ -129,7 +137,12 @@ impl Index {
     /// The index of files that are still to be coded: receipts and blocks are blank, but counted, so that its encoded
     /// length is final.
     pub fn blank(files: Vec<FileRecord>, spans: Vec<SpanRecord>) -> Result<Self> {
-        let mut index = Self { files, spans, blocks: Vec::new(), data_end: 0 };
+        let mut index = Self {
+            files,
+            spans,
+            blocks: Vec::new(),
+            data_end: 0,
+        };
         let count = index.number_blocks()?;
         let blank = BlockRecord {
             checksum: 0,
@@ -160,7 +173,8 @@ impl Index {
     pub fn place(&mut self, data_offset: u64) -> Result<()> {
         let too_far = || Error::damaged("the blocks reach beyond all bounds");
         let add = |at: u64, len: u32, align: u64| {
-            at.checked_add(u64::from(len))?.checked_next_multiple_of(align)
+            at.checked_add(u64::from(len))?
+                .checked_next_multiple_of(align)
         };
         let mut at = data_offset;
         for span in &mut self.spans {
@@ -181,7 +195,9 @@ impl Index {
 
     /// Where the tail index begins.
     pub fn tail_offset(&self) -> u64 {
-        self.data_end.saturating_add(TAIL_PADDING).next_multiple_of(ALIGN)
+        self.data_end
+            .saturating_add(TAIL_PADDING)
+            .next_multiple_of(ALIGN)
     }
 
     /// The bytes of the index.
@@ -234,8 +250,12 @@ impl Index {
         let mut spans = section(section::SPANS, "list of spans")?;
         let mut receipts = section(section::RECEIPTS, "list of receipts")?;
         let mut blocks = section(section::BLOCKS, "list of blocks")?;
-        let mut index =
-            Self { files: Vec::new(), spans: Vec::new(), blocks: Vec::new(), data_end: 0 };
+        let mut index = Self {
+            files: Vec::new(),
+            spans: Vec::new(),
+            blocks: Vec::new(),
+            data_end: 0,
+        };
         for _ in 0..header.file_count {
             index.parse_file(&mut files, &mut spans)?;
         }
@@ -250,8 +270,10 @@ impl Index {
             span.tables_len = receipts.u32()?;
             receipts.take(4)?;
             if span.tables_len > Limits::FORMAT_1.tables_len_max {
-                return Err(Error::over_limit(format!("tables of {} bytes", span.tables_len))
-                    .tensor(span.span.label()));
+                return Err(
+                    Error::over_limit(format!("tables of {} bytes", span.tables_len))
+                        .tensor(span.span.label()),
+                );
             }
         }
         receipts.finish()?;
@@ -259,7 +281,9 @@ impl Index {
         blocks.finish()?;
         index.place(Header::data_offset(header.index_len))?;
         if index.tail_offset() != header.tail_index_offset {
-            return Err(Error::damaged("the blocks do not end where the header says"));
+            return Err(Error::damaged(
+                "the blocks do not end where the header says",
+            ));
         }
         Ok(index)
     }
@@ -285,7 +309,9 @@ impl Index {
             self.spans.push(record);
         }
         if start != len {
-            return Err(Error::damaged(format!("spans of {start} bytes for a file of {len}")));
+            return Err(Error::damaged(format!(
+                "spans of {start} bytes for a file of {len}"
+            )));
         }
         self.files.push(FileRecord {
             path,
@@ -298,9 +324,14 @@ impl Index {
     }
 
     fn check_files(&self, header: &Header) -> Result<()> {
-        let total = self.files.iter().try_fold(0_u64, |sum, file| sum.checked_add(file.len));
+        let total = self
+            .files
+            .iter()
+            .try_fold(0_u64, |sum, file| sum.checked_add(file.len));
         if total != Some(header.original_len) {
-            return Err(Error::damaged("the files are not as long as the header says"));
+            return Err(Error::damaged(
+                "the files are not as long as the header says",
+            ));
         }
         match header.kind {
             ImageKind::File if self.files.iter().all(|file| file.path.is_empty()) => Ok(()),
@@ -326,10 +357,20 @@ impl Index {
                         .tensor(span.span.label())
                         .block(number));
                 }
-                self.blocks.push(BlockRecord { checksum, offset: 0, coded_len, codec, codec_version });
+                self.blocks.push(BlockRecord {
+                    checksum,
+                    offset: 0,
+                    coded_len,
+                    codec,
+                    codec_version,
+                });
             }
         }
-        assert_eq!(self.blocks.len(), count, "each span has the blocks that were counted");
+        assert_eq!(
+            self.blocks.len(),
+            count,
+            "each span has the blocks that were counted"
+        );
         Ok(())
     }
 }
@@ -341,7 +382,12 @@ fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {
         SpanKind::Tensor => 1,
         SpanKind::Other => 2,
     };
-    out.extend_from_slice(&[kind, record.block_shift, record.lanes_shift, span.dtype.len() as u8]);
+    out.extend_from_slice(&[
+        kind,
+        record.block_shift,
+        record.lanes_shift,
+        span.dtype.len() as u8,
+    ]);
     out.extend_from_slice(&(span.shape.len() as u16).to_le_bytes());
     out.extend_from_slice(&[0; 2]);
     out.extend_from_slice(&(span.name.len() as u32).to_le_bytes());
@@ -371,7 +417,14 @@ fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
         2 => SpanKind::Other,
         other => return Err(Error::damaged(format!("a span of unknown kind {other}"))),
     };
-    let span = Span { kind, dtype, name, shape, start, len };
+    let span = Span {
+        kind,
+        dtype,
+        name,
+        shape,
+        start,
+        len,
+    };
     if !SHIFTS.contains(&block_shift) || !LANES_SHIFTS.contains(&lanes_shift) {
         return Err(Error::damaged(format!(
             "blocks of 2^{block_shift} bytes with 2^{lanes_shift} lanes"
@@ -387,10 +440,15 @@ fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
         SpanKind::Header | SpanKind::Other => !named,
     };
     if !fits {
-        return Err(Error::damaged(format!("{len} bytes do not fit dtype and shape"))
-            .tensor(span.label()));
+        return Err(
+            Error::damaged(format!("{len} bytes do not fit dtype and shape")).tensor(span.label()),
+        );
     }
-    Ok(SpanRecord { block_shift, lanes_shift, ..SpanRecord::new(span, block_shift) })
+    Ok(SpanRecord {
+        block_shift,
+        lanes_shift,
+        ..SpanRecord::new(span, block_shift)
+    })
 }
 
 /// Whether `path` may name a file within a folder image.
@@ -413,11 +471,14 @@ fn check_paths(files: &[FileRecord]) -> Result<()> {
     // a file that is a folder of another, such as `a` and `a/b`
     let paths: std::collections::BTreeSet<&str> = files.iter().map(|f| f.path.as_str()).collect();
     let is_folder = |path: &str| {
-        path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|p| paths.contains(p)))
+        path.match_indices('/')
+            .any(|(at, _)| path.get(..at).is_some_and(|p| paths.contains(p)))
     };
     let ascending = files.is_sorted_by(|a, b| a.path < b.path);
     if !ascending || files.iter().any(|file| is_folder(&file.path)) {
-        return Err(Error::damaged("the files of the image are out of order or repeated"));
+        return Err(Error::damaged(
+            "the files of the image are out of order or repeated",
+        ));
     }
     Ok(())
 }
@@ -428,7 +489,18 @@ mod tests {
 
     #[test]
     fn paths_that_lead_elsewhere_are_refused() {
-        for path in ["", "/a", "a/", "a//b", "../a", "a/..", ".", "a\\b", "a\0b", &"x".repeat(256)] {
+        for path in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "../a",
+            "a/..",
+            ".",
+            "a\\b",
+            "a\0b",
+            &"x".repeat(256),
+        ] {
             assert!(!path_is_valid(path), "{path:?}");
         }
         for path in ["a", "a/b.json", "...", "a b/\u{e4}"] {

@@ -1,6 +1,10 @@
 //! Fields of fixed width read from bytes that may be anything.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use crate::base::Error;
 use crate::base::Result;
@@ -56,7 +60,10 @@ impl<'a> Reader<'a> {
         let bytes = self.take(len)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(Error::damaged(format!("a name in the {} is not UTF-8", self.what))),
+            Err(_) => Err(Error::damaged(format!(
+                "a name in the {} is not UTF-8",
+                self.what
+            ))),
         }
     }
 
@@ -69,6 +76,10 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(Error::damaged(format!("{} bytes are left over in the {}", self.rest.len(), self.what)))
+        Err(Error::damaged(format!(
+            "{} bytes are left over in the {}",
+            self.rest.len(),
+            self.what
+        )))
     }
 }

@@ -1,6 +1,10 @@
 //! Sections: the typed parts of the index (docs/format.md, section 4).
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,7 +27,9 @@ const LEVEL: i32 = 9;
 /// Appends a section. With `may_shrink` its payload is stored as a zstd frame if that is smaller.
 pub(super) fn write(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
     let may_shrink = may_shrink && payload.len() as u64 <= Limits::FORMAT_1.shrunk_section_len_max;
-    let frame = may_shrink.then(|| zstd::bulk::compress(payload, LEVEL).ok()).flatten();
+    let frame = may_shrink
+        .then(|| zstd::bulk::compress(payload, LEVEL).ok())
+        .flatten();
     let frame = frame.filter(|frame| frame.len() < payload.len());
     let (stored, flags) = match &frame {
         Some(frame) => (frame.as_slice(), REQUIRED | ZSTD),
@@ -59,8 +65,10 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
         let known = (FILES..=BLOCKS).contains(&tag);
         if !known || flags & !(REQUIRED | ZSTD) != 0 {
             if flags & REQUIRED != 0 {
-                return Err(Error::unsupported(format!("section {tag} of the index is not known"))
-                    .hint("a newer `bigsmall` wrote this file: update"));
+                return Err(
+                    Error::unsupported(format!("section {tag} of the index is not known"))
+                        .hint("a newer `bigsmall` wrote this file: update"),
+                );
             }
             continue;
         }
@@ -72,10 +80,16 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
 fn plain(stored: &[u8], is_frame: bool, plain_len: u64) -> Result<Cow<'_, [u8]>> {
     let wrong = || Error::damaged("a section of the index does not have the stated length");
     if !is_frame {
-        return if stored.len() as u64 == plain_len { Ok(stored.into()) } else { Err(wrong()) };
+        return if stored.len() as u64 == plain_len {
+            Ok(stored.into())
+        } else {
+            Err(wrong())
+        };
     }
     if plain_len > Limits::FORMAT_1.shrunk_section_len_max {
-        return Err(Error::over_limit(format!("a zstd section of {plain_len} bytes")));
+        return Err(Error::over_limit(format!(
+            "a zstd section of {plain_len} bytes"
+        )));
     }
     let stated = zstd::zstd_safe::get_frame_content_size(stored);
     if !matches!(stated, Ok(Some(len)) if len == plain_len) {

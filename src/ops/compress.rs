@@ -114,12 +114,22 @@ pub fn compress(
     if metadata.is_dir() {
         compress_folder(source, options, &mut report, progress)?;
     } else {
-        report.images.push(compress_file(source, options, progress)?);
+        report
+            .images
+            .push(compress_file(source, options, progress)?);
     }
-    report.original_bytes =
-        report.copied_bytes + report.images.iter().map(|image| image.original_bytes).sum::<u64>();
-    report.output_bytes =
-        report.copied_bytes + report.images.iter().map(|image| image.image_bytes).sum::<u64>();
+    report.original_bytes = report.copied_bytes
+        + report
+            .images
+            .iter()
+            .map(|image| image.original_bytes)
+            .sum::<u64>();
+    report.output_bytes = report.copied_bytes
+        + report
+            .images
+            .iter()
+            .map(|image| image.image_bytes)
+            .sum::<u64>();
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -145,7 +155,15 @@ fn compress_file(
         ));
     }
     let sources = [open_source(source, String::new(), options.opaque)?];
-    write_verified(ImageKind::File, suffix, &sources, source, &target, options, progress)
+    write_verified(
+        ImageKind::File,
+        suffix,
+        &sources,
+        source,
+        &target,
+        options,
+        progress,
+    )
 }
 
 fn refuse_same_file(source: &Path, target: &Path) -> Result<()> {
@@ -163,15 +181,23 @@ fn open_source(path: &Path, within: String, opaque: bool) -> Result<Source> {
         Err(error) if opaque && error.kind() == ErrorKind::Invalid => Layout::of_bytes(file.len()),
         Err(error) => return Err(named_better(error, &file).file(path)),
     };
-    Ok(Source { path: within, bytes: Arc::new(file), layout })
+    Ok(Source {
+        path: within,
+        bytes: Arc::new(file),
+        layout,
+    })
 }
 
 /// An image given to be compressed is a mistake of its own kind.
 fn named_better(error: Error, file: &FileSource) -> Error {
     let mut magic = [0; 8];
-    let is_image = file.read_exact_at(0, &mut magic).is_ok()
-        && magic == crate::format::header::MAGIC;
-    if is_image { Error::invalid("is a bigsmall image already") } else { error }
+    let is_image =
+        file.read_exact_at(0, &mut magic).is_ok() && magic == crate::format::header::MAGIC;
+    if is_image {
+        Error::invalid("is a bigsmall image already")
+    } else {
+        error
+    }
 }
 
 /// Writes an image, reads it back whole from the disk and compares it with the sources, and only then puts it in place.
@@ -185,10 +211,22 @@ fn write_verified(
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
     let mut output = OutputFile::create(target, options.force)?;
-    let written = write_and_prove(kind, suffix, sources, source, &mut output, options, progress)?;
+    let written = write_and_prove(
+        kind,
+        suffix,
+        sources,
+        source,
+        &mut output,
+        options,
+        progress,
+    )?;
     let (mtime, mode) = folder::stamp(source)?;
     // a folder's bits say who may list it: an image of it is a plain file
-    let mode = if kind == ImageKind::Folder { mode & 0o666 } else { mode };
+    let mode = if kind == ImageKind::Folder {
+        mode & 0o666
+    } else {
+        mode
+    };
     output.commit(Some(mtime), Some(mode))?;
     Ok(written)
 }
@@ -205,24 +243,42 @@ fn write_and_prove(
     let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("compressing {label}"), original_bytes);
-    let write = WriteOptions { profile: options.profile, threads: options.threads };
+    let write = WriteOptions {
+        profile: options.profile,
+        threads: options.threads,
+    };
     let written = writer::write_image(kind, suffix, sources, &write, output, progress)?;
     output.sync()?;
     progress.begin(&format!("reading back {label}"), original_bytes);
-    prove(output.temporary(), &written.sha256s, options.threads, progress)
-        .map_err(|e| e.file(source))?;
+    prove(
+        output.temporary(),
+        &written.sha256s,
+        options.threads,
+        progress,
+    )
+    .map_err(|e| e.file(source))?;
     progress.end();
     Ok(ImageWritten {
         source: source.to_owned(),
         output: output.target().to_owned(),
         original_bytes,
         image_bytes: written.image_len,
-        sha256: written.sha256s.iter().map(|sha| hex(sha)).collect::<Vec<_>>().join(" "),
+        sha256: written
+            .sha256s
+            .iter()
+            .map(|sha| hex(sha))
+            .collect::<Vec<_>>()
+            .join(" "),
     })
 }
 
 /// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.
-fn prove(image: &Path, sha256s: &[[u8; 32]], threads: usize, progress: &dyn Progress) -> Result<()> {
+fn prove(
+    image: &Path,
+    sha256s: &[[u8; 32]],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
     let archive = Archive::open(image)?;
     for (file, expected) in archive.files().iter().zip(sha256s) {
         let mut sha256 = Sha256::default();
@@ -233,8 +289,10 @@ fn prove(image: &Path, sha256s: &[[u8; 32]], threads: usize, progress: &dyn Prog
             Ok(())
         })?;
         if sha256.finish() != *expected {
-            return Err(Error::new(ErrorKind::Io, "changed while it was being compressed")
-                .hint("compress it again when nobody writes to it"));
+            return Err(
+                Error::new(ErrorKind::Io, "changed while it was being compressed")
+                    .hint("compress it again when nobody writes to it"),
+            );
         }
     }
     Ok(())
@@ -261,8 +319,15 @@ fn stream_out(
 ) -> Result<ImageWritten> {
     let target = std::env::temp_dir().join("bigsmall-stdout.bs");
     let mut output = OutputFile::create(&target, true)?;
-    let mut written =
-        write_and_prove(kind, suffix, sources, source, &mut output, options, progress)?;
+    let mut written = write_and_prove(
+        kind,
+        suffix,
+        sources,
+        source,
+        &mut output,
+        options,
+        progress,
+    )?;
     written.output = PathBuf::from("-");
     let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
     let mut image = fs::File::open(output.temporary()).map_err(failed)?;
@@ -276,20 +341,23 @@ fn compress_folder(
     report: &mut CompressReport,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let target = match &options.output {
-        Output::Beside => {
-            return Err(Error::invalid("a folder needs an output").file(source).hint(
+    let target =
+        match &options.output {
+            Output::Beside => {
+                return Err(Error::invalid("a folder needs an output").file(source).hint(
                 "name a folder with `-o FOLDER`, or one image for all of it with `-o NAME.bs`",
             ));
-        }
-        Output::Stdout => {
-            let sources = folder_sources(source, options.opaque, progress)?;
-            let kind = ImageKind::Folder;
-            report.images.push(stream_out(kind, "", &sources, source, options, progress)?);
-            return Ok(());
-        }
-        Output::Path(path) => path,
-    };
+            }
+            Output::Stdout => {
+                let sources = folder_sources(source, options.opaque, progress)?;
+                let kind = ImageKind::Folder;
+                report
+                    .images
+                    .push(stream_out(kind, "", &sources, source, options, progress)?);
+                return Ok(());
+            }
+            Output::Path(path) => path,
+        };
     folder::check_apart(source, target)?;
     // a trailing slash says folder
     let written_as_folder = target.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -313,7 +381,10 @@ fn folder_sources(root: &Path, opaque: bool, progress: &dyn Progress) -> Result<
         match &entry.kind {
             EntryKind::Folder => continue,
             EntryKind::Link(_) if !fs::metadata(&full).is_ok_and(|m| m.is_file()) => {
-                progress.warn(&format!("`{}` is left out: a link to no file", full.display()));
+                progress.warn(&format!(
+                    "`{}` is left out: a link to no file",
+                    full.display()
+                ));
                 continue;
             }
             EntryKind::Special => {
@@ -322,7 +393,10 @@ fn folder_sources(root: &Path, opaque: bool, progress: &dyn Progress) -> Result<
             }
             EntryKind::File | EntryKind::Link(_) => {}
         }
-        let path = entry.path.to_str().filter(|path| crate::format::index::path_is_valid(path));
+        let path = entry
+            .path
+            .to_str()
+            .filter(|path| crate::format::index::path_is_valid(path));
         let path = path.ok_or_else(|| {
             Error::invalid("the name cannot be stored in an image").file(&full).hint(
                 "names in an image are UTF-8 without `\\`; compress to a folder instead (`-o FOLDER`)",
@@ -406,7 +480,9 @@ fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
     for entry in entries {
         let full = root.join(&entry.path);
         let is_model = entry.kind == EntryKind::File && folder::is_model(&full);
-        let image = is_model.then(|| image_path(&entry.path, &mut taken)).transpose()?;
+        let image = is_model
+            .then(|| image_path(&entry.path, &mut taken))
+            .transpose()?;
         plan.push(Planned { entry, image });
     }
     Ok(plan)
@@ -414,19 +490,25 @@ fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
 
 /// One error for all files of a folder that cannot be compressed.
 fn refuse_faults(root: &Path, faults: &[Error]) -> Result<()> {
-    let Some(first) = faults.first() else { return Ok(()) };
-    let lines: Vec<String> = faults.iter().map(|e| e.to_string().replace('\n', "; ")).collect();
-    let what = format!("{} files cannot be compressed:\n{}", faults.len(), lines.join("\n"));
+    let Some(first) = faults.first() else {
+        return Ok(());
+    };
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|e| e.to_string().replace('\n', "; "))
+        .collect();
+    let what = format!(
+        "{} files cannot be compressed:\n{}",
+        faults.len(),
+        lines.join("\n")
+    );
     Err(Error::new(first.kind(), what)
         .file(root)
         .hint("mend or remove them, or store them as plain bytes with `--opaque`"))
 }
 
 /// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
-fn image_path(
-    path: &Path,
-    taken: &mut BTreeMap<PathBuf, ()>,
-) -> Result<(PathBuf, &'static str)> {
+fn image_path(path: &Path, taken: &mut BTreeMap<PathBuf, ()>) -> Result<(PathBuf, &'static str)> {
     let name = path.file_name().unwrap_or_default();
     let (short, suffix) = naming::image_name(name);
     let mut long = name.to_owned();
@@ -437,7 +519,9 @@ fn image_path(
             return Ok((image, suffix));
         }
     }
-    Err(Error::invalid("there is a file already under the name that its image would have")
-        .file(path)
-        .hint("rename one of them"))
+    Err(
+        Error::invalid("there is a file already under the name that its image would have")
+            .file(path)
+            .hint("rename one of them"),
+    )
 }

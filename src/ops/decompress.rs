@@ -76,9 +76,17 @@ pub fn decompress(
     progress: &dyn Progress,
 ) -> Result<DecompressReport> {
     let begun = Instant::now();
-    let report =
-        DecompressReport { files: Vec::new(), copied_files: 0, bytes: 0, seconds: 0.0 };
-    let mut job = Job { options, progress, report };
+    let report = DecompressReport {
+        files: Vec::new(),
+        copied_files: 0,
+        bytes: 0,
+        seconds: 0.0,
+    };
+    let mut job = Job {
+        options,
+        progress,
+        report,
+    };
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     if metadata.is_dir() {
         job.mirror(source)?;
@@ -93,23 +101,34 @@ impl Job<'_> {
     fn image(&mut self, source: &Path) -> Result<()> {
         let archive = Archive::open(source)?;
         for fault in archive.faults() {
-            self.progress.warn(&format!("`{}`: {fault}; the other copy is used", source.display()));
+            self.progress.warn(&format!(
+                "`{}`: {fault}; the other copy is used",
+                source.display()
+            ));
         }
         match (&self.options.output, archive.header().kind) {
             (Output::Path(target), ImageKind::Folder) => self.folder_image(&archive, target),
             (_, ImageKind::Folder) => Err(Error::invalid("an image of a folder needs an output")
                 .file(source)
                 .hint("name a folder with `-o FOLDER`")),
-            (Output::Path(target), ImageKind::File) => self.file(&archive, &archive.files()[0], target),
+            (Output::Path(target), ImageKind::File) => {
+                self.file(&archive, &archive.files()[0], target)
+            }
             (Output::Beside, ImageKind::File) => {
                 let name = source.file_name().unwrap_or_default();
                 let original = naming::original_name(name, archive.header());
                 let target = original.filter(|o| o != name).ok_or_else(|| {
-                    Error::invalid("the name does not end with `.bs`, so the file's name is not known")
-                        .file(source)
-                        .hint("name the output with `-o FILE`")
+                    Error::invalid(
+                        "the name does not end with `.bs`, so the file's name is not known",
+                    )
+                    .file(source)
+                    .hint("name the output with `-o FILE`")
                 })?;
-                self.file(&archive, &archive.files()[0], &source.with_file_name(target))
+                self.file(
+                    &archive,
+                    &archive.files()[0],
+                    &source.with_file_name(target),
+                )
             }
             (Output::Stdout, ImageKind::File) => self.to_stdout(&archive),
         }
@@ -140,20 +159,33 @@ impl Job<'_> {
         file: &FileRecord,
         mut write: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let label = archive.path().file_name().unwrap_or_default().to_string_lossy();
-        self.progress.begin(&format!("decompressing {label}"), file.len);
+        let label = archive
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        self.progress
+            .begin(&format!("decompressing {label}"), file.len);
         let mut sha256 = Sha256::default();
-        stream::blocks(archive, file, self.options.threads, self.progress, |block| {
-            let bytes = block.bytes?;
-            sha256.update(&bytes);
-            write(&bytes)?;
-            self.progress.advance(bytes.len() as u64);
-            Ok(())
-        })?;
+        stream::blocks(
+            archive,
+            file,
+            self.options.threads,
+            self.progress,
+            |block| {
+                let bytes = block.bytes?;
+                sha256.update(&bytes);
+                write(&bytes)?;
+                self.progress.advance(bytes.len() as u64);
+                Ok(())
+            },
+        )?;
         self.progress.end();
         if sha256.finish() != file.sha256 {
-            return Err(Error::damaged("the sha256 differs though every block is right")
-                .file(archive.path()));
+            return Err(
+                Error::damaged("the sha256 differs though every block is right")
+                    .file(archive.path()),
+            );
         }
         Ok(())
     }
@@ -163,7 +195,9 @@ impl Job<'_> {
         let file = &archive.files()[0];
         let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
         let mut stdout = io::stdout().lock();
-        self.decode(archive, file, |bytes| stdout.write_all(bytes).map_err(failed))?;
+        self.decode(archive, file, |bytes| {
+            stdout.write_all(bytes).map_err(failed)
+        })?;
         stdout.flush().map_err(failed)?;
         self.restored(archive, file, Path::new("-"));
         Ok(())
@@ -177,7 +211,12 @@ impl Job<'_> {
 
     /// The files of an image go below `within`. Their paths were checked when the image was opened: relative, plain
     /// parts only, none of them a folder of another.
-    fn folder_files(&mut self, archive: &Archive, output: &OutputFolder, within: &Path) -> Result<()> {
+    fn folder_files(
+        &mut self,
+        archive: &Archive,
+        output: &OutputFolder,
+        within: &Path,
+    ) -> Result<()> {
         for file in archive.files() {
             let relative = within.join(&file.path);
             if let Some(parent) = relative.parent() {
@@ -203,7 +242,8 @@ impl Job<'_> {
                 EntryKind::Folder => output.make_folder(&entry.path)?,
                 EntryKind::Link(to) => output.make_link(&entry.path, to, self.options.force)?,
                 EntryKind::Special => {
-                    self.progress.warn(&format!("`{}` is left out: not a file", full.display()));
+                    self.progress
+                        .warn(&format!("`{}` is left out: not a file", full.display()));
                 }
                 EntryKind::File => self.mirrored_file(&full, &entry.path, &output)?,
             }
@@ -223,9 +263,7 @@ impl Job<'_> {
         let original = naming::original_name(name, archive.header()).unwrap_or_default();
         let relative = relative.with_file_name(original);
         match archive.header().kind {
-            ImageKind::File => {
-                self.file(&archive, &archive.files()[0], &output.path(&relative))
-            }
+            ImageKind::File => self.file(&archive, &archive.files()[0], &output.path(&relative)),
             ImageKind::Folder => self.folder_files(&archive, output, &relative),
         }
     }

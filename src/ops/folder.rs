@@ -57,13 +57,15 @@ fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<(
     for name in names {
         let path = relative.join(&name);
         let full = root.join(&path);
-        let metadata = fs::symlink_metadata(&full).map_err(|e| Error::io("cannot stat", &full, e))?;
+        let metadata =
+            fs::symlink_metadata(&full).map_err(|e| Error::io("cannot stat", &full, e))?;
         let kind = if metadata.is_dir() {
             EntryKind::Folder
         } else if metadata.is_file() {
             EntryKind::File
         } else if metadata.is_symlink() {
-            let target = fs::read_link(&full).map_err(|e| Error::io("cannot read the link", &full, e))?;
+            let target =
+                fs::read_link(&full).map_err(|e| Error::io("cannot read the link", &full, e))?;
             let leads_to_file = fs::metadata(&full).is_ok_and(|m| m.is_file());
             if leads_to_file && leads_out(relative, &target) {
                 EntryKind::File
@@ -73,7 +75,10 @@ fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<(
         } else {
             EntryKind::Special
         };
-        entries.push(Entry { path: path.clone(), kind: kind.clone() });
+        entries.push(Entry {
+            path: path.clone(),
+            kind: kind.clone(),
+        });
         if kind == EntryKind::Folder {
             walk_into(root, &path, entries)?;
         }
@@ -99,14 +104,19 @@ fn leads_out(from: &Path, target: &Path) -> bool {
 /// Hugging Face cache) by its content.
 pub fn is_model(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
-    if name.as_bytes().ends_with(naming::MODEL_EXTENSION.as_bytes()) {
+    if name
+        .as_bytes()
+        .ends_with(naming::MODEL_EXTENSION.as_bytes())
+    {
         return true;
     }
     !name.as_bytes().contains(&b'.') && looks_like_safetensors(path)
 }
 
 fn looks_like_safetensors(path: &Path) -> bool {
-    let Ok(source) = FileSource::open(path) else { return false };
+    let Ok(source) = FileSource::open(path) else {
+        return false;
+    };
     let mut head = [0_u8; 9];
     if source.read_exact_at(0, &mut head).is_err() {
         return false;
@@ -134,7 +144,9 @@ pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
 pub fn stamp(path: &Path) -> Result<(SystemTime, u32)> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::metadata(path).map_err(|e| Error::io("cannot stat", path, e))?;
-    let mtime = metadata.modified().map_err(|e| Error::io("cannot stat", path, e))?;
+    let mtime = metadata
+        .modified()
+        .map_err(|e| Error::io("cannot stat", path, e))?;
     Ok((mtime, metadata.permissions().mode()))
 }
 
@@ -172,11 +184,20 @@ impl OutputFolder {
                 .hint("write into it, replacing what has the same name, with `--force`"));
         }
         atomic::remove_stale_temporaries(target);
-        let root = if exists { target.to_owned() } else { atomic::temporary_for(target) };
+        let root = if exists {
+            target.to_owned()
+        } else {
+            atomic::temporary_for(target)
+        };
         if !exists {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }
-        Ok(Self { root, target: target.to_owned(), in_place: exists, committed: false })
+        Ok(Self {
+            root,
+            target: target.to_owned(),
+            in_place: exists,
+            committed: false,
+        })
     }
 
     /// Where a path of the folder is now.
@@ -231,9 +252,12 @@ pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
             .unwrap_or_else(|_| folder.join(path.file_name().unwrap_or(OsStr::new(""))))
     };
     if real(output).starts_with(real(source)) {
-        return Err(Error::invalid(format!("the output lies in the source `{}`", source.display()))
-            .file(output)
-            .hint("choose a folder outside the source"));
+        return Err(Error::invalid(format!(
+            "the output lies in the source `{}`",
+            source.display()
+        ))
+        .file(output)
+        .hint("choose a folder outside the source"));
     }
     Ok(())
 }
@@ -252,7 +276,11 @@ mod tests {
             ("a", "/x", true),
             ("a/b", "../c/./d", false),
         ] {
-            assert_eq!(leads_out(Path::new(from), Path::new(target)), out, "{from} -> {target}");
+            assert_eq!(
+                leads_out(Path::new(from), Path::new(target)),
+                out,
+                "{from} -> {target}"
+            );
         }
     }
 }

@@ -102,8 +102,10 @@ pub fn info(source: &Path) -> Result<InfoReport> {
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
-    let images =
-        paths.iter().map(|path| Ok(image_info(&Archive::open(path)?))).collect::<Result<_>>()?;
+    let images = paths
+        .iter()
+        .map(|path| Ok(image_info(&Archive::open(path)?)))
+        .collect::<Result<_>>()?;
     Ok(InfoReport { images })
 }
 
@@ -115,7 +117,11 @@ fn image_info(archive: &Archive) -> ImageInfo {
         let mut spans = Vec::new();
         for record in archive.spans(file) {
             let span = span_info(archive, record);
-            let key = if record.span.kind == SpanKind::Tensor { &span.dtype } else { "-" };
+            let key = if record.span.kind == SpanKind::Tensor {
+                &span.dtype
+            } else {
+                "-"
+            };
             let sum = dtypes.entry(key.to_owned()).or_default();
             sum.tensors += u64::from(record.span.kind == SpanKind::Tensor);
             sum.original_bytes += span.original_bytes;
@@ -127,7 +133,11 @@ fn image_info(archive: &Archive) -> ImageInfo {
         }
         files.push(FileInfo {
             path: file.path.clone(),
-            kind: if file.is_safetensors { "safetensors" } else { "bytes" },
+            kind: if file.is_safetensors {
+                "safetensors"
+            } else {
+                "bytes"
+            },
             original_bytes: file.len,
             sha256: hex(&file.sha256),
             spans,
@@ -135,7 +145,11 @@ fn image_info(archive: &Archive) -> ImageInfo {
     }
     ImageInfo {
         path: archive.path().to_owned(),
-        kind: if header.kind == ImageKind::Folder { "folder" } else { "file" },
+        kind: if header.kind == ImageKind::Folder {
+            "folder"
+        } else {
+            "file"
+        },
         suffix: header.suffix.clone(),
         format_version: crate::format::header::VERSION,
         image_bytes: header.image_len,

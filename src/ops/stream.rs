@@ -80,11 +80,21 @@ fn decode(archive: &Archive, span_number: usize, number: u64, worker: &mut Worke
             let range = span.block_range(number);
             let mut bytes = vec![0; (range.end - range.start) as usize];
             archive
-                .decode_block(span, number, tables.as_ref(), &mut bytes, &mut worker.scratch)
+                .decode_block(
+                    span,
+                    number,
+                    tables.as_ref(),
+                    &mut bytes,
+                    &mut worker.scratch,
+                )
                 .map(|()| bytes)
         }
         Err(error) => Err(error.clone()),
     };
     worker.tables = Some((span_number, tables));
-    Block { span: span_number, number, bytes }
+    Block {
+        span: span_number,
+        number,
+        bytes,
+    }
 }

@@ -70,7 +70,10 @@ pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<
     for path in paths {
         images.push(verify_path(&path, threads, progress)?);
     }
-    Ok(VerifyReport { ok: images.iter().all(|image| image.ok), images })
+    Ok(VerifyReport {
+        ok: images.iter().all(|image| image.ok),
+        images,
+    })
 }
 
 fn verify_path(path: &Path, threads: usize, progress: &dyn Progress) -> Result<ImageReport> {
@@ -97,9 +100,18 @@ pub fn verify_image(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
-    let label = archive.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let label = archive
+        .path()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     progress.begin(&format!("verifying {label}"), archive.header().original_len);
-    let mut faults: Vec<String> = archive.check_copies().iter().map(Error::to_string).collect();
+    let mut faults: Vec<String> = archive
+        .check_copies()
+        .iter()
+        .map(Error::to_string)
+        .collect();
     let mut report = ImageReport {
         path: archive.path().to_owned(),
         ok: true,
@@ -204,7 +216,8 @@ impl<'a> FileCheck<'a> {
         let same = self.whole && self.sha256.finish() == *sha256;
         if self.whole && !same {
             let error = Error::damaged("the sha256 differs though every block is right");
-            self.faults.push(error.file(self.archive.path()).to_string());
+            self.faults
+                .push(error.file(self.archive.path()).to_string());
         }
         faults.append(&mut self.faults);
         same

@@ -43,17 +43,25 @@ const DTYPES: [(&str, u64, Family); 22] = [
 
 /// Bits of one element; `None` for a dtype that this build does not know.
 pub fn bits(dtype: &str) -> Option<u64> {
-    DTYPES.iter().find(|(name, ..)| *name == dtype).map(|(_, bits, _)| *bits)
+    DTYPES
+        .iter()
+        .find(|(name, ..)| *name == dtype)
+        .map(|(_, bits, _)| *bits)
 }
 
 /// The family of a dtype; plain bytes for one that this build does not know.
 pub fn family(dtype: &str) -> Family {
-    DTYPES.iter().find(|(name, ..)| *name == dtype).map_or(Family::Bytes(1), |(.., family)| *family)
+    DTYPES
+        .iter()
+        .find(|(name, ..)| *name == dtype)
+        .map_or(Family::Bytes(1), |(.., family)| *family)
 }
 
 /// Bytes of a tensor; `None` if the dtype is unknown, the product overflows, or the bits fill no whole bytes.
 pub fn byte_len(dtype: &str, shape: &[u64]) -> Option<u64> {
-    let elements = shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim))?;
+    let elements = shape
+        .iter()
+        .try_fold(1_u64, |product, &dim| product.checked_mul(dim))?;
     let bits = elements.checked_mul(bits(dtype)?)?;
     bits.is_multiple_of(8).then_some(bits / 8)
 }

@@ -1,6 +1,10 @@
 //! The safetensors header: read by the safetensors library, so that what it refuses is refused here too.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "hostile bytes")]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "hostile bytes"
+)]
 
 use safetensors::tensor::Metadata;
 
@@ -71,7 +75,10 @@ impl Header {
             )));
         }
         let tensors = tensors_of(&metadata, data_start);
-        Ok(Self { len: data_start, tensors })
+        Ok(Self {
+            len: data_start,
+            tensors,
+        })
     }
 }
 
@@ -125,14 +132,23 @@ mod tests {
             file(good, &[0; 9]),
             file(&good.replace("[0,8]", "[8,0]"), &[0; 8]),
             file(&good.replace("BF16", "BF17"), &[0; 8]),
-            file(&good.replace("[4]", "[4294967296,4294967296,4294967296]"), &[0; 8]),
+            file(
+                &good.replace("[4]", "[4294967296,4294967296,4294967296]"),
+                &[0; 8],
+            ),
             file("[1]", b""),
-            file(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), b""),
+            file(
+                &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+                b"",
+            ),
         ];
         wrong.push([&u64::MAX.to_le_bytes(), good.as_bytes()].concat());
         for bytes in wrong {
             let error = Header::read(&bytes).unwrap_err();
-            assert!(error.to_string().starts_with("not a safetensors file"), "{error}");
+            assert!(
+                error.to_string().starts_with("not a safetensors file"),
+                "{error}"
+            );
         }
     }
 }

@@ -37,7 +37,14 @@ pub struct Span {
 impl Span {
     /// A span that is no tensor.
     pub fn bytes(kind: SpanKind, start: u64, len: u64) -> Self {
-        Self { kind, dtype: String::new(), name: String::new(), shape: Vec::new(), start, len }
+        Self {
+            kind,
+            dtype: String::new(),
+            name: String::new(),
+            shape: Vec::new(),
+            start,
+            len,
+        }
     }
 
     /// How its bits behave.
@@ -82,11 +89,19 @@ impl Layout {
             start: tensor.start,
             len: tensor.len,
         }));
-        Ok(Self { spans, len: source.len(), is_safetensors: true })
+        Ok(Self {
+            spans,
+            len: source.len(),
+            is_safetensors: true,
+        })
     }
 
     /// The layout of any other file.
     pub fn of_bytes(len: u64) -> Self {
-        Self { spans: vec![Span::bytes(SpanKind::Other, 0, len)], len, is_safetensors: false }
+        Self {
+            spans: vec![Span::bytes(SpanKind::Other, 0, len)],
+            len,
+            is_safetensors: false,
+        }
     }
 }

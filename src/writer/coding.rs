@@ -112,7 +112,10 @@ fn code_small(
         EncodeScratch::default,
         |scratch, number| {
             progress.check()?;
-            pieces[number].iter().map(|task| code_span(task, options, scratch)).collect()
+            pieces[number]
+                .iter()
+                .map(|task| code_span(task, options, scratch))
+                .collect()
         },
         |number, spans: Vec<(Vec<u8>, CodedBlocks)>| {
             for (task, (tables, blocks)) in pieces[number].iter().zip(spans) {
@@ -139,7 +142,13 @@ fn code_span(
         .zip(span.blocks)
         .map(|(block, (codec, len))| (codec, len, digest::xxh3(block)))
         .collect();
-    Ok((span.tables, CodedBlocks { bytes: span.bytes, blocks }))
+    Ok((
+        span.tables,
+        CodedBlocks {
+            bytes: span.bytes,
+            blocks,
+        },
+    ))
 }
 
 fn code_large(
@@ -161,7 +170,10 @@ fn code_large(
             progress.check()?;
             let start = number as u64 * piece_len;
             let bytes = task.read(start, task.len().min(start + piece_len))?;
-            let mut coded = CodedBlocks { bytes: Vec::new(), blocks: Vec::new() };
+            let mut coded = CodedBlocks {
+                bytes: Vec::new(),
+                blocks: Vec::new(),
+            };
             for block in bytes.chunks(block_len as usize) {
                 let before = coded.bytes.len();
                 let codec = coder.encode(block, scratch, &mut coded.bytes);
@@ -180,11 +192,7 @@ fn code_large(
 }
 
 /// Looks at all of a large span: a sample finds the clusters, a count of everything the frequencies.
-fn coder_for(
-    task: Task<'_>,
-    options: &WriteOptions,
-    progress: &dyn Progress,
-) -> Result<SpanCoder> {
+fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) -> Result<SpanCoder> {
     let family = task.record.span.family();
     if !SpanCoder::wants_analysis(family, options.profile, task.len()) {
         return Ok(SpanCoder::unanalysed(family, task.len()));
@@ -235,7 +243,10 @@ fn begin_span(
     index.spans[task.number].tables_len = tables.len() as u32;
     data.pad_to(data.position().next_multiple_of(task.record.align()))?;
     data.put(tables)?;
-    data.pad_to(data.position().next_multiple_of(crate::format::header::ALIGN))
+    data.pad_to(
+        data.position()
+            .next_multiple_of(crate::format::header::ALIGN),
+    )
 }
 
 fn put_blocks(
@@ -258,7 +269,10 @@ fn put_blocks(
             codec_version: CodecId::VERSION,
         };
         data.put(block)?;
-        data.pad_to(data.position().next_multiple_of(crate::format::header::ALIGN))?;
+        data.pad_to(
+            data.position()
+                .next_multiple_of(crate::format::header::ALIGN),
+        )?;
     }
     Ok(())
 }

@@ -17,7 +17,11 @@ pub(super) struct DataWriter<'a> {
 impl<'a> DataWriter<'a> {
     /// Begins at the start of the output.
     pub(super) fn new(output: &'a mut OutputFile) -> Self {
-        Self { output, buffer: Vec::with_capacity(BUFFER_LEN * 2), position: 0 }
+        Self {
+            output,
+            buffer: Vec::with_capacity(BUFFER_LEN * 2),
+            position: 0,
+        }
     }
 
     /// Where the next byte goes.

@@ -61,7 +61,9 @@ pub fn write_image(
     progress: &dyn Progress,
 ) -> Result<Written> {
     if !Header::suffix_is_valid(suffix) {
-        return Err(Error::invalid(format!("the suffix `{suffix}` cannot be recorded")));
+        return Err(Error::invalid(format!(
+            "the suffix `{suffix}` cannot be recorded"
+        )));
     }
     let mut index = blank_index(sources, options.profile)?;
     let index_len = index.encode().len() as u64;
@@ -73,20 +75,33 @@ pub fn write_image(
     let receipts = std::thread::scope(|scope| {
         let receipts = scope.spawn(|| receipts::take(sources, progress));
         let coded = coding::code_all(&tasks, options, &mut data, &mut index, progress);
-        let receipts = receipts.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let receipts = receipts
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         coded.and(receipts)
     })?;
     let sha256s: Vec<[u8; 32]> = receipts.iter().map(|file| file.sha256).collect();
     for (file, receipts) in index.files.iter_mut().zip(receipts) {
         file.sha256 = receipts.sha256;
-        for (span, md5) in index.spans[file.spans.clone()].iter_mut().zip(receipts.md5s) {
+        for (span, md5) in index.spans[file.spans.clone()]
+            .iter_mut()
+            .zip(receipts.md5s)
+        {
             span.md5 = md5;
         }
     }
     index.place(data_offset)?;
-    assert_eq!(index.data_end, data.position(), "data lie where the index says");
+    assert_eq!(
+        index.data_end,
+        data.position(),
+        "data lie where the index says"
+    );
     let bytes = index.encode();
-    assert_eq!(bytes.len() as u64, index_len, "the index has the length that was left for it");
+    assert_eq!(
+        bytes.len() as u64,
+        index_len,
+        "the index has the length that was left for it"
+    );
     data.pad_to(index.tail_offset())?;
     data.put(&bytes)?;
     let header = Header {
@@ -103,7 +118,10 @@ pub fn write_image(
     let output = data.into_output()?;
     output.write_at(Header::FRONT_INDEX_OFFSET, &bytes)?;
     output.write_at(0, &header.encode())?;
-    Ok(Written { image_len: header.image_len, sha256s })
+    Ok(Written {
+        image_len: header.image_len,
+        sha256s,
+    })
 }
 
 fn blank_index(sources: &[Source], profile: Profile) -> Result<Index> {
@@ -128,6 +146,10 @@ fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) ->
     records
         .iter()
         .enumerate()
-        .map(|(number, record)| Task { number, record, bytes: &*sources[file_of(number)].bytes })
+        .map(|(number, record)| Task {
+            number,
+            record,
+            bytes: &*sources[file_of(number)].bytes,
+        })
         .collect()
 }

@@ -19,7 +19,10 @@ pub(super) struct FileReceipts {
 
 /// Reads every source once, from its first byte to its last.
 pub(super) fn take(sources: &[Source], progress: &dyn Progress) -> Result<Vec<FileReceipts>> {
-    sources.iter().map(|source| take_one(source, progress)).collect()
+    sources
+        .iter()
+        .map(|source| take_one(source, progress))
+        .collect()
 }
 
 fn take_one(source: &Source, progress: &dyn Progress) -> Result<FileReceipts> {
@@ -40,5 +43,8 @@ fn take_one(source: &Source, progress: &dyn Progress) -> Result<FileReceipts> {
         }
         md5s.push(md5.finish());
     }
-    Ok(FileReceipts { sha256: sha256.finish(), md5s })
+    Ok(FileReceipts {
+        sha256: sha256.finish(),
+        md5s,
+    })
 }

@@ -66,6 +66,9 @@ fn text(report: &DecompressReport) -> String {
     if report.copied_files > 0 {
         lines.push(format!("{} other files copied", report.copied_files));
     }
-    lines.push(format!("restored {}", render::rate(report.bytes, report.seconds)));
+    lines.push(format!(
+        "restored {}",
+        render::rate(report.bytes, report.seconds)
+    ));
     lines.join("\n")
 }

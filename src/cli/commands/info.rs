@@ -31,7 +31,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if global.json {
         render::json("bigsmall.info/1", &report)?;
     } else {
-        let images = report.images.iter().map(|image| text(image, arguments.tensors));
+        let images = report
+            .images
+            .iter()
+            .map(|image| text(image, arguments.tensors));
         render::out(&images.collect::<Vec<_>>().join("\n\n"))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -41,7 +44,11 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
     let mut lines = vec![format!(
         "{}: {} of {} file(s), format {}, {} -> {} ({:.2} %), index {}",
         image.path.display(),
-        if image.kind == "folder" { "folder" } else { "image" },
+        if image.kind == "folder" {
+            "folder"
+        } else {
+            "image"
+        },
         image.files.len(),
         image.format_version,
         human_bytes(image.original_bytes),
@@ -50,7 +57,11 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
         human_bytes(image.index_bytes)
     )];
     for (dtype, sum) in &image.dtypes {
-        let tensors = if dtype == "-" { String::new() } else { format!("{} tensors ", sum.tensors) };
+        let tensors = if dtype == "-" {
+            String::new()
+        } else {
+            format!("{} tensors ", sum.tensors)
+        };
         let name = if dtype == "-" { "other" } else { dtype };
         lines.push(format!(
             "  {name:<12} {tensors}{} -> {} ({:.2} %)  {}",
@@ -61,9 +72,16 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
         ));
     }
     for file in &image.files {
-        let path = if file.path.is_empty() { "" } else { &escaped(&file.path) };
+        let path = if file.path.is_empty() {
+            ""
+        } else {
+            &escaped(&file.path)
+        };
         let bytes = file.original_bytes;
-        lines.push(format!("  {} {path} {bytes} bytes, sha256 {}", file.kind, file.sha256));
+        lines.push(format!(
+            "  {} {path} {bytes} bytes, sha256 {}",
+            file.kind, file.sha256
+        ));
         for span in file.spans.iter().filter(|_| tensors) {
             lines.push(format!(
                 "    {:<60} {:<8} {:?} {} -> {} ({:.2} %) {}",
@@ -81,6 +99,9 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
 }
 
 fn codecs(codecs: &BTreeMap<String, u64>) -> String {
-    let parts: Vec<String> = codecs.iter().map(|(codec, count)| format!("{codec} x{count}")).collect();
+    let parts: Vec<String> = codecs
+        .iter()
+        .map(|(codec, count)| format!("{codec} x{count}"))
+        .collect();
     parts.join(" ")
 }

@@ -33,7 +33,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         let lines: Vec<String> = report.images.iter().map(text).collect();
         render::out(&lines.join("\n"))?;
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FINDINGS) })
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::FINDINGS)
+    })
 }
 
 fn text(image: &ImageReport) -> String {
@@ -52,9 +56,18 @@ fn text(image: &ImageReport) -> String {
             image.damaged_blocks, image.blocks
         ));
     }
-    lines.extend(image.faults.iter().map(|fault| format!("  {}", fault.replace('\n', "\n  "))));
+    lines.extend(
+        image
+            .faults
+            .iter()
+            .map(|fault| format!("  {}", fault.replace('\n', "\n  "))),
+    );
     for file in &image.files {
-        let path = if file.path.is_empty() { "the file" } else { &file.path };
+        let path = if file.path.is_empty() {
+            "the file"
+        } else {
+            &file.path
+        };
         let verdict = if file.ok { "matches" } else { "DIFFERS" };
         lines.push(format!("  sha256 of {path} {verdict}: {}", file.sha256));
     }

@@ -34,7 +34,11 @@ pub fn kernels() -> &'static Kernels {
     static CHOSEN: LazyLock<Kernels> = LazyLock::new(|| {
         let sets = available();
         let wanted = std::env::var("BIGSMALL_SIMD").unwrap_or_default();
-        sets.iter().find(|set| set.name == wanted).or(sets.last()).copied().unwrap_or(SCALAR)
+        sets.iter()
+            .find(|set| set.name == wanted)
+            .or(sets.last())
+            .copied()
+            .unwrap_or(SCALAR)
     });
     &CHOSEN
 }

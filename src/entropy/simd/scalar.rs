@@ -52,17 +52,27 @@ fn r16_lanes<const L: usize>(block: &R16Block<'_>, out: &mut [Word]) -> bool {
         }
         if escaped >> 24 != 0 {
             // an escape among the lanes beyond the end is refused by the count at the end
-            for (symbol, _) in symbols.iter_mut().zip(&entries).filter(|(_, e)| **e >> 24 != 0) {
-                let Some(&literal) = block.lits.get(escapes) else { return false };
+            for (symbol, _) in symbols
+                .iter_mut()
+                .zip(&entries)
+                .filter(|(_, e)| **e >> 24 != 0)
+            {
+                let Some(&literal) = block.lits.get(escapes) else {
+                    return false;
+                };
                 *symbol = literal;
                 escapes += 1;
             }
         }
         for ((word, &high), &low) in words.iter_mut().zip(&symbols).zip(low) {
-            *word = u16::from_le_bytes([low, high]).rotate_right(1).to_le_bytes();
+            *word = u16::from_le_bytes([low, high])
+                .rotate_right(1)
+                .to_le_bytes();
         }
     }
-    position == block.stream.len() && escapes == block.lits.len() && states.iter().all(|&x| x == 256)
+    position == block.stream.len()
+        && escapes == block.lits.len()
+        && states.iter().all(|&x| x == 256)
 }
 
 /// Decodes an R32 plane (docs/format.md, section 8).
@@ -86,7 +96,9 @@ fn r32_lanes<const L: usize, const B: usize>(plane: &R32Plane<'_>, out: &mut [u8
     let mask = (1_u32 << plane.bits) - 1;
     let mut position = 0;
     for (number, strip) in out.chunks_mut(STRIP_LEN).enumerate() {
-        let Some(table) = plane.tables.get(plane.table_id(number)) else { return false };
+        let Some(table) = plane.tables.get(plane.table_id(number)) else {
+            return false;
+        };
         for symbols in strip.chunks_mut(L) {
             let mut entries = [0_u32; L];
             for (entry, state) in entries.iter_mut().zip(&states) {

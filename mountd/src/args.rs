@@ -1,0 +1,110 @@
+//! The words of the daemon.
+
+use std::path::PathBuf;
+
+use bigsmall::base::Error;
+use bigsmall::base::units;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+/// Shows folders of images as the files they came from.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bigsmall",
+    bin_name = "bigsmall",
+    version,
+    max_term_width = 100,
+    help_expected = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a folder of images as the files they came from
+    Mount(MountArgs),
+    /// End a mount
+    #[command(alias = "umount")]
+    Unmount(UnmountArgs),
+    /// List the mounts
+    Mounts(MountsArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Every image `x.bs` under SOURCE appears as `x.safetensors` (an image of a folder as a folder), every other file as it is.
+The mount is read-only. The command returns when it is usable; `bigsmall unmount MOUNTPOINT` ends it.")]
+pub(crate) struct MountArgs {
+    /// The folder with images, or one image
+    pub(crate) source: PathBuf,
+    /// An empty folder, at which the files appear
+    pub(crate) mountpoint: PathBuf,
+    /// Stay in the foreground and log to stderr; ^C unmounts
+    #[arg(short = 'f', long)]
+    pub(crate) foreground: bool,
+    /// Bytes of decoded blocks and tables to keep, such as 64m
+    #[arg(long, value_name = "SIZE", default_value = "32m", value_parser = size)]
+    pub(crate) cache: u64,
+    /// Let other users in, as far as the files' permissions say
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Mount over a folder that is not empty
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Log to this file instead of one in the runtime folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) log_format: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnmountArgs {
+    /// Where it is mounted
+    pub(crate) mountpoint: PathBuf,
+    /// Detach now although files are open; they stay readable until they are closed
+    #[arg(short = 'z', long)]
+    pub(crate) lazy: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountsArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Log more; twice, still more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+fn size(text: &str) -> Result<u64, Error> {
+    units::parse_bytes(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

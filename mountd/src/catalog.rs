@@ -1,0 +1,225 @@
+//! What a folder of the source shows: which files are images, and under which names they appear.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use bigsmall::archive;
+use bigsmall::archive::Header;
+use bigsmall::archive::ImageKind;
+use bigsmall::archive::naming;
+use bigsmall::base::Error;
+use bigsmall::base::FileSource;
+use bigsmall::base::ReadAt;
+use nix::errno::Errno;
+
+use crate::root::DiskKind;
+use crate::root::Result;
+use crate::root::Root;
+use crate::root::Stat;
+
+/// What a name stands for.
+#[derive(Debug, Clone)]
+pub(crate) enum Meaning {
+    /// A folder of the source.
+    Folder,
+    /// A link, served as one.
+    Link,
+    /// A file that passes through.
+    Plain,
+    /// An image of one file, of this original size.
+    Image { original_len: u64 },
+    /// An image of a folder.
+    ImageFolder,
+    /// An image that cannot be used: it is listed, and opening it fails.
+    Broken(Error),
+}
+
+/// One name of a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// The name on the disk.
+    pub(crate) disk_name: OsString,
+    /// What it stands for.
+    pub(crate) meaning: Meaning,
+    /// What the disk says of it.
+    pub(crate) stat: Stat,
+}
+
+/// What `name` in `folder` shows, if it shows anything.
+pub(crate) fn find(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<Item>> {
+    if let Some((shown, item)) = look(root, folder, name)?
+        && shown == name
+    {
+        return Ok(Some(item));
+    }
+    for candidate in images_for(name) {
+        if let Some((shown, item)) = look(root, folder, &candidate)?
+            && shown == name
+        {
+            return Ok(Some(item));
+        }
+    }
+    Ok(None)
+}
+
+/// The disk names of images that may stand for `name`: with nothing taken off, and with each possible suffix taken off.
+fn images_for(name: &OsStr) -> Vec<OsString> {
+    let bytes = name.as_bytes();
+    let image = |stem: &[u8]| {
+        let mut image = OsStr::from_bytes(stem).to_owned();
+        image.push(naming::IMAGE_EXTENSION);
+        image
+    };
+    let dots = (1..bytes.len()).filter(|&at| bytes[at] == b'.');
+    std::iter::once(image(bytes))
+        .chain(dots.rev().map(|at| image(&bytes[..at])))
+        .collect()
+}
+
+/// All names of `folder` and what they stand for. Where two would have one name, the plain file wins.
+pub(crate) fn list(root: &Root, folder: &Path) -> Result<BTreeMap<OsString, Item>> {
+    let mut items: BTreeMap<OsString, Item> = BTreeMap::new();
+    let mut images = Vec::new();
+    for name in root.list(folder)? {
+        let Some((shown, item)) = look(root, folder, &name)? else {
+            continue;
+        };
+        if shown == name {
+            items.insert(shown, item);
+        } else {
+            images.push((shown, item));
+        }
+    }
+    // in the order in which `find` tries them, so that both agree on collisions
+    images.sort_by_key(|(shown, item)| {
+        images_for(shown)
+            .iter()
+            .position(|candidate| *candidate == item.disk_name)
+    });
+    for (shown, item) in images {
+        let name = item.disk_name.clone();
+        if let Some(kept) = items.insert(shown.clone(), item) {
+            tracing::warn!(
+                "`{}` is not shown: `{}` has the same name already",
+                root.shown(&folder.join(name)).display(),
+                root.shown(&folder.join(&kept.disk_name)).display()
+            );
+            items.insert(shown, kept);
+        }
+    }
+    Ok(items)
+}
+
+/// What the disk's `name` shows, and as what name.
+fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, Item)>> {
+    let path = folder.join(name);
+    let stat = match root.stat(&path) {
+        Ok(stat) => stat,
+        // gone meanwhile, or too long for the disk to have it
+        Err(Errno::ENOENT | Errno::ENAMETOOLONG | Errno::ENOTDIR) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let item = |meaning, stat| Item {
+        disk_name: name.to_owned(),
+        meaning,
+        stat,
+    };
+    let meaning = match stat.kind {
+        DiskKind::Folder => Meaning::Folder,
+        DiskKind::Link => Meaning::Link,
+        DiskKind::File if naming::is_image_name(name) => {
+            return Ok(Some(look_into(root, &path, name, item, stat)));
+        }
+        DiskKind::File => Meaning::Plain,
+    };
+    Ok(Some((name.to_owned(), item(meaning, stat))))
+}
+
+fn look_into(
+    root: &Root,
+    path: &Path,
+    name: &OsStr,
+    item: impl Fn(Meaning, Stat) -> Item,
+    stat: Stat,
+) -> (OsString, Item) {
+    let shown_path = root.shown(path);
+    let opened = root.open_file(path).map_err(|errno| {
+        Error::io(
+            "cannot open",
+            &shown_path,
+            std::io::Error::from_raw_os_error(errno as i32),
+        )
+    });
+    let source = opened.and_then(|(file, stat)| {
+        FileSource::from_file(file, &shown_path).map(|source| (source, stat))
+    });
+    let (source, stat) = match source {
+        Ok(opened) => opened,
+        // it cannot be read by us: it is listed as what it most probably is
+        Err(error) => return (guessed_name(name), item(Meaning::Broken(error), stat)),
+    };
+    match archive::peek(&source, &shown_path) {
+        Ok(header) => {
+            let original = naming::original_name(name, &header).unwrap_or_else(|| name.to_owned());
+            (original, item(meaning_of(&header), stat))
+        }
+        Err(error) if claims_to_be_image(&source) => {
+            (guessed_name(name), item(Meaning::Broken(error), stat))
+        }
+        // some other program's `.bs` file passes through
+        Err(_) => (name.to_owned(), item(Meaning::Plain, stat)),
+    }
+}
+
+fn meaning_of(header: &Header) -> Meaning {
+    match header.kind {
+        ImageKind::File => Meaning::Image {
+            original_len: header.original_len,
+        },
+        ImageKind::Folder => Meaning::ImageFolder,
+    }
+}
+
+/// Whether a file that could not be read as an image begins or ends as one, ours or that of the Python package.
+fn claims_to_be_image(source: &dyn ReadAt) -> bool {
+    let begins_at = |offset: u64| {
+        let mut magic = [0; 8];
+        source.read_exact_at(offset, &mut magic).is_ok()
+            && (magic == archive::MAGIC || magic.starts_with(b"BGSM"))
+    };
+    begins_at(0)
+        || source
+            .len()
+            .checked_sub(archive::HEADER_LEN as u64)
+            .is_some_and(begins_at)
+}
+
+/// The name of an image whose suffix cannot be read: most images are of safetensors files.
+fn guessed_name(name: &OsStr) -> OsString {
+    let stem = name
+        .as_bytes()
+        .strip_suffix(naming::IMAGE_EXTENSION.as_bytes());
+    let mut guessed = OsStr::from_bytes(stem.unwrap_or(name.as_bytes())).to_owned();
+    if !guessed
+        .as_bytes()
+        .ends_with(naming::MODEL_EXTENSION.as_bytes())
+    {
+        guessed.push(naming::MODEL_EXTENSION);
+    }
+    guessed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suffix_is_tried() {
+        let images = images_for(OsStr::new("a.b.safetensors"));
+        assert_eq!(images, ["a.b.safetensors.bs", "a.b.bs", "a.bs"]);
+        assert_eq!(images_for(OsStr::new(".x")), [".x.bs"]);
+    }
+}

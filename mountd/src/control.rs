@@ -1,0 +1,222 @@
+//! `mounts` and `unmount`, and the records by which they find the daemon of a mount.
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::OutputFile;
+use bigsmall::base::Result;
+use bigsmall::base::digest;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::args::MountsArgs;
+use crate::args::UnmountArgs;
+use crate::mounting;
+
+/// How long `unmount` waits for the daemon to end.
+const END_WAIT: Duration = Duration::from_secs(5);
+/// The name of our processes, as the kernel has it.
+const PROCESS_NAME: &str = "bigsmall-mountd";
+
+/// What a daemon leaves in the runtime folder while it lives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) pid: u32,
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) source: PathBuf,
+    pub(crate) log: Option<PathBuf>,
+}
+
+/// The folder for records and logs: of this user alone, gone after a restart of the machine.
+pub(crate) fn runtime_folder() -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::MetadataExt;
+    let uid = nix::unistd::geteuid();
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(folder) if !folder.is_empty() && !uid.is_root() => {
+            PathBuf::from(folder).join("bigsmall")
+        }
+        _ if uid.is_root() => PathBuf::from("/run/bigsmall"),
+        _ => std::env::temp_dir().join(format!("bigsmall-{uid}")),
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|e| Error::io("cannot make the runtime folder", &folder, e))?;
+    let metadata = std::fs::symlink_metadata(&folder)
+        .map_err(|e| Error::io("cannot stat the runtime folder", &folder, e))?;
+    if !metadata.is_dir() || metadata.uid() != uid.as_raw() {
+        return Err(
+            Error::new(ErrorKind::Io, "the runtime folder belongs to somebody else").file(&folder),
+        );
+    }
+    Ok(folder)
+}
+
+/// Where the record and, with another extension, the log of a mountpoint are.
+pub(crate) fn record_path(mountpoint: &Path) -> Result<PathBuf> {
+    let name = digest::xxh3(mountpoint.as_os_str().as_encoded_bytes());
+    Ok(runtime_folder()?.join(format!("{name:016x}.json")))
+}
+
+/// Leaves the record of this daemon.
+pub(crate) fn write_record(record: &Record) -> Result<PathBuf> {
+    let path = record_path(&record.mountpoint)?;
+    let text = serde_json::to_vec(record).map_err(|e| Error::invalid(e.to_string()).file(&path))?;
+    let mut output = OutputFile::create(&path, true)?;
+    output.write(&text)?;
+    output.commit(None, Some(0o600))?;
+    Ok(path)
+}
+
+/// The record of a mountpoint, if its daemon lives.
+fn read_record(mountpoint: &Path) -> Option<Record> {
+    let text = std::fs::read(record_path(mountpoint).ok()?).ok()?;
+    let record: Record = serde_json::from_slice(&text).ok()?;
+    (record.mountpoint == mountpoint && is_ours(record.pid)).then_some(record)
+}
+
+/// Whether a process lives and is one of ours: numbers are used again.
+fn is_ours(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim() == PROCESS_NAME)
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    pid: u32,
+    role: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct MountReport {
+    mountpoint: PathBuf,
+    source: PathBuf,
+    alive: bool,
+    pid: Option<u32>,
+    processes: Vec<Process>,
+    log: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct MountsReport {
+    schema: &'static str,
+    mounts: Vec<MountReport>,
+}
+
+/// `bigsmall mounts`.
+pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
+    let mounts: Vec<MountReport> = mounting::all()?
+        .into_iter()
+        .map(|mounted| {
+            let record = read_record(&mounted.mountpoint);
+            let pid = record.as_ref().map(|record| record.pid);
+            MountReport {
+                // with a record the daemon lives, and nothing needs to be asked of the mount
+                alive: record.is_some() || !mounting::is_dead(&mounted.mountpoint),
+                mountpoint: mounted.mountpoint,
+                source: mounted.source,
+                pid,
+                processes: pid
+                    .map(|pid| Process {
+                        pid,
+                        role: "daemon",
+                    })
+                    .into_iter()
+                    .collect(),
+                log: record.and_then(|record| record.log),
+            }
+        })
+        .collect();
+    if arguments.output.json {
+        print_json(&MountsReport {
+            schema: "bigsmall.mounts/1",
+            mounts,
+        })?;
+    } else if !arguments.output.quiet {
+        for mount in mounts {
+            let state = match (mount.alive, mount.pid) {
+                (true, Some(pid)) => format!("process {pid}"),
+                (true, None) => "process of another user".to_owned(),
+                (false, _) => "DEAD: mount it again, or unmount it".to_owned(),
+            };
+            let (at, of) = (mount.mountpoint.display(), mount.source.display());
+            print(&format!("{at}  shows {of}  ({state})"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Serialize)]
+struct UnmountReport<'a> {
+    schema: &'static str,
+    mountpoint: &'a Path,
+    lazy: bool,
+}
+
+/// `bigsmall unmount`.
+pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
+    let mountpoint = find(&arguments.mountpoint)?;
+    let record = read_record(&mountpoint);
+    let dead = record.is_none() && mounting::is_dead(&mountpoint);
+    mounting::unmount(&mountpoint, arguments.lazy || dead)?;
+    if let (Some(record), false) = (record, arguments.lazy) {
+        let begun = Instant::now();
+        while is_ours(record.pid) && begun.elapsed() < END_WAIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    if arguments.output.json {
+        let schema = "bigsmall.unmount/1";
+        print_json(&UnmountReport {
+            schema,
+            mountpoint: &mountpoint,
+            lazy: arguments.lazy,
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The mountpoint meant by `path`, found without asking a mount that may be dead.
+fn find(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|e| Error::io("cannot find", path, e))?;
+    let mounts = mounting::all()?;
+    let is_mount = |path: &Path| mounts.iter().any(|mounted| mounted.mountpoint == path);
+    if is_mount(&absolute) {
+        return Ok(absolute);
+    }
+    // through links, or with a trailing slash or `..`; the last part may be dead, its folder is not
+    let name = absolute.file_name().map(ToOwned::to_owned);
+    let folder = absolute
+        .parent()
+        .and_then(|folder| std::fs::canonicalize(folder).ok());
+    let resolved = folder.zip(name).map(|(folder, name)| folder.join(name));
+    let resolved = resolved.filter(|path| is_mount(path));
+    let resolved = resolved.or_else(|| {
+        std::fs::canonicalize(&absolute)
+            .ok()
+            .filter(|p| is_mount(p))
+    });
+    resolved.ok_or_else(|| {
+        Error::invalid("no mount of ours is here")
+            .file(path)
+            .hint("list them with `bigsmall mounts`")
+    })
+}
+
+fn print_json<R: Serialize>(report: &R) -> Result<()> {
+    let text = serde_json::to_string_pretty(report).map_err(|e| Error::invalid(e.to_string()))?;
+    print(&text)
+}
+
+fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}")
+        .map_err(|e| Error::io("cannot write to standard output", Path::new("-"), e))
+}

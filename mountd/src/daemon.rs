@@ -1,0 +1,308 @@
+//! The life of a mount: started in the background, announced when usable, ended by a signal or by an unmount.
+
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::ExitCode;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::Result;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+use signal_hook::consts::SIGHUP;
+use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
+
+use crate::args::MountArgs;
+use crate::complain;
+use crate::control;
+use crate::control::Record;
+use crate::fs::Fs;
+use crate::fuse::Adapter;
+use crate::mounting;
+
+/// Set for the process that goes to the background: it tells its parent on stdout when the mount is usable.
+const READY_VARIABLE: &str = "BIGSMALL_MOUNTD_READY";
+const READY: &[u8] = b"ready\n";
+/// After a signal, how long open files are still served before the process ends all the same.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// `bigsmall mount`.
+pub(crate) fn mount(arguments: &MountArgs) -> Result<ExitCode> {
+    let paths = Paths::check(arguments)?;
+    if arguments.foreground {
+        return run(arguments, &paths);
+    }
+    start(arguments, &paths)
+}
+
+/// Source and mountpoint, absolute and without links.
+struct Paths {
+    source: PathBuf,
+    mountpoint: PathBuf,
+}
+
+impl Paths {
+    fn check(arguments: &MountArgs) -> Result<Self> {
+        let find = |path: &Path| {
+            std::fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))
+        };
+        // a dead mount cannot be resolved, so it is cleared under the name that the user gave
+        let absolute = std::path::absolute(&arguments.mountpoint).unwrap_or_default();
+        if mounting::is_dead(&absolute) {
+            mounting::heal(&absolute)?;
+        }
+        let (source, mountpoint) = (find(&arguments.source)?, find(&arguments.mountpoint)?);
+        mounting::heal(&mountpoint)?;
+        if !mountpoint.is_dir() {
+            return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));
+        }
+        if mountpoint.starts_with(&source) {
+            return Err(Error::invalid("the mountpoint lies in the source")
+                .file(&mountpoint)
+                .hint("choose a folder elsewhere: the mount would show itself"));
+        }
+        let mut entries = std::fs::read_dir(&mountpoint)
+            .map_err(|e| Error::io("cannot look into the mountpoint", &mountpoint, e))?;
+        if !arguments.force && entries.next().is_some() {
+            return Err(Error::invalid("the mountpoint is not empty")
+                .file(&mountpoint)
+                .hint("choose an empty folder, or hide what is there with `--force`"));
+        }
+        Ok(Self { source, mountpoint })
+    }
+}
+
+/// Starts the daemon in the background and returns when its mount is usable.
+fn start(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
+    let own = Path::new("/proc/self/exe");
+    let program = std::env::current_exe().map_err(|e| Error::io("cannot find", own, e))?;
+    let mut child = background_command(&program, arguments, paths)
+        .spawn()
+        .map_err(|e| Error::io("cannot start", &program, e))?;
+    let mut told = Vec::new();
+    if let Some(stdout) = &mut child.stdout {
+        // an early end of its output says that it failed, too
+        let _ = stdout.take(READY.len() as u64).read_to_end(&mut told);
+    }
+    if told == READY {
+        if arguments.output.json {
+            let report = serde_json::json!({
+                "schema": "bigsmall.mount/1",
+                "mountpoint": paths.mountpoint,
+                "source": paths.source,
+                "pid": child.id(),
+            });
+            let _ = writeln!(std::io::stdout().lock(), "{report:#}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // it has said on stderr what went wrong
+    let code = child.wait().ok().and_then(|status| status.code());
+    Ok(ExitCode::from(
+        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(3),
+    ))
+}
+
+/// The same mount in the foreground of another process, which runs in `/` so that it holds no folder busy: hence
+/// absolute paths.
+fn background_command(program: &Path, arguments: &MountArgs, paths: &Paths) -> Command {
+    let mut command = Command::new(program);
+    command.args([
+        "mount",
+        "--foreground",
+        "--log-format",
+        &arguments.log_format,
+    ]);
+    command.arg("--cache").arg(arguments.cache.to_string());
+    for (given, flag) in [
+        (arguments.allow_other, "--allow-other"),
+        (arguments.force, "--force"),
+    ] {
+        if given {
+            command.arg(flag);
+        }
+    }
+    command.args((0..arguments.output.verbose).map(|_| "--verbose"));
+    if let Some(log) = &arguments.log {
+        command
+            .arg("--log")
+            .arg(std::path::absolute(log).unwrap_or_else(|_| log.clone()));
+    }
+    command.arg("--").arg(&paths.source).arg(&paths.mountpoint);
+    command.env(READY_VARIABLE, "1").current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Serves the mount until it ends.
+fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
+    let in_background = std::env::var_os(READY_VARIABLE).is_some();
+    if in_background {
+        // a terminal that closes must not take the mount with it
+        let _ = nix::unistd::setsid();
+    }
+    allow_many_files();
+    let log = log_path(arguments, &paths.mountpoint, in_background)?;
+    start_logging(arguments, log.as_deref())?;
+    // from here on a signal is an event, so that none can leave a dead mount behind
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Error::io("cannot watch for signals", &paths.mountpoint, e))?;
+    let fs = Fs::new(&paths.source, arguments.cache)?;
+    let session = mounting::mount(
+        Adapter::new(fs),
+        &paths.source,
+        &paths.mountpoint,
+        arguments.allow_other,
+    )?;
+    let (events, ends) = mpsc::channel();
+    let serving = events.clone();
+    let spawned = std::thread::Builder::new()
+        .name("session".into())
+        .spawn(move || {
+            // nobody listens any more only when the process ends
+            let _ = serving.send(Event::Ended(session.run()));
+        });
+    spawned.map_err(|e| Error::io("cannot start a thread", &paths.mountpoint, e))?;
+    let spawned = std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = events.send(Event::Signal(signal));
+            }
+        });
+    spawned.map_err(|e| Error::io("cannot start a thread", &paths.mountpoint, e))?;
+    tracing::info!(
+        "`{}` shows `{}`",
+        paths.mountpoint.display(),
+        paths.source.display()
+    );
+    let record = control::write_record(&Record {
+        pid: std::process::id(),
+        mountpoint: paths.mountpoint.clone(),
+        source: paths.source.clone(),
+        log: log.clone(),
+    });
+    let record = record
+        .inspect_err(|error| tracing::warn!("`mounts` will not know us: {error}"))
+        .ok();
+    if in_background {
+        announce(log.as_deref(), &paths.mountpoint)?;
+    }
+    let outcome = wait_for_end(&ends, &paths.mountpoint);
+    if let Some(record) = record {
+        // the next mount here writes its own
+        let _ = std::fs::remove_file(record);
+    }
+    outcome
+}
+
+enum Event {
+    Signal(i32),
+    Ended(std::io::Result<()>),
+}
+
+fn wait_for_end(ends: &mpsc::Receiver<Event>, mountpoint: &Path) -> Result<ExitCode> {
+    let ended = |result: std::io::Result<()>| match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(e) => Err(Error::io("the mount ended", mountpoint, e)),
+    };
+    match ends.recv() {
+        // somebody unmounted it
+        Ok(Event::Ended(result)) => ended(result),
+        Ok(Event::Signal(signal)) => {
+            tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
+            // first gently, then without asking: whatever is open goes on for a short while
+            mounting::unmount(mountpoint, false)
+                .or_else(|_| mounting::unmount(mountpoint, true))?;
+            match ends.recv_timeout(GRACE) {
+                Ok(Event::Ended(result)) => ended(result),
+                Ok(Event::Signal(_)) | Err(_) => {
+                    tracing::warn!("`{}` had open files", mountpoint.display());
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        }
+        Err(_) => Err(Error::new(ErrorKind::Io, "the mount ended").file(mountpoint)),
+    }
+}
+
+/// Tells the parent that the mount is usable, and lets go of its terminal and pipes.
+fn announce(log: Option<&Path>, mountpoint: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot go to the background", mountpoint, e);
+    let stderr = match log {
+        Some(log) => File::options().append(true).create(true).open(log),
+        None => File::options().write(true).open("/dev/null"),
+    };
+    nix::unistd::dup2_stderr(stderr.map_err(failed)?).map_err(|e| failed(e.into()))?;
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.flush())
+        .map_err(failed)?;
+    let null = File::options()
+        .write(true)
+        .open("/dev/null")
+        .map_err(failed)?;
+    nix::unistd::dup2_stdout(null).map_err(|e| failed(e.into()))
+}
+
+fn log_path(
+    arguments: &MountArgs,
+    mountpoint: &Path,
+    in_background: bool,
+) -> Result<Option<PathBuf>> {
+    match &arguments.log {
+        Some(log) => Ok(Some(log.clone())),
+        None if in_background => Ok(control::record_path(mountpoint)
+            .ok()
+            .map(|path| path.with_extension("log"))),
+        None => Ok(None),
+    }
+}
+
+/// In the foreground the log goes to stderr, or to the file asked for; in the background to the file, always.
+fn start_logging(arguments: &MountArgs, log: Option<&Path>) -> Result<()> {
+    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
+    let level = ["info", "debug", "trace"][usize::from(arguments.output.verbose.min(2))];
+    let filter = EnvFilter::try_from_env("BIGSMALL_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new(level));
+    let writer = match log {
+        Some(log) => {
+            let file = File::options().append(true).create(true).open(log);
+            BoxMakeWriter::new(file.map_err(|e| Error::io("cannot write the log", log, e))?)
+        }
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(writer);
+    let started = match arguments.log_format.as_str() {
+        "json" => logger.json().try_init(),
+        _ => logger.try_init(),
+    };
+    if let Err(error) = started {
+        complain(&format!("warning: no log: {error}"));
+    }
+    Ok(())
+}
+
+/// Every open model is an open file here: take as many as the system gives.
+fn allow_many_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // with fewer, only the last of very many opens fail
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

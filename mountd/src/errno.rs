@@ -1,0 +1,51 @@
+//! What a kind of error is to the kernel and to a shell.
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use nix::errno::Errno;
+
+/// The errno of an error.
+pub(crate) fn of(error: &Error) -> Errno {
+    match error.kind() {
+        ErrorKind::NotFound => Errno::ENOENT,
+        ErrorKind::Io => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+        ErrorKind::Damaged
+        | ErrorKind::MissingBase
+        | ErrorKind::Unsupported
+        | ErrorKind::Network
+        | ErrorKind::Device
+        // a hostile header: the file stays listed, and opening it fails
+        | ErrorKind::OverLimit => Errno::EIO,
+        ErrorKind::Invalid => Errno::EINVAL,
+        ErrorKind::Interrupted => Errno::EINTR,
+    }
+}
+
+/// The exit code of an error, the same as `bigsmall` has.
+pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Invalid => 2,
+        ErrorKind::NotFound | ErrorKind::Io => 3,
+        ErrorKind::Damaged => 4,
+        ErrorKind::MissingBase => 5,
+        ErrorKind::Unsupported => 6,
+        ErrorKind::Network => 7,
+        ErrorKind::Device | ErrorKind::OverLimit => 8,
+        ErrorKind::Interrupted => 130,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_an_input_output_error() {
+        assert_eq!(of(&Error::damaged("x")), Errno::EIO);
+        let no_space = std::io::Error::from_raw_os_error(28);
+        assert_eq!(
+            of(&Error::io("x", std::path::Path::new("y"), no_space)),
+            Errno::ENOSPC
+        );
+    }
+}

@@ -1,0 +1,408 @@
+//! The file system without any of FUSE's types: lookup, attributes, listings, opens and reads over the source tree.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use bigsmall::archive::Archive;
+use bigsmall::archive::BlockCache;
+use bigsmall::archive::FileRecord;
+use bigsmall::archive::VirtualFile;
+use bigsmall::base::Error;
+use bigsmall::base::FileSource;
+use bigsmall::base::ReadAt;
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::sys::statvfs::Statvfs;
+use parking_lot::Mutex;
+
+use crate::catalog;
+use crate::catalog::Meaning;
+use crate::errno;
+use crate::root::Result;
+use crate::root::Root;
+use crate::tree::Attr;
+use crate::tree::Kind;
+use crate::tree::Node;
+use crate::tree::Tree;
+use crate::tree::What;
+
+/// Open images kept after the last file of theirs was closed: loaders open one file a thousand times.
+const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Different complaints remembered, so that each is logged once.
+const COMPLAINTS_MAX: usize = 10_000;
+
+/// One line of a listing.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: OsString,
+    pub(crate) ino: u64,
+    pub(crate) kind: Kind,
+}
+
+/// What reads of an open file come from.
+type OpenFile = Arc<dyn ReadAt>;
+
+/// A read-only view of the source tree.
+#[derive(Debug)]
+pub(crate) struct Fs {
+    root: Root,
+    /// Shows only this name of the root folder.
+    only: Option<OsString>,
+    tree: Tree,
+    cache: Arc<BlockCache>,
+    images: Mutex<LruCache<u64, Arc<Archive>>>,
+    opened: Mutex<BTreeMap<u64, (OpenFile, u64)>>,
+    listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
+    next_listing: AtomicU64,
+    complaints: Mutex<BTreeSet<String>>,
+}
+
+impl Fs {
+    /// Shows what is at `source`: a folder, or one image. `cache_bytes` bounds decoded blocks and tables.
+    pub(crate) fn new(source: &Path, cache_bytes: u64) -> Result<Self, Error> {
+        let failed = |e| Error::io("cannot open", source, e);
+        let as_io = |errno: Errno| failed(std::io::Error::from(errno));
+        let is_folder = std::fs::metadata(source).map_err(failed)?.is_dir();
+        let folder = if is_folder {
+            Some(source)
+        } else {
+            source.parent()
+        };
+        let root = Root::open(folder.unwrap_or(Path::new("/"))).map_err(failed)?;
+        let here = Path::new("");
+        let folder_stat = root.stat(here).map_err(as_io)?;
+        let mut top = Node::root(here.to_owned(), Meaning::Folder, folder_stat);
+        let mut only = None;
+        if !is_folder {
+            let name = source.file_name().unwrap_or_default();
+            let items = catalog::list(&root, here).map_err(as_io)?;
+            let item = items.into_values().find(|item| item.disk_name == name);
+            match item.as_ref().map(|item| &item.meaning) {
+                Some(Meaning::Image { .. }) => only = Some(name.to_owned()),
+                Some(Meaning::ImageFolder) => {
+                    let stat = item.map_or(folder_stat, |item| item.stat);
+                    top = Node::root(name.into(), Meaning::ImageFolder, stat);
+                }
+                Some(Meaning::Broken(error)) => return Err(error.clone()),
+                _ => {
+                    return Err(
+                        Error::invalid("is neither a folder nor an image (`.bs`)").file(source)
+                    );
+                }
+            }
+        }
+        Ok(Self {
+            root,
+            only,
+            tree: Tree::new(top),
+            cache: BlockCache::new(cache_bytes),
+            images: Mutex::new(LruCache::new(IMAGES_KEPT)),
+            opened: Mutex::default(),
+            listings: Mutex::default(),
+            next_listing: AtomicU64::new(1),
+            complaints: Mutex::default(),
+        })
+    }
+
+    fn node(&self, ino: u64) -> Result<Arc<Node>> {
+        self.tree.get(ino).ok_or(Errno::ESTALE)
+    }
+
+    /// What `name` in folder `parent` is; the kernel knows it from now on, until it forgets.
+    pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        let parent = self.node(parent)?;
+        let found = match &parent.what {
+            What::Disk(Meaning::Folder) => {
+                let item = catalog::find(&self.root, &parent.path, name)?;
+                let shown = |disk: &OsStr| {
+                    self.only
+                        .as_ref()
+                        .is_none_or(|only| !is_top(&parent) || disk == only)
+                };
+                item.filter(|item| shown(&item.disk_name))
+                    .map(|item| Node::of_item(&parent.path, item))
+            }
+            What::Disk(Meaning::ImageFolder) => self.find_within(&parent, "", name)?,
+            What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
+            _ => return Err(Errno::ENOTDIR),
+        };
+        found
+            .map(|node| self.tree.remember(node).attr)
+            .ok_or(Errno::ENOENT)
+    }
+
+    /// The kernel forgets a node that it was told of `times` times.
+    pub(crate) fn forget(&self, ino: u64, times: u64) {
+        self.tree.forget(ino, times);
+    }
+
+    /// What the kernel is told of a node.
+    pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
+        self.node(ino).map(|node| node.attr)
+    }
+
+    /// The target of a link.
+    pub(crate) fn read_link(&self, ino: u64) -> Result<OsString> {
+        self.root.read_link(&self.node(ino)?.path)
+    }
+
+    /// Room and limits of the source's disk.
+    pub(crate) fn statvfs(&self) -> Result<Statvfs> {
+        self.root.statvfs()
+    }
+
+    /// Opens a file. What is open keeps its content, whatever happens to its name.
+    pub(crate) fn open(&self, ino: u64) -> Result<()> {
+        if let Some((_, users)) = self.opened.lock().get_mut(&ino) {
+            *users += 1;
+            return Ok(());
+        }
+        let file = self.open_node(&*self.node(ino)?)?;
+        self.opened.lock().entry(ino).or_insert((file, 0)).1 += 1;
+        Ok(())
+    }
+
+    /// Closes what [`open`](Self::open) opened.
+    pub(crate) fn release(&self, ino: u64) {
+        let mut opened = self.opened.lock();
+        if let Some((_, users)) = opened.get_mut(&ino) {
+            *users -= 1;
+            if *users == 0 {
+                opened.remove(&ino);
+            }
+        }
+    }
+
+    /// Appends to `out` exactly the bytes that there are between `offset` and `offset + size`: a shorter answer would make
+    /// the kernel think that the file ends there.
+    pub(crate) fn read(&self, ino: u64, offset: u64, size: u32, out: &mut Vec<u8>) -> Result<()> {
+        let open = self
+            .opened
+            .lock()
+            .get(&ino)
+            .map(|(file, _)| Arc::clone(file));
+        let file = match open {
+            Some(file) => file,
+            None => self.open_node(&*self.node(ino)?)?,
+        };
+        let len = file.len().saturating_sub(offset).min(u64::from(size));
+        out.clear();
+        out.resize(len as usize, 0);
+        if len == 0 {
+            return Ok(());
+        }
+        file.read_exact_at(offset, out)
+            .map_err(|error| self.fail(&error))
+    }
+
+    /// Takes a listing of a folder and gives its handle.
+    pub(crate) fn open_folder(&self, ino: u64) -> Result<u64> {
+        let node = self.node(ino)?;
+        let mut listing = match &node.what {
+            What::Disk(Meaning::Folder) => self.list_disk(&node)?,
+            What::Disk(Meaning::ImageFolder) => self.list_within(&node, "")?,
+            What::ImageFolder(inner) => self.list_within(&node, inner)?,
+            _ => return Err(Errno::ENOTDIR),
+        };
+        for name in [".", ".."] {
+            listing.push(Listed {
+                name: name.into(),
+                ino,
+                kind: Kind::Folder,
+            });
+        }
+        let handle = self.next_listing.fetch_add(1, Ordering::Relaxed);
+        self.listings.lock().insert(handle, Arc::new(listing));
+        Ok(handle)
+    }
+
+    /// The listing behind a handle.
+    pub(crate) fn listing(&self, handle: u64) -> Result<Arc<Vec<Listed>>> {
+        self.listings
+            .lock()
+            .get(&handle)
+            .cloned()
+            .ok_or(Errno::EBADF)
+    }
+
+    /// Drops the listing behind a handle.
+    pub(crate) fn release_folder(&self, handle: u64) {
+        self.listings.lock().remove(&handle);
+    }
+
+    fn list_disk(&self, node: &Node) -> Result<Vec<Listed>> {
+        let items = catalog::list(&self.root, &node.path)?;
+        let shown = |disk: &OsStr| {
+            self.only
+                .as_ref()
+                .is_none_or(|only| !is_top(node) || disk == only)
+        };
+        let items = items.into_iter().filter(|(_, item)| shown(&item.disk_name));
+        Ok(items
+            .map(|(name, item)| {
+                let attr = Node::of_item(&node.path, item).attr;
+                Listed {
+                    name,
+                    ino: attr.ino,
+                    kind: attr.kind,
+                }
+            })
+            .collect())
+    }
+
+    /// The names directly under `inner` in an image of a folder.
+    fn list_within(&self, image: &Node, inner: &str) -> Result<Vec<Listed>> {
+        let archive = self.image(image)?;
+        let mut listing: Vec<Listed> = Vec::new();
+        // files stand in ascending order of their paths, so those of one folder are neighbours
+        for (number, file) in archive.files().iter().enumerate() {
+            let Some(rest) = below(inner, file) else {
+                continue;
+            };
+            let (name, node) = child(image, inner, rest, number, file);
+            if listing.last().is_none_or(|last| last.name != *name) {
+                let attr = node.attr;
+                listing.push(Listed {
+                    name: name.into(),
+                    ino: attr.ino,
+                    kind: attr.kind,
+                });
+            }
+        }
+        // `a-b` stands between `a/x` and `a` never, but between `a` and `a/x` of another kind it may
+        listing.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.dedup_by(|a, b| a.name == b.name);
+        Ok(listing)
+    }
+
+    fn find_within(&self, image: &Node, inner: &str, name: &OsStr) -> Result<Option<Node>> {
+        let Some(wanted) = name.to_str() else {
+            return Ok(None);
+        };
+        let archive = self.image(image)?;
+        let found = archive
+            .files()
+            .iter()
+            .enumerate()
+            .find_map(|(number, file)| {
+                let (name, node) = child(image, inner, below(inner, file)?, number, file);
+                (name == wanted).then_some(node)
+            });
+        Ok(found)
+    }
+
+    fn open_node(&self, node: &Node) -> Result<OpenFile> {
+        match &node.what {
+            What::Disk(Meaning::Plain) => {
+                let (file, stat) = self.root.open_file(&node.path)?;
+                if stat.identity() != node.stat.identity() {
+                    // the kernel looks the name up again and finds what is there now
+                    return Err(Errno::ESTALE);
+                }
+                let path = self.root.shown(&node.path);
+                let source = FileSource::from_file(file, &path).map_err(|e| self.fail(&e))?;
+                Ok(Arc::new(source))
+            }
+            What::Disk(Meaning::Image { .. }) => self.virtual_file(node, 0),
+            What::ImageFile(number) => self.virtual_file(node, *number),
+            What::Disk(Meaning::Broken(error)) => {
+                self.fail(error);
+                Err(Errno::EIO)
+            }
+            What::Disk(Meaning::Folder | Meaning::ImageFolder) | What::ImageFolder(_) => {
+                Err(Errno::EISDIR)
+            }
+            What::Disk(Meaning::Link) => Err(Errno::ELOOP),
+        }
+    }
+
+    fn virtual_file(&self, node: &Node, number: usize) -> Result<OpenFile> {
+        let archive = self.image(node)?;
+        let file = VirtualFile::new(archive, number, Arc::clone(&self.cache));
+        Ok(Arc::new(file.map_err(|e| self.fail(&e))?))
+    }
+
+    /// The open image that a node stands for or is in.
+    fn image(&self, node: &Node) -> Result<Arc<Archive>> {
+        let key = Node::within(node, "", What::ImageFolder(String::new()), 0)
+            .attr
+            .ino;
+        if let Some(archive) = self.images.lock().get(&key) {
+            return Ok(Arc::clone(archive));
+        }
+        let (file, stat) = self.root.open_file(&node.path)?;
+        if stat.identity() != node.stat.identity() {
+            return Err(Errno::ESTALE);
+        }
+        let path = self.root.shown(&node.path);
+        let archive = FileSource::from_file(file, &path)
+            .and_then(|source| Archive::from_source(Arc::new(source), &path))
+            .map_err(|error| {
+                self.fail(&error);
+                // whatever is wrong with the image: the file is listed and cannot be opened
+                Errno::EIO
+            })?;
+        for fault in archive.faults() {
+            self.fail(&fault.clone().file(&path));
+        }
+        let archive = Arc::new(archive);
+        let evicted = self.images.lock().push(key, Arc::clone(&archive));
+        if let Some((_, evicted)) = evicted {
+            self.cache.forget(evicted.id());
+        }
+        Ok(archive)
+    }
+
+    /// Logs an error, once, and gives its errno.
+    fn fail(&self, error: &Error) -> Errno {
+        let text = error.to_string().replace('\n', "; ");
+        let mut complaints = self.complaints.lock();
+        if complaints.len() < COMPLAINTS_MAX && complaints.insert(text.clone()) {
+            tracing::error!("{text}");
+        }
+        errno::of(error)
+    }
+}
+
+fn is_top(node: &Node) -> bool {
+    node.path.as_os_str().is_empty()
+}
+
+/// The path of `file` below folder `inner`, if it is there.
+fn below<'a>(inner: &str, file: &'a FileRecord) -> Option<&'a str> {
+    if inner.is_empty() {
+        return Some(&file.path);
+    }
+    file.path.strip_prefix(inner)?.strip_prefix('/')
+}
+
+/// The first part of `rest`, and the node that it is.
+fn child<'a>(
+    image: &Node,
+    inner: &str,
+    rest: &'a str,
+    number: usize,
+    file: &FileRecord,
+) -> (&'a str, Node) {
+    let (name, deeper) = rest
+        .split_once('/')
+        .map_or((rest, false), |(name, _)| (name, true));
+    let path = if inner.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{inner}/{name}")
+    };
+    let node = if deeper {
+        Node::within(image, &path, What::ImageFolder(path.clone()), 0)
+    } else {
+        Node::within(image, &path, What::ImageFile(number), file.len)
+    };
+    (name, node)
+}

@@ -1,0 +1,263 @@
+//! FUSE requests to calls of the file system and back; nothing is decided here.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use fuser::FileAttr;
+use fuser::FileHandle;
+use fuser::FileType;
+use fuser::Filesystem;
+use fuser::FopenFlags;
+use fuser::Generation;
+use fuser::INodeNo;
+use fuser::InitFlags;
+use fuser::KernelConfig;
+use fuser::LockOwner;
+use fuser::OpenFlags;
+use fuser::ReplyAttr;
+use fuser::ReplyData;
+use fuser::ReplyDirectory;
+use fuser::ReplyEmpty;
+use fuser::ReplyEntry;
+use fuser::ReplyOpen;
+use fuser::ReplyStatfs;
+use fuser::Request;
+use nix::errno::Errno;
+
+use crate::fs::Fs;
+use crate::pool::Pool;
+use crate::tree::Attr;
+use crate::tree::Kind;
+
+/// How long the kernel may believe a name. Short, so that files that come and go in the source are seen soon; an open file
+/// is not looked up again.
+const NAME_TTL: Duration = Duration::from_secs(1);
+/// How long it may believe attributes of a file: for ever, as another content has another inode number.
+const FILE_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Requests of 1 MiB measured best; the kernel allows no more without a changed limit.
+const REQUEST_LEN: u32 = 1 << 20;
+/// Reads that the kernel may have on the way before it holds back.
+const BACKGROUND_MAX: u16 = 64;
+const CONGESTION: u16 = 48;
+const BLOCK_SIZE: u32 = 4096;
+
+/// The adapter between `fuser` and [`Fs`].
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    fs: Arc<Fs>,
+    pool: Pool,
+}
+
+impl Adapter {
+    pub(crate) fn new(fs: Fs) -> Self {
+        Self {
+            fs: Arc::new(fs),
+            pool: Pool::default(),
+        }
+    }
+}
+
+fn errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno as i32)
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Folder => FileType::Directory,
+        Kind::Link => FileType::Symlink,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        // the logical size: with less, `tar -S` takes the file for sparse and archives zeros
+        blocks: attr.size.div_ceil(512),
+        atime: attr.mtime,
+        mtime: attr.mtime,
+        ctime: attr.mtime,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: if attr.kind == Kind::Folder { 2 } else { 1 },
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+fn attr_ttl(attr: &Attr) -> Duration {
+    if attr.kind == Kind::File {
+        FILE_TTL
+    } else {
+        NAME_TTL
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // what an older kernel lacks is not needed, only welcome
+        for flag in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ] {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!("the kernel has no {flag:?}");
+            }
+        }
+        let _ = config.set_max_write(REQUEST_LEN);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_congestion_threshold(CONGESTION);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fs.lookup(parent.0, name) {
+            Ok(attr) => {
+                let (ttl, attr_ttl) = (NAME_TTL, attr_ttl(&attr));
+                reply.entry_with_ttls(&ttl, &attr_ttl, &file_attr(&attr), Generation(0));
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, times: u64) {
+        self.fs.forget(ino.0, times);
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.fs.attr(ino.0) {
+            Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(&attr)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.read_link(ino.0) {
+            Ok(target) => reply.data(target.as_encoded_bytes()),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let fs = Arc::clone(&self.fs);
+        // an index of some megabytes is read here
+        self.pool.submit(ino.0, move || match fs.open(ino.0) {
+            Ok(()) => reply.opened(FileHandle(ino.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(ino.0, move || {
+            BUFFER.with_borrow_mut(|buffer| match fs.read(ino.0, offset, size, buffer) {
+                Ok(()) => reply.data(buffer),
+                Err(e) => reply.error(errno(e)),
+            });
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.release(ino.0);
+        reply.ok();
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.open_folder(ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listing = match self.fs.listing(fh.0) {
+            Ok(listing) => listing,
+            Err(e) => return reply.error(errno(e)),
+        };
+        for (next, entry) in (1_u64..).zip(listing.iter()).skip(offset as usize) {
+            if reply.add(INodeNo(entry.ino), next, file_type(entry.kind), &entry.name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.release_folder(fh.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.fs.statvfs() {
+            Ok(s) => reply.statfs(
+                s.blocks(),
+                s.blocks_free(),
+                s.blocks_available(),
+                s.files(),
+                s.files_free(),
+                s.block_size() as u32,
+                s.name_max() as u32,
+                s.fragment_size() as u32,
+            ),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    // answered once with "not known", after which the kernel does not ask again
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,309 @@
+//! Mounts as the kernel has them: made, found, healed and ended.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::Result;
+use fuser::Config;
+use fuser::MountOption;
+use fuser::Session;
+use fuser::SessionACL;
+use nix::errno::Errno;
+use nix::mount::MntFlags;
+use nix::mount::MsFlags;
+use nix::mount::umount2;
+
+use crate::fuse::Adapter;
+
+/// What /proc/mounts says of our mounts.
+pub(crate) const FSTYPE: &str = "fuse.bigsmall";
+const SUBTYPE: &str = "bigsmall";
+const DEVICE: &str = "/dev/fuse";
+/// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in some containers.
+const HELPER: &str = "fusermount3";
+
+/// A mount of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) source: PathBuf,
+}
+
+/// All mounts of ours, in the order in which they were made.
+pub(crate) fn all() -> Result<Vec<Mounted>> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = std::fs::read(path).map_err(|e| Error::io("cannot list the mounts", path, e))?;
+    Ok(text
+        .split(|&b| b == b'\n')
+        .filter_map(parse_mountinfo)
+        .collect())
+}
+
+/// `36 35 98:0 /root /mountpoint options [optional] - fstype source superoptions`.
+fn parse_mountinfo(line: &[u8]) -> Option<Mounted> {
+    let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let fstype = *fields.get(dash + 1)?;
+    if fstype != FSTYPE.as_bytes() {
+        return None;
+    }
+    Some(Mounted {
+        mountpoint: unescape(fields.get(4)?),
+        source: unescape(fields.get(dash + 2)?),
+    })
+}
+
+/// The kernel writes blanks, tabs, line feeds and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
+        let byte = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
+        if byte.is_some() {
+            rest = &after[3..];
+        }
+        bytes.push(byte.unwrap_or(first));
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// Whether the daemon behind a mount is gone: any question is answered with ENOTCONN.
+pub(crate) fn is_dead(mountpoint: &Path) -> bool {
+    std::fs::read_dir(mountpoint).is_err_and(|e| e.raw_os_error() == Some(Errno::ENOTCONN as i32))
+}
+
+/// Clears dead mounts of ours from the mountpoint; a living one is an error.
+pub(crate) fn heal(mountpoint: &Path) -> Result<()> {
+    // each round clears one of several that may be stacked
+    for _ in 0..16 {
+        if is_dead(mountpoint) {
+            tracing::info!("clearing a dead mount from `{}`", mountpoint.display());
+            unmount(mountpoint, true)?;
+            continue;
+        }
+        if all()?
+            .iter()
+            .any(|mounted| mounted.mountpoint == mountpoint)
+        {
+            return Err(Error::invalid("something is mounted here already")
+                .file(mountpoint)
+                .hint(format!(
+                    "end it with `bigsmall unmount {}`",
+                    mountpoint.display()
+                )));
+        }
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, "dead mounts cannot be cleared").file(mountpoint))
+}
+
+/// Mounts and makes the session; requests wait until it runs.
+pub(crate) fn mount(
+    adapter: Adapter,
+    source: &Path,
+    mountpoint: &Path,
+    allow_other: bool,
+) -> Result<Session<Adapter>> {
+    let mut config = Config::default();
+    let acl = if allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    config.acl = acl;
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    config.n_threads = Some(cores.clamp(2, 8));
+    let failed = |e| Error::io("cannot mount", mountpoint, e);
+    match mount_as_root(source, mountpoint, allow_other) {
+        Ok(device) => {
+            let session = Session::from_fd(adapter, device, acl, config).map_err(failed);
+            if session.is_err() {
+                // nobody will ever answer for it
+                let _ = unmount(mountpoint, true);
+            }
+            return session;
+        }
+        Err(e) if e.raw_os_error() != Some(Errno::EPERM as i32) => {
+            return Err(device_hint(failed(e)));
+        }
+        Err(_) => {}
+    }
+    config.mount_options = vec![
+        // the helper takes commas for the ends of options
+        MountOption::FSName(
+            source
+                .to_string_lossy()
+                .replace('\\', "\\\\")
+                .replace(',', "\\,"),
+        ),
+        MountOption::Subtype(SUBTYPE.into()),
+        MountOption::DefaultPermissions,
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoAtime,
+    ];
+    Session::new(adapter, mountpoint, &config).map_err(|e| {
+        device_hint(failed(e)).hint(format!(
+            "without root, `{HELPER}` (package fuse3) must be installed"
+        ))
+    })
+}
+
+fn device_hint(error: Error) -> Error {
+    match File::options().read(true).write(true).open(DEVICE) {
+        Ok(_) => error,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => error.hint(format!(
+            "there is no {DEVICE}: load the kernel module with `modprobe fuse`"
+        )),
+        Err(e) => error.hint(format!("{DEVICE} cannot be opened by this user: {e}")),
+    }
+}
+
+/// The system call, which only root may make; `EPERM` for others.
+fn mount_as_root(source: &Path, mountpoint: &Path, allow_other: bool) -> io::Result<OwnedFd> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Errno::EPERM.into());
+    }
+    let device = File::options().read(true).write(true).open(DEVICE)?;
+    let mode = std::fs::metadata(mountpoint)?.mode();
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        nix::unistd::getuid(),
+        nix::unistd::getgid()
+    );
+    if allow_other {
+        data.push_str(",allow_other");
+    }
+    let flags = MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC
+        | MsFlags::MS_NOATIME;
+    nix::mount::mount(
+        Some(source),
+        mountpoint,
+        Some(FSTYPE),
+        flags,
+        Some(data.as_str()),
+    )?;
+    Ok(device.into())
+}
+
+/// Ends a mount. `lazy` detaches it although it is in use.
+pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let flags = MntFlags::UMOUNT_NOFOLLOW
+        | if lazy {
+            MntFlags::MNT_DETACH
+        } else {
+            MntFlags::empty()
+        };
+    match umount2(mountpoint, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => unmount_by_helper(mountpoint, lazy),
+        Err(errno) => Err(not_unmounted(mountpoint, errno)),
+    }
+}
+
+fn unmount_by_helper(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let mut command = Command::new(HELPER);
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(mountpoint).output().map_err(|e| {
+        Error::io(format!("cannot run `{HELPER}` to unmount"), mountpoint, e)
+            .hint("install the package fuse3")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if text.contains("busy") {
+        return Err(not_unmounted(mountpoint, Errno::EBUSY));
+    }
+    Err(Error::new(ErrorKind::Io, format!("cannot unmount: {text}")).file(mountpoint))
+}
+
+fn not_unmounted(mountpoint: &Path, errno: Errno) -> Error {
+    let error = Error::io("cannot unmount", mountpoint, errno.into());
+    if errno != Errno::EBUSY {
+        return error;
+    }
+    let users = users_of(mountpoint);
+    let users = if users.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", users.join(", "))
+    };
+    error.hint(format!(
+        "files are in use{users}: close them, or detach with `--lazy`"
+    ))
+}
+
+/// Processes that have something open, mapped or as working folder below the mountpoint.
+fn users_of(mountpoint: &Path) -> Vec<String> {
+    let uses = |pid: &Path| {
+        let links = ["cwd", "root", "exe"].map(|link| pid.join(link));
+        let listed = |folder: &str| {
+            std::fs::read_dir(pid.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+        };
+        let open = listed("fd")
+            .chain(listed("map_files"))
+            .map(|entry| entry.path());
+        links
+            .into_iter()
+            .chain(open)
+            .any(|link| std::fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
+    };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .flatten()
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+        })
+        .filter(|entry| uses(&entry.path()))
+        .map(|entry| {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            format!("{} ({})", entry.file_name().to_string_lossy(), name.trim())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_understood() {
+        let line =
+            br"101 26 0:45 / /mnt/a\040b ro,nosuid shared:1 - fuse.bigsmall /src\134x ro,user_id=0";
+        let mounted = parse_mountinfo(line).unwrap();
+        assert_eq!(mounted.mountpoint, Path::new("/mnt/a b"));
+        assert_eq!(mounted.source, Path::new(r"/src\x"));
+        assert_eq!(parse_mountinfo(b"1 2 0:3 / /x rw - ext4 /dev/sda rw"), None);
+        assert_eq!(parse_mountinfo(b""), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Nodes: what an inode number stands for. A number follows from path and content, so it is the same after a restart, and
+//! a file that was replaced has another one: pages of the old never pass for the new.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bigsmall::base::digest;
+use parking_lot::Mutex;
+
+use crate::catalog::Item;
+use crate::catalog::Meaning;
+use crate::root::Stat;
+
+/// The inode number of the root.
+pub(crate) const ROOT: u64 = 1;
+
+/// What a node stands for.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// A name of the source tree.
+    Disk(Meaning),
+    /// A folder within an image of a folder; its path within, without a slash at the end.
+    ImageFolder(String),
+    /// A file within an image of a folder, by number.
+    ImageFile(usize),
+}
+
+/// What kind of thing the kernel is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Link,
+}
+
+/// What the kernel is told of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attr {
+    pub(crate) ino: u64,
+    pub(crate) kind: Kind,
+    pub(crate) size: u64,
+    pub(crate) mtime: SystemTime,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// What an inode number stands for. It never changes.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Path of the file on the disk, relative to the root: of the image for what is in one.
+    pub(crate) path: PathBuf,
+    pub(crate) what: What,
+    pub(crate) stat: Stat,
+    pub(crate) attr: Attr,
+}
+
+impl Node {
+    /// A name of the source tree.
+    pub(crate) fn of_item(folder: &Path, item: Item) -> Self {
+        let path = folder.join(&item.disk_name);
+        Self::of_disk(path, item.meaning, item.stat)
+    }
+
+    /// The root of the mount, whatever it stands for.
+    pub(crate) fn root(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
+        let mut node = Self::of_disk(path, meaning, stat);
+        node.attr.ino = ROOT;
+        node
+    }
+
+    fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
+        let (kind, size) = match &meaning {
+            Meaning::Folder => (Kind::Folder, stat.size),
+            Meaning::ImageFolder => (Kind::Folder, 0),
+            Meaning::Link => (Kind::Link, stat.size),
+            Meaning::Plain | Meaning::Broken(_) => (Kind::File, stat.size),
+            Meaning::Image { original_len } => (Kind::File, *original_len),
+        };
+        // a folder stays the same folder whatever is put into it
+        let is_folder = matches!(meaning, Meaning::Folder);
+        let identity = if is_folder { [0; 32] } else { stat.identity() };
+        let ino = number(&path, &identity, "");
+        let attr = attr(ino, kind, size, &stat);
+        Self {
+            path,
+            what: What::Disk(meaning),
+            stat,
+            attr,
+        }
+    }
+
+    /// A folder or file within the image of a folder at `image`.
+    pub(crate) fn within(image: &Self, inner: &str, what: What, size: u64) -> Self {
+        let kind = if matches!(what, What::ImageFolder(_)) {
+            Kind::Folder
+        } else {
+            Kind::File
+        };
+        let ino = number(&image.path, &image.stat.identity(), inner);
+        let attr = attr(ino, kind, size, &image.stat);
+        Self {
+            path: image.path.clone(),
+            what,
+            stat: image.stat,
+            attr,
+        }
+    }
+}
+
+fn attr(ino: u64, kind: Kind, size: u64, stat: &Stat) -> Attr {
+    // a folder within an image may be entered by whoever may read the image
+    let enter = if kind == Kind::Folder {
+        (stat.mode & 0o444) >> 2
+    } else {
+        0
+    };
+    Attr {
+        ino,
+        kind,
+        size,
+        mtime: stat.mtime(),
+        mode: (stat.mode | enter) as u16,
+        uid: stat.uid,
+        gid: stat.gid,
+    }
+}
+
+/// 62 bits of a hash, never 0 or the root's number.
+fn number(path: &Path, identity: &[u8], inner: &str) -> u64 {
+    let path = path.as_os_str().as_encoded_bytes();
+    let hash = digest::xxh3(&[identity, path, b"\0", inner.as_bytes()].concat());
+    (hash >> 2).max(ROOT + 1)
+}
+
+/// The nodes that the kernel knows.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: Arc<Node>,
+    nodes: Mutex<BTreeMap<u64, (Arc<Node>, u64)>>,
+}
+
+impl Tree {
+    pub(crate) fn new(root: Node) -> Self {
+        Self {
+            root: Arc::new(root),
+            nodes: Mutex::default(),
+        }
+    }
+
+    /// The node with this number.
+    pub(crate) fn get(&self, ino: u64) -> Option<Arc<Node>> {
+        if ino == ROOT {
+            return Some(Arc::clone(&self.root));
+        }
+        self.nodes
+            .lock()
+            .get(&ino)
+            .map(|(node, _)| Arc::clone(node))
+    }
+
+    /// Remembers a node that the kernel is told of once more.
+    pub(crate) fn remember(&self, node: Node) -> Arc<Node> {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes
+            .entry(node.attr.ino)
+            .or_insert_with(|| (Arc::new(node), 0));
+        entry.1 += 1;
+        Arc::clone(&entry.0)
+    }
+
+    /// The kernel forgets a node that it was told of `times` times.
+    pub(crate) fn forget(&self, ino: u64, times: u64) {
+        let mut nodes = self.nodes.lock();
+        if let Some((_, known)) = nodes.get_mut(&ino) {
+            *known = known.saturating_sub(times);
+            if *known == 0 {
+                nodes.remove(&ino);
+            }
+        }
+    }
+}
