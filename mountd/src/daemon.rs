@@ -152,7 +152,7 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         let _ = nix::unistd::setsid();
     }
     allow_many_files();
-    let log = log_path(arguments, &paths.mountpoint, in_background)?;
+    let log = log_path(arguments, &paths.mountpoint, in_background);
     start_logging(arguments, log.as_deref())?;
     // from here on a signal is an event, so that none can leave a dead mount behind
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
@@ -256,17 +256,13 @@ fn announce(log: Option<&Path>, mountpoint: &Path) -> Result<()> {
     nix::unistd::dup2_stdout(null).map_err(|e| failed(e.into()))
 }
 
-fn log_path(
-    arguments: &MountArgs,
-    mountpoint: &Path,
-    in_background: bool,
-) -> Result<Option<PathBuf>> {
+fn log_path(arguments: &MountArgs, mountpoint: &Path, in_background: bool) -> Option<PathBuf> {
     match &arguments.log {
-        Some(log) => Ok(Some(log.clone())),
-        None if in_background => Ok(control::record_path(mountpoint)
+        Some(log) => Some(log.clone()),
+        None if in_background => control::record_path(mountpoint)
             .ok()
-            .map(|path| path.with_extension("log"))),
-        None => Ok(None),
+            .map(|path| path.with_extension("log")),
+        None => None,
     }
 }
 

@@ -36,7 +36,7 @@ use crate::tree::Kind;
 /// is not looked up again.
 const NAME_TTL: Duration = Duration::from_secs(1);
 /// How long it may believe attributes of a file: for ever, as another content has another inode number.
-const FILE_TTL: Duration = Duration::from_secs(24 * 3600);
+const FILE_TTL: Duration = Duration::from_hours(24);
 /// Requests of 1 MiB measured best; the kernel allows no more without a changed limit.
 const REQUEST_LEN: u32 = 1 << 20;
 /// Reads that the kernel may have on the way before it holds back.

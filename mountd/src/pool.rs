@@ -139,7 +139,9 @@ mod tests {
         let gate = Arc::new(Mutex::new(gate));
         for _ in 0..100 {
             let gate = Arc::clone(&gate);
-            pool.submit(1, move || drop(gate.lock().recv()));
+            pool.submit(1, move || {
+                let _ = gate.lock().recv();
+            });
         }
         let (done, finished) = mpsc::channel();
         pool.submit(2, move || done.send(()).unwrap());
@@ -151,7 +153,7 @@ mod tests {
     fn all_work_is_done_and_a_panic_costs_only_itself() {
         let pool = Pool::default();
         let count = Arc::new(AtomicUsize::new(0));
-        let (done, finished) = mpsc::channel();
+        let (done, finished) = mpsc::channel::<()>();
         for i in 0..500_u64 {
             let (count, done) = (Arc::clone(&count), done.clone());
             pool.submit(i % 3, move || {

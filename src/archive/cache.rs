@@ -16,7 +16,7 @@ use crate::base::Result;
 use crate::codec::SpanTables;
 
 /// How long a reader waits for another reader's decode. No wait is without a limit: after it the reader gets an error.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 

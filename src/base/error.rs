@@ -35,10 +35,13 @@ pub enum ErrorKind {
     Interrupted,
 }
 
-/// An error with its place. Cheap to clone, so that everybody who waits for one block gets it.
+/// An error with its place. Cheap to clone, so that everybody who waits for one block gets it; boxed, so that a result
+/// that is fine stays small.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+#[derive(Debug, Clone)]
+struct Details {
     kind: ErrorKind,
     what: String,
     file: Option<PathBuf>,
@@ -51,7 +54,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind`; `what` is lower case, without a full stop.
     pub fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             kind,
             what: what.into(),
             file: None,
@@ -59,7 +62,7 @@ impl Error {
             block: None,
             hint: None,
             source: None,
-        }
+        }))
     }
 
     /// Bytes that are not what they should be.
@@ -89,55 +92,55 @@ impl Error {
             _ => ErrorKind::Io,
         };
         let mut error = Self::new(kind, what).file(file);
-        error.source = Some(Arc::new(source));
+        error.0.source = Some(Arc::new(source));
         error
     }
 
     /// Names the file, unless one is named already (the innermost place is the right one).
     #[must_use]
     pub fn file(mut self, file: &Path) -> Self {
-        self.file.get_or_insert_with(|| file.to_owned());
+        self.0.file.get_or_insert_with(|| file.to_owned());
         self
     }
 
     /// Names the tensor.
     #[must_use]
     pub fn tensor(mut self, name: &str) -> Self {
-        self.tensor.get_or_insert_with(|| name.to_owned());
+        self.0.tensor.get_or_insert_with(|| name.to_owned());
         self
     }
 
     /// Names the block, counted within its tensor.
     #[must_use]
     pub fn block(mut self, number: u64) -> Self {
-        self.block.get_or_insert(number);
+        self.0.block.get_or_insert(number);
         self
     }
 
     /// Says what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint.get_or_insert_with(|| hint.into());
+        self.0.hint.get_or_insert_with(|| hint.into());
         self
     }
 
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The operating system's error number, if it failed.
     pub fn raw_os_error(&self) -> Option<i32> {
-        self.source.as_ref()?.raw_os_error()
+        self.0.source.as_ref()?.raw_os_error()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.0.file {
             write!(f, "`{}`: ", escaped(&file.to_string_lossy()))?;
         }
-        match (&self.tensor, self.block) {
+        match (&self.0.tensor, self.0.block) {
             (Some(tensor), Some(block)) => {
                 write!(f, "tensor `{}`, block {block}: ", escaped(tensor))?;
             }
@@ -145,11 +148,11 @@ impl fmt::Display for Error {
             (None, Some(block)) => write!(f, "block {block}: ")?,
             (None, None) => {}
         }
-        f.write_str(&self.what)?;
-        if let Some(source) = &self.source {
+        f.write_str(&self.0.what)?;
+        if let Some(source) = &self.0.source {
             write!(f, ": {source}")?;
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = &self.0.hint {
             write!(f, "\nhint: {hint}")?;
         }
         Ok(())

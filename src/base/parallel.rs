@@ -16,11 +16,73 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-struct Shared<T> {
+struct State<T> {
     next: usize,
     used: usize,
     stopped: bool,
     done: BTreeMap<usize, Result<T>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    room: Condvar,
+    ready: Condvar,
+    count: usize,
+    in_flight_max: usize,
+}
+
+impl<T> Shared<T> {
+    /// The next number to work on; none when all are taken or the work is stopped.
+    fn take(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        while !state.stopped
+            && state.next < self.count
+            && state.next >= state.used + self.in_flight_max
+        {
+            self.room.wait(&mut state);
+        }
+        if state.stopped || state.next >= self.count {
+            return None;
+        }
+        state.next += 1;
+        Some(state.next - 1)
+    }
+
+    fn put(&self, number: usize, result: Result<T>) {
+        self.state.lock().done.insert(number, result);
+        self.ready.notify_one();
+    }
+
+    /// The result of `number`, when it is there; none if a worker panicked.
+    fn wait_for(&self, number: usize) -> Option<Result<T>> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(result) = state.done.remove(&number) {
+                state.used = number + 1;
+                self.room.notify_all();
+                return Some(result);
+            }
+            if state.stopped {
+                return None;
+            }
+            self.ready.wait(&mut state);
+        }
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.room.notify_all();
+        self.ready.notify_all();
+    }
+}
+
+/// Stops everything when it is dropped, so that a panic leaves nobody waiting.
+struct StopOnDrop<'a, T>(&'a Shared<T>);
+
+impl<T> Drop for StopOnDrop<'_, T> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// Does `work(state, 0..count)` on `threads` threads, each with a state of its own, and hands the results to
@@ -37,91 +99,40 @@ pub fn ordered<S, T: Send>(
         let mut state = state();
         return (0..count).try_for_each(|number| sink(number, work(&mut state, number)?));
     }
-    let shared = Mutex::new(Shared {
-        next: 0,
-        used: 0,
-        stopped: false,
-        done: BTreeMap::new(),
-    });
-    let (room, ready) = (Condvar::new(), Condvar::new());
+    let shared = Shared {
+        state: Mutex::new(State {
+            next: 0,
+            used: 0,
+            stopped: false,
+            done: BTreeMap::new(),
+        }),
+        room: Condvar::new(),
+        ready: Condvar::new(),
+        count,
+        in_flight_max: threads * IN_FLIGHT_PER_THREAD,
+    };
     let worker = || {
-        // a panic of `work` must not leave the sink waiting: the guard stops everything
-        let mut guard = StopOnPanic {
-            shared: &shared,
-            room: &room,
-            ready: &ready,
-            armed: true,
-        };
+        let on_panic = StopOnDrop(&shared);
         let mut state = state();
-        loop {
-            let number = {
-                let mut s = shared.lock();
-                while !s.stopped
-                    && s.next < count
-                    && s.next >= s.used + threads * IN_FLIGHT_PER_THREAD
-                {
-                    room.wait(&mut s);
-                }
-                if s.stopped || s.next >= count {
-                    break;
-                }
-                s.next += 1;
-                s.next - 1
-            };
-            let result = work(&mut state, number);
-            shared.lock().done.insert(number, result);
-            ready.notify_one();
+        while let Some(number) = shared.take() {
+            shared.put(number, work(&mut state, number));
         }
-        guard.armed = false;
+        std::mem::forget(on_panic);
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(worker);
         }
-        let mut outcome = Ok(());
+        let _at_the_end = StopOnDrop(&shared);
         for number in 0..count {
-            let result = {
-                let mut s = shared.lock();
-                loop {
-                    if let Some(result) = s.done.remove(&number) {
-                        s.used = number + 1;
-                        break Some(result);
-                    }
-                    if s.stopped {
-                        break None;
-                    }
-                    ready.wait(&mut s);
-                }
-            };
-            room.notify_all();
             // none: a worker panicked, and the scope passes its panic on
-            let Some(result) = result else { break };
-            outcome = result.and_then(|value| sink(number, value));
-            if outcome.is_err() {
+            let Some(result) = shared.wait_for(number) else {
                 break;
-            }
+            };
+            sink(number, result?)?;
         }
-        shared.lock().stopped = true;
-        room.notify_all();
-        outcome
+        Ok(())
     })
-}
-
-struct StopOnPanic<'a, T> {
-    shared: &'a Mutex<Shared<T>>,
-    room: &'a Condvar,
-    ready: &'a Condvar,
-    armed: bool,
-}
-
-impl<T> Drop for StopOnPanic<'_, T> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.shared.lock().stopped = true;
-            self.room.notify_all();
-            self.ready.notify_all();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -158,7 +169,13 @@ mod tests {
     #[test]
     fn a_panic_in_the_work_does_not_hang() {
         let caught = std::panic::catch_unwind(|| {
-            ordered(3, 50, || (), |(), n| Ok(assert!(n != 20)), |_, ()| Ok(()))
+            ordered(
+                3,
+                50,
+                || (),
+                |(), n| if n == 20 { panic!("a fault") } else { Ok(()) },
+                |_, ()| Ok(()),
+            )
         });
         assert!(caught.is_err());
     }

@@ -143,9 +143,11 @@ impl Analysis {
             freqs.push(plane_freqs);
             coders.push(coder);
         }
-        let written = worth
-            .then(|| tables::write(self.transform, &freqs))
-            .unwrap_or_default();
+        let written = if worth {
+            tables::write(self.transform, &freqs)
+        } else {
+            Vec::new()
+        };
         SpanCoder::new(
             self.family,
             self.profile,

@@ -93,10 +93,10 @@ impl SpanTables {
         let mut reader = Reader(bytes);
         let codec = CodecId(reader.byte()?);
         let transform = Transform::of_codec(codec)
-            .ok_or_else(|| wrong(format!("they are for codec {}, which has none", codec.0)))?;
+            .ok_or_else(|| wrong(&format!("they are for codec {}, which has none", codec.0)))?;
         let plane_count = reader.byte()?;
         if usize::from(plane_count) != transform.plane_count() {
-            return Err(wrong(format!(
+            return Err(wrong(&format!(
                 "{plane_count} planes, {} expected",
                 transform.plane_count()
             )));
@@ -106,7 +106,7 @@ impl SpanTables {
             .map(|_| read_plane(&mut reader))
             .collect::<Result<_>>()?;
         if !reader.0.is_empty() {
-            return Err(wrong(format!("{} bytes are left over", reader.0.len())));
+            return Err(wrong(&format!("{} bytes are left over", reader.0.len())));
         }
         Ok(Self { codec, planes })
     }
@@ -129,7 +129,7 @@ fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
         (8..=12).contains(&bits)
     };
     if count > TABLES_MAX || !bits_fit || base > BASE_MAX {
-        return Err(wrong(format!(
+        return Err(wrong(&format!(
             "{count} tables of {bits} bits, window at {base}"
         )));
     }
@@ -156,7 +156,7 @@ fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<DecodeTable> {
         .map(|(f, _)| f)
         .collect();
     let last = present.pop().filter(|_| !present.is_empty());
-    let last = last.ok_or_else(|| wrong("a table of fewer than two symbols".into()))?;
+    let last = last.ok_or_else(|| wrong("a table of fewer than two symbols"))?;
     let mut left = 1_u16.wrapping_shl(bits);
     for f in present {
         let low = reader.byte()?;
@@ -165,18 +165,18 @@ fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<DecodeTable> {
             *f |= u16::from(reader.byte()?).wrapping_shl(7);
         }
         if *f == 0 {
-            return Err(wrong("a frequency of 0".into()));
+            return Err(wrong("a frequency of 0"));
         }
         left = left
             .checked_sub(*f)
             .filter(|&left| left > 0)
-            .ok_or_else(|| wrong(format!("frequencies of more than 2^{bits}")))?;
+            .ok_or_else(|| wrong(&format!("frequencies of more than 2^{bits}")))?;
     }
     *last = left;
     Ok(r32::decode_table(&freqs, bits))
 }
 
-fn wrong(what: String) -> Error {
+fn wrong(what: &str) -> Error {
     Error::damaged(format!("the coding tables are damaged: {what}"))
 }
 
@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
         let (head, rest) = self
             .0
             .split_at_checked(len)
-            .ok_or_else(|| wrong("they end too soon".into()))?;
+            .ok_or_else(|| wrong("they end too soon"))?;
         self.0 = rest;
         Ok(head)
     }
@@ -199,6 +199,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a failed index is a failed test")]
 mod tests {
     use super::*;
     use crate::entropy::frequency;

@@ -109,9 +109,9 @@ fn frequencies(weights: &[u64]) -> Vec<u8> {
         };
         let chosen = chosen.unwrap_or(0);
         if sum < u64::from(SUM) {
-            freqs[chosen] += 1
+            freqs[chosen] += 1;
         } else {
-            freqs[chosen] -= 1
+            freqs[chosen] -= 1;
         }
     }
     freqs.iter().map(|&f| f as u8).collect()

@@ -456,7 +456,7 @@ pub fn path_is_valid(path: &str) -> bool {
     let plain = |part: &str| {
         !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains(['\0', '\\'])
     };
-    path.len() <= usize::from(u16::MAX) && path.split('/').all(plain)
+    u16::try_from(path.len()).is_ok() && path.split('/').all(plain)
 }
 
 fn check_paths(files: &[FileRecord]) -> Result<()> {

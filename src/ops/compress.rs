@@ -1,7 +1,7 @@
 //! Compress: a file into an image, a folder into one image, or a folder into a mirror of it. Sources are never touched,
 //! and nothing counts as written before it was read back from the disk and proved equal.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -463,7 +463,7 @@ fn mirror(
 /// Decides for every entry before anything is written: all faults of all models are told at once.
 fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
     let entries = folder::walk(root)?;
-    let mut taken: BTreeMap<PathBuf, ()> = BTreeMap::new();
+    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
     let mut plan = Vec::new();
     let mut faults = Vec::new();
     for entry in &entries {
@@ -473,7 +473,7 @@ fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
                 faults.push(error);
             }
         } else {
-            taken.insert(entry.path.clone(), ());
+            taken.insert(entry.path.clone());
         }
     }
     refuse_faults(root, &faults)?;
@@ -508,14 +508,14 @@ fn refuse_faults(root: &Path, faults: &[Error]) -> Result<()> {
 }
 
 /// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
-fn image_path(path: &Path, taken: &mut BTreeMap<PathBuf, ()>) -> Result<(PathBuf, &'static str)> {
+fn image_path(path: &Path, taken: &mut BTreeSet<PathBuf>) -> Result<(PathBuf, &'static str)> {
     let name = path.file_name().unwrap_or_default();
     let (short, suffix) = naming::image_name(name);
     let mut long = name.to_owned();
     long.push(naming::IMAGE_EXTENSION);
     for image in [short, long] {
         let image = path.with_file_name(image);
-        if taken.insert(image.clone(), ()).is_none() {
+        if taken.insert(image.clone()) {
             return Ok((image, suffix));
         }
     }

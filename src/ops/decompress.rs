@@ -130,7 +130,7 @@ impl Job<'_> {
                     &source.with_file_name(target),
                 )
             }
-            (Output::Stdout, ImageKind::File) => self.to_stdout(&archive),
+            (Output::Stdout, ImageKind::File) => self.pour_out(&archive),
         }
     }
 
@@ -191,7 +191,7 @@ impl Job<'_> {
     }
 
     /// A pipe cannot be taken back: bytes go out block by block, each checked, and the exit code tells of the rest.
-    fn to_stdout(&mut self, archive: &Archive) -> Result<()> {
+    fn pour_out(&mut self, archive: &Archive) -> Result<()> {
         let file = &archive.files()[0];
         let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
         let mut stdout = io::stdout().lock();

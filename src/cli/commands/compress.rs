@@ -21,6 +21,10 @@ use crate::ops::compress::Output;
 
 /// Words of `compress`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[command(after_help = "\
 A file becomes FILE.bs beside it (`.safetensors` is taken off and recorded). A folder needs `-o`: a folder gets
 a `.bs` for each model and copies of the other files; a name that ends with `.bs` becomes one image of it all.
