@@ -53,7 +53,7 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
     let (header, rest) = coded.split_first_chunk::<STATES_AT>()?;
     let count = usize::from(header[0]);
     let has_escape = header[1] & 1;
-    if !(1..=SYMBOLS_MAX).contains(&count) || header[1] > 1 || !len.is_multiple_of(2) {
+    if !(2..=SYMBOLS_MAX).contains(&count) || header[1] > 1 || !len.is_multiple_of(2) {
         return None;
     }
     let field = |at: usize| {

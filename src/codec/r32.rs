@@ -144,7 +144,7 @@ fn decode_parts(
     if out.is_empty() || !out.len().is_multiple_of(transform.width()) {
         return None;
     }
-    let tables = tables.filter(|tables| Some(transform) == Transform::of_codec(tables.codec));
+    let tables = tables.filter(|tables| tables.codec == transform.codec())?;
     let elements = out.len() / transform.width();
     scratch.planes.clear();
     scratch.planes.resize(elements * transform.plane_count(), 0);
@@ -157,7 +157,7 @@ fn decode_parts(
         let [coding, lits @ .., v0, v1, v2, v3] = *descriptor;
         let value = u32::from_le_bytes([v0, v1, v2, v3]);
         let lits_len = u32::from_le_bytes([lits[0], lits[1], lits[2], 0]) as usize;
-        let plane_tables = tables.and_then(|tables| tables.planes.get(number));
+        let plane_tables = tables.planes.get(number)?;
         let before = rest.len();
         decode_plane(coding, value, plane_tables, lanes, &mut rest, plane)?;
         let (lits, after) = rest.split_at_checked(lits_len)?;
@@ -177,9 +177,7 @@ fn decode_parts(
     if rest.len() != packed_len {
         return None;
     }
-    let base = tables
-        .and_then(|t| t.planes.first())
-        .map_or(0, |plane| plane.base);
+    let base = tables.planes.first()?.base;
     Some(transform.merge(
         &scratch.planes,
         base,
@@ -193,7 +191,7 @@ fn decode_parts(
 fn decode_plane(
     coding: u8,
     value: u32,
-    tables: Option<&PlaneTables>,
+    tables: &PlaneTables,
     lanes: usize,
     rest: &mut &[u8],
     plane: &mut [u8],
@@ -207,7 +205,9 @@ fn decode_plane(
         coding if coding == Coding::Raw as u8 => plane.copy_from_slice(take(plane.len())?),
         coding if coding == Coding::Const as u8 => plane.fill(u8::try_from(value).ok()?),
         coding if coding == Coding::Rans as u8 => {
-            let tables = tables.filter(|tables| !tables.tables.is_empty())?;
+            if tables.tables.is_empty() {
+                return None;
+            }
             let coded = R32Plane {
                 states: take(4 * lanes)?,
                 words: take((value as usize).checked_mul(2)?)?,

@@ -269,6 +269,9 @@ impl Index {
             span.md5 = receipts.digest()?;
             span.tables_len = receipts.u32()?;
             receipts.take(4)?;
+            if span.tables_len > 0 && span.span.len == 0 {
+                return Err(Error::damaged("tables of nothing").tensor(span.span.label()));
+            }
             if span.tables_len > Limits::FORMAT_1.tables_len_max {
                 return Err(
                     Error::over_limit(format!("tables of {} bytes", span.tables_len))

@@ -72,6 +72,11 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
             }
             continue;
         }
+        if tag >= RECEIPTS && flags & ZSTD != 0 {
+            return Err(Error::damaged(format!(
+                "section {tag} of the index may not be zstd"
+            )));
+        }
         sections.insert(tag, plain(stored, flags & ZSTD != 0, plain_len)?);
     }
     Ok(sections)

@@ -51,12 +51,9 @@ fn r16_lanes<const L: usize>(block: &R16Block<'_>, out: &mut [Word]) -> bool {
             escaped |= entry;
         }
         if escaped >> 24 != 0 {
-            // an escape among the lanes beyond the end is refused by the count at the end
-            for (symbol, _) in symbols
-                .iter_mut()
-                .zip(&entries)
-                .filter(|(_, e)| **e >> 24 != 0)
-            {
+            // lanes beyond the end take no literal
+            let lanes = symbols.iter_mut().zip(&entries).take(words.len());
+            for (symbol, _) in lanes.filter(|(_, entry)| **entry >> 24 != 0) {
                 let Some(&literal) = block.lits.get(escapes) else {
                     return false;
                 };
