@@ -1,5 +1,6 @@
 //! R16 blocks: the table, states and streams laid out as docs/format.md, section 7 has them.
 
+use crate::codec::simple;
 use crate::entropy::r16;
 use crate::entropy::r16::R16Block;
 use crate::entropy::r16::R16Coded;
@@ -66,14 +67,16 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
         symbols: header[16..][..count - usize::from(has_escape)].to_vec(),
         freqs: header[32..][..count].to_vec(),
     };
-    if !table.is_valid() {
+    let reserved = [&header[2..4], &header[12..16]];
+    let unused = [&header[16 + table.symbols.len()..32], &header[32 + count..]];
+    if !table.is_valid() || !reserved.into_iter().chain(unused).all(simple::is_zero) {
         return None;
     }
     let (states, rest) = rest.split_at_checked(2 * lanes)?;
     let (stream, rest) = rest.split_at_checked(stream_len)?;
     let (lits, rest) = rest.split_at_checked(lits_len)?;
     let used = coded.len() - rest.len();
-    let plane = rest.get(used.next_multiple_of(16) - used..)?;
+    let plane = simple::skip_padding(rest, used, 16)?;
     if plane.len() != len / 2 {
         return None;
     }

@@ -1,6 +1,7 @@
 //! R32 blocks: descriptors and plane payloads laid out as docs/format.md, section 8 has them.
 
 use crate::codec::decode::Scratch;
+use crate::codec::simple;
 use crate::codec::tables::PlaneTables;
 use crate::codec::tables::SpanTables;
 use crate::codec::transform::Split;
@@ -151,6 +152,9 @@ fn decode_parts(
     let descriptors = coded.get(..descriptors_len(transform.plane_count()))?;
     let mut rest = coded.get(descriptors.len()..)?;
     let mut top_lits: &[u8] = &[];
+    if !simple::is_zero(&descriptors[8 * transform.plane_count()..]) {
+        return None;
+    }
     let (descriptors, _) = descriptors.as_chunks::<8>();
     let planes = scratch.planes.chunks_mut(elements);
     for (number, (plane, descriptor)) in planes.zip(descriptors).enumerate() {
@@ -167,7 +171,7 @@ fn decode_parts(
             return None;
         }
         let used = before - after.len();
-        rest = after.get(used.next_multiple_of(ALIGN) - used..)?;
+        rest = simple::skip_padding(after, used, ALIGN)?;
     }
     let packed_len = if transform.has_top() {
         planes::packed_len(elements)
@@ -202,7 +206,9 @@ fn decode_plane(
         Some(head)
     };
     match coding {
-        coding if coding == Coding::Raw as u8 => plane.copy_from_slice(take(plane.len())?),
+        coding if coding == Coding::Raw as u8 && value == 0 => {
+            plane.copy_from_slice(take(plane.len())?);
+        }
         coding if coding == Coding::Const as u8 => plane.fill(u8::try_from(value).ok()?),
         coding if coding == Coding::Rans as u8 => {
             if tables.tables.is_empty() {
@@ -215,6 +221,9 @@ fn decode_plane(
                 tables: &tables.tables,
                 bits: tables.bits,
             };
+            if !coded.ids_end_with_zeros(plane.len()) {
+                return None;
+            }
             return (dispatch::kernels().r32_decode)(&coded, plane).then_some(());
         }
         _ => return None,

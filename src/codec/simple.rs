@@ -5,6 +5,18 @@ use crate::entropy::cluster::STRIP_LEN;
 /// zstd level for tables of integers, masks and text: more costs time and brings little there.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Cuts the padding up to the next multiple of `align` off `rest`, after `used` bytes. Padding is zero; anything else is
+/// damage, and is told as such although it does no harm.
+pub(crate) fn skip_padding(rest: &[u8], used: usize, align: usize) -> Option<&[u8]> {
+    let (padding, rest) = rest.split_at_checked(used.next_multiple_of(align) - used)?;
+    is_zero(padding).then_some(rest)
+}
+
+/// Whether all bytes are zero, as reserved ones are.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
 /// The shortest pattern of 1, 2, 4 or 8 bytes whose repetition is `block`; `None` if there is none.
 pub(crate) fn pattern(block: &[u8]) -> Option<&[u8]> {
     let periodic =

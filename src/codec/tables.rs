@@ -9,6 +9,7 @@
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
+use crate::codec::simple;
 use crate::codec::transform::Transform;
 use crate::entropy::planes::BASE_MAX;
 use crate::entropy::r32;
@@ -101,7 +102,7 @@ impl SpanTables {
                 transform.plane_count()
             )));
         }
-        reader.take(2)?;
+        reader.reserved(2)?;
         let planes = (0..plane_count)
             .map(|_| read_plane(&mut reader))
             .collect::<Result<_>>()?;
@@ -122,7 +123,7 @@ impl SpanTables {
 
 fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
     let (count, bits, base) = (reader.byte()?, reader.byte()?, reader.byte()?);
-    reader.take(1)?;
+    reader.reserved(1)?;
     let bits_fit = if count == 0 {
         bits == 0
     } else {
@@ -190,6 +191,13 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| wrong("they end too soon"))?;
         self.0 = rest;
         Ok(head)
+    }
+
+    fn reserved(&mut self, len: usize) -> Result<()> {
+        if !simple::is_zero(self.take(len)?) {
+            return Err(wrong("a reserved byte is not zero"));
+        }
+        Ok(())
     }
 
     fn byte(&mut self) -> Result<u8> {

@@ -99,7 +99,8 @@ fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
     v
 }
 
-/// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly.
+/// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly,
+/// or the packed plane has bits of missing elements.
 pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
     assert_eq!(symbols.len(), words.len(), "a symbol for each element");
     assert_eq!(
@@ -147,6 +148,9 @@ pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &m
                 *x = *x & 0x807f | u16::from(exponent) << 7;
                 escapes += 1;
             }
+        }
+        if low[words.len()..].iter().any(|&v| v != 0) {
+            return false;
         }
         for (word, x) in words.iter_mut().zip(merged) {
             *word = x.to_le_bytes();

@@ -41,6 +41,12 @@ pub struct R32Plane<'a> {
 }
 
 impl R32Plane<'_> {
+    /// Whether the bits behind the last id, for a plane of `elements`, are zero.
+    pub fn ids_end_with_zeros(&self, elements: usize) -> bool {
+        let used = elements.div_ceil(STRIP_LEN) * id_bits(self.tables.len()) % 8;
+        used == 0 || self.ids.last().is_none_or(|last| last >> used == 0)
+    }
+
     /// The table that strip `number` uses; beyond all tables if the id is missing.
     pub fn table_id(&self, number: usize) -> usize {
         let bits = id_bits(self.tables.len());

@@ -21,12 +21,15 @@ pub(super) const BLOCKS: u32 = 4;
 
 const REQUIRED: u32 = 1;
 const ZSTD: u32 = 2;
+/// Shorter payloads stay plain: there is next to nothing to gain, and they stay readable.
+const SHRINK_LEN_MIN: usize = 512;
 /// zstd level of FILES and SPANS; they are small.
 const LEVEL: i32 = 9;
 
 /// Appends a section. With `may_shrink` its payload is stored as a zstd frame if that is smaller.
 pub(super) fn write(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
-    let may_shrink = may_shrink && payload.len() as u64 <= Limits::FORMAT_1.shrunk_section_len_max;
+    let lens = SHRINK_LEN_MIN..=Limits::FORMAT_1.shrunk_section_len_max as usize;
+    let may_shrink = may_shrink && lens.contains(&payload.len());
     let frame = may_shrink
         .then(|| zstd::bulk::compress(payload, LEVEL).ok())
         .flatten();

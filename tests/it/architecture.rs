@@ -1,0 +1,266 @@
+//! The house rules, checked by reading the sources: imports point down, `unsafe` stays in its rooms, rooms are labelled
+//! and stay small.
+
+use std::fs;
+use std::path::Path;
+
+/// Lowest floor first. Rooms on one floor do not see each other.
+const FLOORS: &[&[&str]] = &[
+    &["base"],
+    &["tensor", "entropy"],
+    &["codec", "format"],
+    &["archive", "writer"],
+    &["ops"],
+    &["cli"],
+];
+/// What the mount daemon may use of the library.
+const MOUNTD_USES: &[&str] = &["base", "tensor", "archive"];
+/// The only files in which `unsafe` may appear.
+const UNSAFE: &[&str] = &[];
+/// A file longer than this (tests apart) is two files.
+const FILE_LINES_MAX: usize = 600;
+/// A command parses, calls one op and renders; more is in the wrong place.
+const COMMAND_LINES_MAX: usize = 130;
+/// Names that say nothing, or tell history.
+const BANNED_NAMES: &[&str] = &[
+    "utils", "util", "common", "misc", "manager", "helpers", "v2", "new",
+];
+
+struct Source {
+    /// Path from the repository root.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn room(&self) -> Option<&str> {
+        self.path
+            .strip_prefix("src/")?
+            .split_once('/')
+            .map(|(room, _)| room)
+    }
+
+    fn is_room_door(&self) -> bool {
+        self.path.ends_with("/mod.rs") && self.path.matches('/').count() == 2
+    }
+
+    /// Numbered lines of code, comments cut off, inline tests left out.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().take_while(|line| *line != "#[cfg(test)]");
+        lines
+            .enumerate()
+            .map(|(n, line)| (n + 1, line.split("//").next().unwrap_or("")))
+    }
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    fn walk(root: &Path, folder: &Path, out: &mut Vec<Source>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let path = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                out.push(Source { path, text });
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut out = Vec::new();
+    walk(root, &root.join(folder), &mut out);
+    assert!(!out.is_empty(), "no sources under {folder}");
+    out
+}
+
+fn all_sources() -> Vec<Source> {
+    sources("src")
+        .into_iter()
+        .chain(sources("mountd/src"))
+        .collect()
+}
+
+fn floor(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&room))
+}
+
+/// Names that follow `prefix` in a line: `crate::a::b` gives `a`.
+fn names<'a>(line: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    line.split(prefix).skip(1).map(|rest| {
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .next()
+            .unwrap_or("")
+    })
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|part| part == word)
+}
+
+fn report(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn imports_point_down() {
+    let mut faults = Vec::new();
+    for source in sources("src") {
+        let Some(room) = source.room() else { continue };
+        let Some(here) = floor(room) else {
+            faults.push(format!("{}: room `{room}` has no floor", source.path));
+            continue;
+        };
+        for (n, line) in source.code() {
+            for used in names(line, "crate::") {
+                let down = used == room || floor(used).is_some_and(|there| there < here);
+                if !down {
+                    faults.push(format!(
+                        "{}:{n}: `{room}` may not use `{used}`",
+                        source.path
+                    ));
+                }
+            }
+            let climbs = line.contains("super::super::")
+                || line.contains("super::") && source.is_room_door()
+                || names(line, "bigsmall::").next().is_some();
+            if climbs {
+                faults.push(format!(
+                    "{}:{n}: a path climbs out of its room",
+                    source.path
+                ));
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn every_room_has_a_floor_and_every_floor_its_rooms() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in FLOORS.iter().copied().flatten() {
+        assert!(
+            root.join(room).join("mod.rs").is_file(),
+            "room `{room}` is not there"
+        );
+    }
+    for entry in fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let known = if entry.path().is_dir() {
+            floor(&name).is_some()
+        } else {
+            matches!(name.as_str(), "lib.rs" | "main.rs")
+        };
+        assert!(known, "`src/{name}` is no room");
+    }
+}
+
+#[test]
+fn mountd_sees_only_the_reading_rooms() {
+    let mut faults = Vec::new();
+    for source in sources("mountd/src") {
+        for (n, line) in source.code() {
+            for used in names(line, "bigsmall::").filter(|used| !MOUNTD_USES.contains(used)) {
+                faults.push(format!("{}:{n}: mountd may not use `{used}`", source.path));
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn unsafe_stays_in_its_rooms() {
+    let mut faults = Vec::new();
+    for source in all_sources()
+        .iter()
+        .filter(|source| !UNSAFE.contains(&&*source.path))
+    {
+        for (n, _) in source.code().filter(|(_, line)| has_word(line, "unsafe")) {
+            faults.push(format!("{}:{n}: unsafe", source.path));
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn rooms_are_labelled_small_and_plain() {
+    let mut faults = Vec::new();
+    for source in all_sources() {
+        let path = &source.path;
+        let lines = source.code().count();
+        let most = if path.contains("/commands/") {
+            COMMAND_LINES_MAX
+        } else {
+            FILE_LINES_MAX
+        };
+        if lines > most {
+            faults.push(format!("{path}: {lines} lines, at most {most}"));
+        }
+        if !source.text.starts_with("//! ") {
+            faults.push(format!("{path}: does not say what it is for"));
+        }
+        if !source.text.is_ascii() {
+            faults.push(format!("{path}: not ASCII"));
+        }
+        let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
+        if BANNED_NAMES.contains(&stem) {
+            faults.push(format!("{path}: a name that says nothing"));
+        }
+        for (n, line) in source.code() {
+            if line.contains("use crate::{") || line.contains("use bigsmall::{") {
+                faults.push(format!("{path}:{n}: write full paths, one a line"));
+            }
+        }
+    }
+    report(&faults);
+}
+
+#[test]
+fn the_library_is_rooms_and_main_names_the_command_line() {
+    for source in sources("src") {
+        let allowed: fn(&str) -> bool = match source.path.as_str() {
+            "src/lib.rs" => |line| {
+                let line = line.trim();
+                line.is_empty()
+                    || ["pub mod ", "pub use ", "#[cfg", "compile_error!"]
+                        .iter()
+                        .any(|s| line.starts_with(s))
+            },
+            "src/main.rs" => |line| names(line, "bigsmall::").all(|used| used == "cli"),
+            _ => continue,
+        };
+        for (n, line) in source.code() {
+            assert!(allowed(line), "{}:{n}: {line}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_top_level_holds_only_what_it_should() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "mountd",
+        "tests",
+        "scripts",
+        "docs",
+        "README.md",
+        "LICENSE",
+        "target",
+    ];
+    for entry in fs::read_dir(root).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            name.starts_with('.') || known.contains(&name.as_str()),
+            "`{name}` at the top level"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Whatever safetensors file goes in comes out byte for byte, from every profile and thread count.
+
+use std::fs;
+use std::path::Path;
+
+use bigsmall::base::digest::Sha256;
+use bigsmall::base::progress::Silent;
+use bigsmall::codec::Profile;
+use bigsmall::ops::compress;
+use bigsmall::ops::compress::CompressOptions;
+use bigsmall::ops::compress::Output;
+use bigsmall::ops::decompress;
+use bigsmall::ops::decompress::DecompressOptions;
+use bigsmall::ops::verify;
+use proptest::prelude::*;
+
+use crate::models;
+
+pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> CompressOptions {
+    CompressOptions {
+        output: Output::Path(output.to_owned()),
+        profile,
+        force: true,
+        opaque: false,
+        threads,
+    }
+}
+
+/// Compresses `bytes` in `folder` and gives the image.
+pub(crate) fn image_of(folder: &Path, bytes: &[u8], profile: Profile, threads: usize) -> Vec<u8> {
+    let source = folder.join("m.safetensors");
+    let image = folder.join("m.bs");
+    put(&source, bytes);
+    compress::compress(&source, &options(&image, profile, threads), &Silent).unwrap();
+    fs::read(&image).unwrap()
+}
+
+/// Writes a file of a test.
+pub(crate) fn put(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    fs::File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut sha = Sha256::default();
+    sha.update(bytes);
+    sha.finish()
+}
+
+fn comes_back(bytes: &[u8], profile: Profile) {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image_of(folder.path(), bytes, profile, 1);
+    assert!(
+        image == image_of(folder.path(), bytes, profile, 3),
+        "threads change the image"
+    );
+    let path = folder.path().join("m.bs");
+    assert!(verify::verify(&path, 2, &Silent).unwrap().ok);
+    let restored = folder.path().join("restored");
+    let options = DecompressOptions {
+        output: Output::Path(restored.clone()),
+        force: false,
+        threads: 2,
+    };
+    decompress::decompress(&path, &options, &Silent).unwrap();
+    assert_eq!(sha256(&fs::read(restored).unwrap()), sha256(bytes));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_files_come_back(seed in any::<u64>(), profile in 0_usize..3) {
+        comes_back(&models::random_file(seed), Profile::ALL[profile].1);
+    }
+}
+
+#[test]
+fn every_dtype_with_every_kind_of_data_comes_back() {
+    let mut random = models::Random::new(3);
+    for kind in 0..6 {
+        let mut tensors = Vec::new();
+        for (dtype, width) in models::DTYPES {
+            for count in [1, 63, 64, 65, 2047, 4097, 70_001] {
+                tensors.push(models::Tensor {
+                    name: format!("{dtype}.{count}"),
+                    dtype,
+                    shape: vec![count as u64],
+                    data: models::data(&mut random, width, count, kind),
+                });
+            }
+        }
+        comes_back(&models::file(&tensors, 0, ""), Profile::Balanced);
+    }
+}
+
+#[test]
+fn all_patterns_of_sixteen_bits_come_back() {
+    let patterns: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let tensors = ["BF16", "F16", "I16"].map(|dtype| models::Tensor {
+        name: dtype.into(),
+        dtype,
+        shape: vec![256, 256],
+        data: patterns.clone(),
+    });
+    for (_, profile) in Profile::ALL {
+        comes_back(&models::file(&tensors, 1, "x"), profile);
+    }
+}
+
+#[test]
+fn thousands_of_tensors_come_back() {
+    let mut random = models::Random::new(9);
+    let tensors: Vec<_> = (0..5000)
+        .map(|i| models::Tensor {
+            name: format!("model.layers.{i}.weight"),
+            dtype: "BF16",
+            shape: vec![i % 7],
+            data: random.bytes(2 * (i % 7) as usize),
+        })
+        .collect();
+    comes_back(&models::file(&tensors, 0, ""), Profile::Balanced);
+}
+
+#[test]
+fn a_large_tensor_takes_the_path_of_many_blocks() {
+    let mut random = models::Random::new(5);
+    let tensors = [("BF16", 2), ("F32", 4), ("F8_E4M3", 1), ("I64", 8)].map(|(dtype, width)| {
+        let count = 3_000_001 / width + 1;
+        models::Tensor {
+            name: dtype.into(),
+            dtype,
+            shape: vec![count as u64],
+            data: models::data(&mut random, width, count, 0),
+        }
+    });
+    for (_, profile) in Profile::ALL {
+        comes_back(&models::file(&tensors, 0, ""), profile);
+    }
+}
