@@ -103,9 +103,13 @@ impl SpanTables {
             )));
         }
         reader.reserved(2)?;
-        let planes = (0..plane_count)
+        let planes: Vec<PlaneTables> = (0..plane_count)
             .map(|_| read_plane(&mut reader))
             .collect::<Result<_>>()?;
+        let based = planes.iter().skip(usize::from(transform.has_top()));
+        if based.into_iter().any(|plane| plane.base != 0) {
+            return Err(wrong("a window where there is none"));
+        }
         if !reader.0.is_empty() {
             return Err(wrong(&format!("{} bytes are left over", reader.0.len())));
         }
@@ -223,7 +227,10 @@ mod tests {
             tables: vec![freqs, freqs],
             base: 65,
         };
-        let bytes = write(Transform::F16, &[plane, PlaneFreqs::default()]);
+        let bytes = write(
+            Transform::F32,
+            &[plane, PlaneFreqs::default(), PlaneFreqs::default()],
+        );
         let tables = SpanTables::parse(&bytes).unwrap();
         assert_eq!(tables.planes[0].base, 65);
         assert_eq!(tables.planes[0].tables[1], r32::decode_table(&freqs, 12));

@@ -245,9 +245,9 @@ fn invalid_files_are_named_and_nothing_is_written() {
         for done in [output, "back"] {
             let done = at.join(done);
             if done.is_dir() {
-                fs::remove_dir_all(done).unwrap()
+                fs::remove_dir_all(done).unwrap();
             } else {
-                fs::remove_file(done).unwrap()
+                fs::remove_file(done).unwrap();
             }
         }
     }

@@ -136,7 +136,7 @@ fn many_bytes_wrong_at_once_are_no_panic_and_no_wrong_byte() {
     let mut random = models::Random::new(11);
     for _ in 0..3000 {
         let mut damaged = image.clone();
-        for _ in 0..1 + random.below(40) {
+        for _ in 0..=random.below(40) {
             let at = random.below(image.len() as u64) as usize;
             damaged[at] = random.next() as u8;
         }
@@ -160,7 +160,7 @@ fn an_index_that_lies_is_refused_or_fails_at_the_block() {
     let mut random = models::Random::new(13);
     for _ in 0..4000 {
         let mut lying = image.clone();
-        for _ in 0..1 + random.below(3) {
+        for _ in 0..=random.below(3) {
             let at = 128 + random.below(index_len as u64) as usize;
             lying[at] = [0, 1, 0x7f, 0x80, 0xff, random.next() as u8][random.below(6) as usize];
         }

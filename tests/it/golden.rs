@@ -70,7 +70,7 @@ fn the_library_reads_them() {
 }
 
 /// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which `scripts/test` provides
-/// and names in BIGSMALL_PYTHON; without that the test says that it did nothing.
+/// and names in `BIGSMALL_PYTHON`; without that the test says that it did nothing.
 #[test]
 fn the_independent_decoder_reads_them() {
     let Ok(python) = std::env::var("BIGSMALL_PYTHON") else {
