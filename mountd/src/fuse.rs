@@ -123,8 +123,12 @@ impl Filesystem for Adapter {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.fs.lookup(parent.0, name) {
             Ok(attr) => {
-                let (ttl, attr_ttl) = (NAME_TTL, attr_ttl(&attr));
-                reply.entry_with_ttls(&ttl, &attr_ttl, &file_attr(&attr), Generation(0));
+                reply.entry_with_ttls(
+                    &attr_ttl(&attr),
+                    &NAME_TTL,
+                    &file_attr(&attr),
+                    Generation(0),
+                );
             }
             Err(e) => reply.error(errno(e)),
         }

@@ -1,0 +1,683 @@
+//! A real mount: what the kernel and its users see, whatever happens to the source and to the daemon.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed unwrap is a failed test"
+)]
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::time::Duration;
+use std::time::Instant;
+
+use bigsmall::base::progress::Silent;
+use bigsmall::codec::Profile;
+use bigsmall::ops::compress;
+use bigsmall::ops::compress::CompressOptions;
+use tempfile::TempDir;
+
+const EIO: i32 = 5;
+const ENOTCONN: i32 = 107;
+/// No step of a test takes nearly as long; a hang is a failure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn mountd(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"))
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+/// A safetensors file of one bf16 tensor `w` whose values look like weights; other seeds give other values.
+fn model(elements: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut element = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // sign and mantissa at random, exponents with falling frequency
+        let exponent = 121 - u16::try_from((state >> 20).trailing_zeros().min(12)).unwrap();
+        (state as u16 & 0x807f) | exponent << 7
+    };
+    let data: Vec<u8> = (0..elements)
+        .flat_map(|_| element().to_le_bytes())
+        .collect();
+    let json = format!(
+        "{{\"w\":{{\"dtype\":\"BF16\",\"shape\":[{elements}],\"data_offsets\":[0,{}]}}}}",
+        data.len()
+    );
+    [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &data].concat()
+}
+
+fn compress_to(source: &Path, output: &Path) {
+    let options = CompressOptions {
+        output: compress::Output::Path(output.to_owned()),
+        profile: Profile::Balanced,
+        force: true,
+        opaque: false,
+        threads: 2,
+    };
+    compress::compress(source, &options, &Silent).unwrap();
+}
+
+/// A source folder with one image of `bytes`, and an empty mountpoint.
+struct Setup {
+    folder: TempDir,
+    mounted: Vec<PathBuf>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["source", "mnt", "plain"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self {
+            folder,
+            mounted: Vec::new(),
+        }
+    }
+
+    fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    fn mnt(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    fn image(&self, name: &str, bytes: &[u8]) {
+        let plain = self.folder.path().join("plain/m.safetensors");
+        put(&plain, bytes);
+        compress_to(&plain, &self.source().join(name));
+    }
+
+    fn mount(&mut self, words: &[&str]) -> Output {
+        let (source, mnt) = (self.source(), self.mnt());
+        self.mount_at(&source, &mnt, words)
+    }
+
+    fn mount_at(&mut self, source: &Path, mnt: &Path, words: &[&str]) -> Output {
+        let words = [&["mount", text(source), text(mnt)], words].concat();
+        let output = mountd(&words);
+        if output.status.success() {
+            self.mounted.push(mnt.to_owned());
+        }
+        output
+    }
+
+    fn mounted(&mut self) -> PathBuf {
+        let output = self.mount(&[]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        self.mnt()
+    }
+
+    fn pid(&self) -> u32 {
+        let report = mounts();
+        let mine = |mount: &&serde_json::Value| mount["mountpoint"] == text(&self.mnt());
+        let mount = report["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(mine)
+            .unwrap()
+            .clone();
+        u32::try_from(mount["pid"].as_u64().unwrap()).unwrap()
+    }
+
+    fn log(&self) -> String {
+        let report = mounts();
+        let mine = |mount: &&serde_json::Value| mount["mountpoint"] == text(&self.mnt());
+        let mount = report["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(mine)
+            .unwrap()
+            .clone();
+        fs::read_to_string(mount["log"].as_str().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        for mnt in &self.mounted {
+            // already unmounted is fine
+            let _ = mountd(&["unmount", "--lazy", text(mnt)]);
+        }
+    }
+}
+
+fn mounts() -> serde_json::Value {
+    serde_json::from_slice(&mountd(&["mounts", "--json"]).stdout).unwrap()
+}
+
+fn is_mounted(mnt: &Path) -> bool {
+    let mounts = mounts();
+    mounts["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|mount| mount["mountpoint"] == text(mnt))
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what} takes too long");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn kill(pid: u32, signal: &str) {
+    assert!(
+        Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_file_is_the_original_with_its_size_time_and_mode() {
+    let mut setup = Setup::new();
+    let original = model(700_001, 1);
+    setup.image("m.bs", &original);
+    put(&setup.source().join("config.json"), b"{}");
+    let image = fs::metadata(setup.source().join("m.bs")).unwrap();
+    let mnt = setup.mounted();
+    assert_eq!(names(&mnt), ["config.json", "m.safetensors"]);
+    let file = fs::metadata(mnt.join("m.safetensors")).unwrap();
+    assert_eq!(file.len(), original.len() as u64);
+    assert_eq!(file.blocks(), file.len().div_ceil(512));
+    assert_eq!(
+        (file.mtime(), file.mode(), file.uid()),
+        (image.mtime(), image.mode(), image.uid())
+    );
+    assert!(fs::read(mnt.join("m.safetensors")).unwrap() == original);
+    assert_eq!(fs::read(mnt.join("config.json")).unwrap(), b"{}");
+    let stat = Command::new("stat")
+        .args(["-f", "-c", "%T", text(&mnt)])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&stat.stdout).starts_with("fuse"));
+    let of_mount = fs::read_to_string("/proc/mounts").unwrap();
+    let line = of_mount
+        .lines()
+        .find(|line| line.contains(text(&mnt)))
+        .unwrap();
+    assert!(
+        line.starts_with(text(&setup.source())) && line.contains(" fuse.bigsmall ro,"),
+        "{line}"
+    );
+}
+
+#[test]
+fn sixteen_readers_at_random_places_read_the_original() {
+    let mut setup = Setup::new();
+    let original = model(2_000_003, 2);
+    setup.image("m.bs", &original);
+    let path = setup.mounted().join("m.safetensors");
+    std::thread::scope(|scope| {
+        for reader in 0..16_u64 {
+            let (path, original) = (&path, &original);
+            scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                let mut state = reader.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
+                for _ in 0..200 {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let at = (state >> 33) as usize % original.len();
+                    let lens = [1, 4095, 4096, 131_072, 131_073, 1 << 20];
+                    let len = lens[(state >> 20) as usize % 6].min(original.len() - at);
+                    let mut bytes = vec![0; len];
+                    file.read_exact_at(&mut bytes, at as u64).unwrap();
+                    assert!(bytes == original[at..at + len], "{len} bytes at {at}");
+                }
+                // beyond the end there is nothing, and it is no error
+                assert_eq!(file.read_at(&mut [0; 9], original.len() as u64).unwrap(), 0);
+            });
+        }
+    });
+}
+
+#[test]
+fn nothing_can_be_written() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(9, 1));
+    let mnt = setup.mounted();
+    let file = mnt.join("m.safetensors");
+    let read_only = |result: std::io::Result<()>| {
+        assert_eq!(
+            result.unwrap_err().kind(),
+            std::io::ErrorKind::ReadOnlyFilesystem
+        );
+    };
+    read_only(File::create(mnt.join("new")).map(drop));
+    read_only(File::options().write(true).open(&file).map(drop));
+    read_only(File::options().append(true).open(&file).map(drop));
+    read_only(fs::remove_file(&file));
+    read_only(fs::rename(&file, mnt.join("other")));
+    read_only(fs::create_dir(mnt.join("folder")));
+    read_only(std::os::unix::fs::symlink("a", mnt.join("link")));
+}
+
+#[test]
+fn names_follow_the_rules_and_the_plain_file_wins() {
+    let mut setup = Setup::new();
+    let (one, two) = (model(5000, 1), model(5000, 2));
+    setup.image("a.bs", &one);
+    setup.image("b.safetensors.bs", &one);
+    setup.image("c.bs", &one);
+    put(&setup.source().join("c.safetensors"), &two);
+    put(
+        &setup.source().join("notes.bs"),
+        b"a file of some other program",
+    );
+    let blob = setup.folder.path().join("plain/0123abcd");
+    put(&blob, &one);
+    compress_to(&blob, &setup.source().join("0123abcd.bs"));
+    let mnt = setup.mounted();
+    let expected = [
+        "0123abcd",
+        "a.safetensors",
+        "b.safetensors",
+        "c.safetensors",
+        "notes.bs",
+    ];
+    assert_eq!(names(&mnt), expected);
+    assert!(fs::read(mnt.join("b.safetensors")).unwrap() == one);
+    assert!(fs::read(mnt.join("0123abcd")).unwrap() == one);
+    assert!(fs::read(mnt.join("c.safetensors")).unwrap() == two);
+    assert_eq!(
+        fs::read(mnt.join("notes.bs")).unwrap(),
+        b"a file of some other program"
+    );
+    for hidden in ["a.bs", "b.safetensors.bs", "a", "c.bs"] {
+        assert!(!mnt.join(hidden).exists(), "{hidden}");
+    }
+}
+
+#[test]
+fn links_stay_links_and_lead_where_they_led() {
+    let mut setup = Setup::new();
+    let original = model(40_000, 3);
+    fs::create_dir_all(setup.source().join("blobs")).unwrap();
+    fs::create_dir_all(setup.source().join("snapshots/r")).unwrap();
+    let blob = setup.folder.path().join("plain/0123abcd");
+    put(&blob, &original);
+    compress_to(&blob, &setup.source().join("blobs/0123abcd.bs"));
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, setup.source().join(name)).unwrap();
+    };
+    link("../../blobs/0123abcd", "snapshots/r/model.safetensors");
+    link("nowhere", "dangling");
+    link("loop", "loop");
+    put(&setup.folder.path().join("outside"), b"outside");
+    let mnt = setup.mounted();
+    let model = mnt.join("snapshots/r/model.safetensors");
+    assert_eq!(
+        fs::read_link(&model).unwrap(),
+        Path::new("../../blobs/0123abcd")
+    );
+    assert!(fs::read(&model).unwrap() == original);
+    assert_eq!(
+        fs::read_link(mnt.join("dangling")).unwrap(),
+        Path::new("nowhere")
+    );
+    assert!(fs::read(mnt.join("loop")).is_err());
+}
+
+#[test]
+fn an_image_of_a_folder_is_a_folder() {
+    let mut setup = Setup::new();
+    let (one, two) = (model(30_000, 1), model(90_000, 2));
+    let folder = setup.folder.path().join("plain");
+    fs::create_dir_all(folder.join("deep/er")).unwrap();
+    put(&folder.join("model.safetensors"), &one);
+    put(&folder.join("deep/er/model.safetensors"), &two);
+    put(&folder.join("deep-er.json"), b"[]");
+    put(&folder.join("empty"), b"");
+    compress_to(&folder, &setup.source().join("all.bs"));
+    let mnt = setup.mounted();
+    assert_eq!(names(&mnt), ["all"]);
+    let all = mnt.join("all");
+    assert_eq!(
+        names(&all),
+        ["deep", "deep-er.json", "empty", "model.safetensors"]
+    );
+    assert_eq!(names(&all.join("deep")), ["er"]);
+    assert!(fs::read(all.join("model.safetensors")).unwrap() == one);
+    assert!(fs::read(all.join("deep/er/model.safetensors")).unwrap() == two);
+    assert_eq!(fs::read(all.join("empty")).unwrap(), b"");
+    assert!(!all.join("deep/er/nothing").exists());
+
+    let alone = setup.folder.path().join("alone");
+    fs::create_dir(&alone).unwrap();
+    let image = setup.source().join("all.bs");
+    assert!(setup.mount_at(&image, &alone, &[]).status.success());
+    assert_eq!(
+        names(&alone),
+        ["deep", "deep-er.json", "empty", "model.safetensors"]
+    );
+}
+
+#[test]
+fn one_image_can_be_mounted_alone() {
+    let mut setup = Setup::new();
+    let original = model(3000, 1);
+    setup.image("m.bs", &original);
+    setup.image("n.bs", &original);
+    let (image, mnt) = (setup.source().join("m.bs"), setup.mnt());
+    assert!(setup.mount_at(&image, &mnt, &[]).status.success());
+    assert_eq!(names(&mnt), ["m.safetensors"]);
+    assert!(fs::read(mnt.join("m.safetensors")).unwrap() == original);
+    assert!(!mnt.join("n.safetensors").exists());
+}
+
+#[test]
+fn a_damaged_block_is_an_error_and_a_log_line_and_the_rest_is_readable() {
+    let mut setup = Setup::new();
+    let original = model(1_000_000, 4);
+    setup.image("bad.bs", &original);
+    setup.image("good.bs", &original);
+    let path = setup.source().join("bad.bs");
+    let mut image = fs::read(&path).unwrap();
+    let middle = image.len() / 2;
+    image[middle] ^= 0x10;
+    put(&path, &image);
+    let mnt = setup.mounted();
+    let bad = File::open(mnt.join("bad.safetensors")).unwrap();
+    let (mut errors, mut right) = (0, 0);
+    for at in (0..original.len()).step_by(65_536) {
+        let len = 65_536.min(original.len() - at);
+        let mut bytes = vec![0; len];
+        match bad.read_exact_at(&mut bytes, at as u64) {
+            Ok(()) => {
+                assert!(bytes == original[at..at + len], "wrong bytes at {at}");
+                right += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(EIO));
+                errors += 1;
+            }
+        }
+    }
+    assert!(
+        (1..=4).contains(&errors) && right > 20,
+        "{errors} errors, {right} right"
+    );
+    assert!(fs::read(mnt.join("good.safetensors")).unwrap() == original);
+    let log = setup.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    let line = lines[0];
+    assert!(
+        line.contains("bad.bs") && line.contains("tensor `w`, block "),
+        "{line}"
+    );
+}
+
+#[test]
+fn images_that_cannot_be_used_are_listed_and_refuse_to_open() {
+    let mut setup = Setup::new();
+    let original = model(50_000, 5);
+    setup.image("good.bs", &original);
+    let image = fs::read(setup.source().join("good.bs")).unwrap();
+    put(&setup.source().join("cut.bs"), &image[..image.len() - 1]);
+    let mut both = image.clone();
+    both[60] ^= 1;
+    let at = both.len() - 60;
+    both[at] ^= 1;
+    put(&setup.source().join("headless.bs"), &both);
+    put(
+        &setup.source().join("python.bs"),
+        &[b"BGSM\x01\0".as_slice(), &[7; 500]].concat(),
+    );
+    let mut index = image.clone();
+    index[200] ^= 1;
+    put(&setup.source().join("one-index.bs"), &index);
+    let mnt = setup.mounted();
+    let shown =
+        ["cut", "good", "headless", "one-index", "python"].map(|n| format!("{n}.safetensors"));
+    assert_eq!(names(&mnt), shown);
+    for name in ["cut", "headless", "python"] {
+        let error = File::open(mnt.join(format!("{name}.safetensors"))).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(EIO), "{name}");
+    }
+    for name in ["good", "one-index"] {
+        assert!(
+            fs::read(mnt.join(format!("{name}.safetensors"))).unwrap() == original,
+            "{name}"
+        );
+    }
+    assert!(setup.log().contains("made by the Python package"));
+}
+
+#[test]
+fn inodes_are_stable_and_another_content_is_another_inode() {
+    let mut setup = Setup::new();
+    let (one, two) = (model(300_000, 1), model(300_000, 2));
+    setup.image("m.bs", &one);
+    let path = setup.mounted().join("m.safetensors");
+    let inode = fs::metadata(&path).unwrap().ino();
+    let mut held = File::open(&path).unwrap();
+    assert!(
+        mountd(&["unmount", "--lazy", text(&setup.mnt())])
+            .status
+            .success()
+    );
+    setup.mounted();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    let mut newer = File::open(&path).unwrap();
+    setup.image("m.bs", &two);
+    wait_until("the new content", || {
+        fs::metadata(&path).unwrap().ino() != inode
+    });
+    assert!(fs::read(&path).unwrap() == two);
+    // what was open keeps what it had
+    for file in [&mut held, &mut newer] {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == one);
+    }
+}
+
+#[test]
+fn files_that_come_and_go_are_seen() {
+    let mut setup = Setup::new();
+    let original = model(3000, 1);
+    let mnt = setup.mounted();
+    assert!(names(&mnt).is_empty());
+    setup.image("m.bs", &original);
+    wait_until("the new file", || mnt.join("m.safetensors").exists());
+    assert!(fs::read(mnt.join("m.safetensors")).unwrap() == original);
+    fs::remove_file(setup.source().join("m.bs")).unwrap();
+    wait_until("the removal", || !mnt.join("m.safetensors").exists());
+}
+
+#[test]
+fn unmount_waits_for_open_files_unless_lazy() {
+    let mut setup = Setup::new();
+    let original = model(500_000, 1);
+    setup.image("m.bs", &original);
+    let mnt = setup.mounted();
+    let mut open = File::open(mnt.join("m.safetensors")).unwrap();
+    let busy = mountd(&["unmount", text(&mnt)]);
+    assert_eq!(busy.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&busy.stderr).into_owned();
+    assert!(said.contains(&std::process::id().to_string()), "{said}");
+    assert!(is_mounted(&mnt));
+    assert!(mountd(&["umount", "-z", text(&mnt)]).status.success());
+    assert!(!is_mounted(&mnt));
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == original);
+}
+
+#[test]
+fn a_killed_daemon_leaves_a_dead_mount_and_the_next_start_heals_it() {
+    let mut setup = Setup::new();
+    let original = model(100_000, 1);
+    setup.image("m.bs", &original);
+    let mnt = setup.mounted();
+    let pid = setup.pid();
+    kill(pid, "-KILL");
+    wait_until("the end", || {
+        fs::read_dir(&mnt).is_err_and(|e| e.raw_os_error() == Some(ENOTCONN))
+    });
+    assert!(is_mounted(&mnt));
+    setup.mounted();
+    assert!(fs::read(mnt.join("m.safetensors")).unwrap() == original);
+    let lines = fs::read_to_string("/proc/mounts").unwrap();
+    assert_eq!(
+        lines
+            .lines()
+            .filter(|line| line.contains(text(&mnt)))
+            .count(),
+        1,
+        "{lines}"
+    );
+    // and a dead one can simply be unmounted
+    kill(setup.pid(), "-KILL");
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+    assert!(names(&mnt).is_empty());
+}
+
+#[test]
+fn signals_unmount_even_with_open_files() {
+    for signal in ["-TERM", "-INT"] {
+        let mut setup = Setup::new();
+        setup.image("m.bs", &model(100_000, 1));
+        let mnt = setup.mounted();
+        let open = File::open(mnt.join("m.safetensors")).unwrap();
+        let pid = setup.pid();
+        kill(pid, signal);
+        wait_until("the unmount", || !is_mounted(&mnt));
+        wait_until("the end", || !Path::new(&format!("/proc/{pid}")).exists());
+        drop(open);
+    }
+}
+
+#[test]
+fn mountpoints_that_make_no_sense_are_refused() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(100, 1));
+    let inside = setup.source().join("inside");
+    fs::create_dir(&inside).unwrap();
+    let refused = |setup: &mut Setup, mnt: &Path, code: i32| {
+        let source = setup.source();
+        let output = setup.mount_at(&source, mnt, &[]);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    refused(&mut setup, &inside, 2);
+    let full = setup.folder.path().join("plain");
+    refused(&mut setup, &full, 2);
+    let missing = setup.folder.path().join("missing");
+    refused(&mut setup, &missing, 3);
+    let mnt = setup.mounted();
+    refused(&mut setup, &mnt, 2);
+    // the same source twice is fine
+    let second = setup.folder.path().join("second");
+    fs::create_dir(&second).unwrap();
+    let source = setup.source();
+    assert!(setup.mount_at(&source, &second, &[]).status.success());
+    assert_eq!(names(&second), names(&mnt));
+    assert_eq!(mountd(&["unmount", text(&full)]).status.code(), Some(2));
+}
+
+#[test]
+fn in_the_foreground_it_logs_to_stderr_and_ends_with_the_unmount() {
+    let setup = Setup::new();
+    setup.image("m.bs", &model(100, 1));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"))
+        .args([
+            "mount",
+            text(&setup.source()),
+            text(&setup.mnt()),
+            "--foreground",
+            "--cache",
+            "1m",
+        ])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the mount", || setup.mnt().join("m.safetensors").exists());
+    assert!(mountd(&["unmount", text(&setup.mnt())]).status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut log = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(log.contains("INFO"), "{log}");
+}
+
+#[test]
+fn memory_stays_within_the_cache_while_many_streams_read() {
+    let mut setup = Setup::new();
+    for number in 0..4 {
+        setup.image(&format!("m{number}.bs"), &model(8_000_000, number));
+    }
+    let output = setup.mount(&["--cache", "8m"]);
+    assert!(output.status.success());
+    let (mnt, pid) = (setup.mnt(), setup.pid());
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let path = mnt.join(format!("m{}.safetensors", number % 4));
+            scope.spawn(move || {
+                let mut file = File::open(path).unwrap();
+                let mut buffer = vec![0; 1 << 20];
+                while file.read(&mut buffer).unwrap() > 0 {}
+            });
+        }
+    });
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    let peak_kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // 8 MiB of cache, a reply of at most 1 MiB and buffers for each of at most 32 threads, and the program
+    assert!(peak_kib < 96 << 10, "peak {peak_kib} KiB");
+}
