@@ -37,7 +37,7 @@ impl Clusters {
             };
         }
         let mut order: Vec<usize> = (0..sample.len()).collect();
-        order.sort_by_key(|&strip| (mean_bin(&sample[strip]), strip));
+        order.sort_by_cached_key(|&strip| (mean_bin(&sample[strip]), strip));
         let mut assigned = vec![0_usize; sample.len()];
         for (rank, &strip) in order.iter().enumerate() {
             assigned[strip] = rank * count / sample.len();

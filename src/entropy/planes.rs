@@ -32,20 +32,18 @@ pub fn window_base(exponents: &[u64; 256]) -> u8 {
     best.1 as u8
 }
 
-/// The symbol of a bf16, and whether its exponent goes to the literals.
+/// The symbol of a bf16, and 1 if its exponent goes to the literals. Without a branch, so that loops are vectorised.
 #[inline]
-fn top_symbol(x: u16, base: u8) -> (u8, bool) {
+fn top_symbol(x: u16, base: u8) -> (u8, u8) {
     let exponent = (x >> 7) as u8;
     let code = exponent.wrapping_sub(base);
-    let escaped = exponent != 0 && code.wrapping_sub(1) >= WINDOW_LEN;
-    let code = if exponent == 0 {
-        0
-    } else if escaped {
-        ESCAPE
-    } else {
-        code
-    };
-    (code << 2 | (x >> 5) as u8 & 3, escaped)
+    let outside = code.wrapping_sub(1) >= WINDOW_LEN;
+    let code = if outside { ESCAPE } else { code };
+    let code = if exponent == 0 { 0 } else { code };
+    (
+        code << 2 | (x >> 5) as u8 & 3,
+        u8::from(outside & (exponent != 0)),
+    )
 }
 
 /// Splits bf16 `words` into symbols, literals (appended) and the packed plane (appended).
@@ -57,31 +55,48 @@ pub fn split_top(
     packed: &mut Vec<u8>,
 ) {
     assert_eq!(words.len(), symbols.len(), "a symbol for each element");
-    for (symbol, &word) in symbols.iter_mut().zip(words) {
-        let x = u16::from_le_bytes(word);
-        let (code, escaped) = top_symbol(x, base);
-        *symbol = code;
-        if escaped {
-            lits.push((x >> 7) as u8);
-        }
-    }
     packed.reserve(packed_len(words.len()));
-    for group in words.chunks(GROUP_LEN) {
-        let mut v = [0_u8; GROUP_LEN];
-        for (v, &word) in v.iter_mut().zip(group) {
-            let x = u16::from_le_bytes(word);
-            *v = (x >> 15 << 5) as u8 | (x & 31) as u8;
+    for (group, symbols) in words.chunks(GROUP_LEN).zip(symbols.chunks_mut(GROUP_LEN)) {
+        let mut padded = [[0; 2]; GROUP_LEN];
+        let whole: &[Word; GROUP_LEN] = if let Ok(whole) = group.try_into() {
+            whole
+        } else {
+            padded[..group.len()].copy_from_slice(group);
+            &padded
+        };
+        let (mut codes, mut v) = ([0_u8; GROUP_LEN], [0_u8; GROUP_LEN]);
+        let mut escaped = 0;
+        for i in 0..GROUP_LEN {
+            let x = u16::from_le_bytes(whole[i]);
+            let (code, outside) = top_symbol(x, base);
+            codes[i] = code;
+            v[i] = (x >> 15 << 5) as u8 | (x & 31) as u8;
+            escaped |= outside;
         }
-        let mut bytes = [0_u8; GROUP_BYTES];
-        for i in 0..32 {
-            bytes[i] = v[i] & 15 | (v[i + 32] & 15) << 4;
+        symbols.copy_from_slice(&codes[..group.len()]);
+        if escaped != 0 {
+            let exponents = group
+                .iter()
+                .map(|&word| (u16::from_le_bytes(word) >> 7) as u8);
+            let outside = exponents
+                .zip(&codes)
+                .filter(|(_, code)| **code >= ESCAPE << 2);
+            lits.extend(outside.map(|(exponent, _)| exponent));
         }
-        for i in 0..16 {
-            bytes[32 + i] =
-                v[i] >> 4 | v[i + 16] >> 4 << 2 | v[i + 32] >> 4 << 4 | v[i + 48] >> 4 << 6;
-        }
-        packed.extend_from_slice(&bytes);
+        packed.extend_from_slice(&pack_group(&v));
     }
+}
+
+#[inline]
+fn pack_group(v: &[u8; GROUP_LEN]) -> [u8; GROUP_BYTES] {
+    let mut bytes = [0_u8; GROUP_BYTES];
+    for i in 0..32 {
+        bytes[i] = v[i] & 15 | (v[i + 32] & 15) << 4;
+    }
+    for i in 0..16 {
+        bytes[32 + i] = v[i] >> 4 | v[i + 16] >> 4 << 2 | v[i + 32] >> 4 << 4 | v[i + 48] >> 4 << 6;
+    }
+    bytes
 }
 
 #[inline]

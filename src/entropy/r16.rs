@@ -207,7 +207,7 @@ pub fn encode<const L: usize>(words: &[Word], table: &R16Table, coded: &mut R16C
             let spill = x >= f << 8;
             coded.stream[top - 1] = x as u8;
             top -= usize::from(spill);
-            x = if spill { x >> 8 } else { x };
+            x >>= 8 * u32::from(spill);
             let quotient = ((u64::from(x) * u64::from(reciprocal)) >> 24) as u32;
             states[lane] = (quotient << 8) + (x - quotient * f) + start;
         }

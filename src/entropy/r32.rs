@@ -154,12 +154,12 @@ pub fn encode<const L: usize>(
                 // written in any case, kept only if the state spills: no branch to mispredict
                 stack[top - 1] = x as u16;
                 top -= usize::from(spill);
-                x = if spill { x >> 16 } else { x };
+                x >>= 16 * u32::from(spill);
                 let mut quotient = ((u64::from(x) * symbol.reciprocal) >> 43) as u32;
                 let mut rest = x - quotient * symbol.freq;
-                let short = rest >= symbol.freq;
-                quotient += u32::from(short);
-                rest -= if short { symbol.freq } else { 0 };
+                let short = u32::from(rest >= symbol.freq);
+                quotient += short;
+                rest -= symbol.freq & short.wrapping_neg();
                 states[lane] = (quotient << TABLE_BITS) + rest + symbol.start;
             }
         }

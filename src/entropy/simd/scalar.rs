@@ -38,10 +38,11 @@ fn r16_lanes<const L: usize>(block: &R16Block<'_>, out: &mut [Word]) -> bool {
         let window = window(block.stream, position, &mut padded);
         let mut taken = 0;
         for (state, next) in states.iter_mut().zip(next) {
-            let need = next < 256;
+            // arithmetic and no branch, which would be mispredicted every few lanes
+            let need = u32::from(next < 256);
             let byte = u32::from(window[taken % L]);
-            *state = if need { next << 8 | byte } else { next };
-            taken += usize::from(need);
+            *state = next << (8 * need) | byte & need.wrapping_neg();
+            taken += need as usize;
         }
         position += taken;
         let mut symbols = [0_u8; L];
@@ -110,10 +111,10 @@ fn r32_lanes<const L: usize, const B: usize>(plane: &R32Plane<'_>, out: &mut [u8
             let (window, _) = window.as_chunks::<2>();
             let mut taken = 0;
             for (state, next) in states.iter_mut().zip(next) {
-                let need = next < STATE_MIN;
+                let need = u32::from(next < STATE_MIN);
                 let word = u32::from(u16::from_le_bytes(window[taken % L]));
-                *state = if need { next << 16 | word } else { next };
-                taken += usize::from(need);
+                *state = next << (16 * need) | word & need.wrapping_neg();
+                taken += need as usize;
             }
             position += 2 * taken;
             for (symbol, entry) in symbols.iter_mut().zip(&entries) {
