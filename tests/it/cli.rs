@@ -313,6 +313,51 @@ fn reports_are_one_json_object_with_a_schema() {
     assert_eq!(info["images"][0]["files"][0]["spans"][1]["dtype"], "BF16");
 }
 
+/// Every field of a report stands in docs/json.md, and the other way round.
+#[test]
+fn the_page_on_json_is_true() {
+    let page = include_str!("../../docs/json.md");
+    let folder = folder_with_model();
+    for words in [
+        &["compress", "m.safetensors", "--json"][..],
+        &["info", "m.bs", "--json"],
+        &["verify", "m.bs", "--json"],
+        &["decompress", "m.bs", "-o", "x", "--json"],
+    ] {
+        let report: serde_json::Value =
+            serde_json::from_slice(&bigsmall(folder.path(), words).stdout).unwrap();
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| {} |", words[0])))
+            .unwrap();
+        let documented: Vec<&str> = row.split('`').skip(3).step_by(2).collect();
+        let mut fields = Vec::new();
+        for (field, value) in report.as_object().unwrap() {
+            fields.push(field.as_str());
+            // the first of each list, and what stands in it
+            if let Some(first) = value.get(0).and_then(serde_json::Value::as_object) {
+                fields.extend(first.keys().map(String::as_str));
+            }
+        }
+        fields.retain(|field| *field != "schema");
+        for field in &fields {
+            assert!(
+                documented.contains(field),
+                "{}: `{field}` is not documented",
+                words[0]
+            );
+        }
+        for field in documented {
+            let nested = ["spans", "sha256", "ok"].contains(&field);
+            assert!(
+                nested || fields.contains(&field),
+                "{}: there is no `{field}`",
+                words[0]
+            );
+        }
+    }
+}
+
 #[test]
 fn an_interrupted_run_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();

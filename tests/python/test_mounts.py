@@ -1,0 +1,59 @@
+"""Mounts that do not end as they should."""
+import ctypes
+import json
+import os
+import signal
+import unittest
+
+from common import MINI_LLAMA, bigsmall, mounted, run, scratch, sha256
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Endings(unittest.TestCase):
+    def setUp(self):
+        self.images = self.enterContext(scratch())
+        bigsmall("compress", MINI_LLAMA / "model.safetensors", "-o", self.images / "model.bs")
+
+    @staticmethod
+    def listed(mount) -> dict:
+        """What `mounts` says of a mount."""
+        mounts = json.loads(bigsmall("mounts", "--json").stdout)["mounts"]
+        return next(m for m in mounts if m["mountpoint"] == str(mount))
+
+    def test_killed_daemon_is_listed_as_dead_even_before_it_is_reaped(self):
+        """As in a container whose first process waits for no orphans: the dead process keeps its number."""
+        libc = ctypes.CDLL(None)
+        self.assertEqual(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0)  # orphans become children of ours
+        self.addCleanup(libc.prctl, PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        with mounted(self.images) as mount:
+            self.assertTrue(self.listed(mount)["alive"])
+            pid = self.listed(mount)["pid"]
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            try:
+                self.assertFalse(self.listed(mount)["alive"])
+            finally:
+                os.waitpid(pid, 0)
+
+    def test_mount_in_use_is_unmounted_only_lazily_and_stays_readable_for_its_user(self):
+        with mounted(self.images) as mount:
+            with open(mount / "model.safetensors", "rb") as file:
+                bigsmall("unmount", mount, expect=3)
+                self.assertEqual(sha256(mount / "model.safetensors"), sha256(MINI_LLAMA / "model.safetensors"))
+                bigsmall("unmount", "--lazy", mount)
+                self.assertEqual(list(mount.iterdir()), [])
+                self.assertEqual(file.read(), (MINI_LLAMA / "model.safetensors").read_bytes())
+            bigsmall("mount", self.images, mount)  # the place is free again
+
+    def test_folder_that_is_not_empty_or_in_use_is_refused(self):
+        with mounted(self.images) as mount:
+            bigsmall("mount", self.images, mount, expect=2)
+        with scratch() as folder:
+            (folder / "file").touch()
+            bigsmall("mount", self.images, folder, expect=2)
+            self.assertEqual(run("ls", folder).stdout, "file\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
