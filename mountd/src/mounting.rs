@@ -155,11 +155,24 @@ pub(crate) fn mount(
         MountOption::NoExec,
         MountOption::NoAtime,
     ];
-    Session::new(adapter, mountpoint, &config).map_err(|e| {
-        device_hint(failed(e)).hint(format!(
-            "without root, `{HELPER}` (package fuse3) must be installed"
-        ))
-    })
+    Session::new(adapter, mountpoint, &config).map_err(|e| helper_hint(mountpoint, e))
+}
+
+/// What the setuid helper said, on one line, and what to do about it.
+fn helper_hint(mountpoint: &Path, error: io::Error) -> Error {
+    let text = error.to_string().trim().to_owned();
+    let error = Error::io(
+        "cannot mount",
+        mountpoint,
+        io::Error::new(error.kind(), text.clone()),
+    );
+    if text.contains("user_allow_other") {
+        return error
+            .hint("root may allow it: put the line `user_allow_other` into /etc/fuse.conf");
+    }
+    device_hint(error).hint(format!(
+        "without root, `{HELPER}` (Debian's package fuse3) must be installed"
+    ))
 }
 
 fn device_hint(error: Error) -> Error {

@@ -42,7 +42,7 @@ fn top_symbol(x: u16, base: u8) -> (u8, u8) {
     let code = if exponent == 0 { 0 } else { code };
     (
         code << 2 | (x >> 5) as u8 & 3,
-        u8::from(outside & (exponent != 0)),
+        u8::from(outside && exponent != 0),
     )
 }
 

@@ -27,6 +27,7 @@ DECODER = ROOT / "scripts/decode_bs.py"
 MINI_LLAMA = ROOT / "tests/data/mini-llama"
 PROFILES = ("balanced", "inference", "storage")
 SEED = 20260704
+COPY_LIMIT = 64 << 20  # larger files are not copied to the disk, only through pipes
 
 
 # ---------------------------------------------------------------- commands

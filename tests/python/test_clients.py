@@ -18,12 +18,11 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from common import (MINI_LLAMA, SEED, bigsmall, listing, minilm, models, mounted, reference, run, scratch, sha256,
-                    shell)
+from common import (COPY_LIMIT, MINI_LLAMA, SEED, bigsmall, listing, minilm, models, mounted, reference, run,
+                    scratch, sha256, shell)
 
 TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
          "I64": torch.int64}
-COPY_LIMIT = 64 << 20  # larger files are not copied to the disk, only through pipes
 
 
 def setUpModule():

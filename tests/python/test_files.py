@@ -3,8 +3,8 @@ import shutil
 import unittest
 from pathlib import Path
 
-from common import (PROFILES, bigsmall, contents, decode, edge_files, invalid_files, listing, minilm, models,
-                    run, scratch, sha256)
+from common import (COPY_LIMIT, PROFILES, PROGRAM, bigsmall, contents, decode, edge_files, invalid_files, listing,
+                    minilm, models, run, scratch, sha256, shell)
 
 SMALL = 1_100_000  # files up to this size go through every profile
 
@@ -20,9 +20,13 @@ class Checks(unittest.TestCase):
             self.assertEqual((before.st_mtime_ns, before.st_size, before.st_ino),
                              (after.st_mtime_ns, after.st_size, after.st_ino), "the source was touched")
             bigsmall("verify", image)
-            bigsmall("decompress", image, "-o", copy)
-            self.assertEqual(sha256(copy), expected, "decompress gives other bytes")
-            copy.unlink()
+            if source.stat().st_size <= COPY_LIMIT:
+                bigsmall("decompress", image, "-o", copy)
+                self.assertEqual(sha256(copy), expected, "decompress gives other bytes")
+                copy.unlink()
+            else:
+                found = shell('"$PROGRAM" decompress -q "$IMAGE" -o - | sha256sum', PROGRAM=PROGRAM, IMAGE=image)
+                self.assertEqual(found.split()[0], expected, "decompress gives other bytes")
             if second_decoder:
                 decode(image, copy)
                 self.assertEqual(sha256(copy), expected, "the second decoder gives other bytes")
@@ -199,7 +203,8 @@ class Models(Checks):
 
     def check_minilm(self, kind: str, percent: float):
         source = minilm(kind)
-        found = 100 * self.check(source) / source.stat().st_size
+        size = source.stat().st_size
+        found = 100 * self.check(source, second_decoder=size <= COPY_LIMIT) / size
         self.assertLessEqual(found, percent)
 
     def test_minilm_f32_round_trips_at_82_0_percent(self):
