@@ -155,11 +155,11 @@ pub(crate) fn mount(
         MountOption::NoExec,
         MountOption::NoAtime,
     ];
-    Session::new(adapter, mountpoint, &config).map_err(|e| helper_hint(mountpoint, e))
+    Session::new(adapter, mountpoint, &config).map_err(|e| helper_hint(mountpoint, &e))
 }
 
 /// What the setuid helper said, on one line, and what to do about it.
-fn helper_hint(mountpoint: &Path, error: io::Error) -> Error {
+fn helper_hint(mountpoint: &Path, error: &io::Error) -> Error {
     let text = error.to_string().trim().to_owned();
     let error = Error::io(
         "cannot mount",
