@@ -1,4 +1,4 @@
-//! What a kind of error is to the kernel and to a shell.
+//! What a kind of error is to the kernel.
 
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
@@ -18,20 +18,6 @@ pub(crate) fn of(error: &Error) -> Errno {
         | ErrorKind::OverLimit => Errno::EIO,
         ErrorKind::Invalid => Errno::EINVAL,
         ErrorKind::Interrupted => Errno::EINTR,
-    }
-}
-
-/// The exit code of an error, the same as `bigsmall` has.
-pub(crate) fn exit_code(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::Invalid => 2,
-        ErrorKind::NotFound | ErrorKind::Io => 3,
-        ErrorKind::Damaged => 4,
-        ErrorKind::MissingBase => 5,
-        ErrorKind::Unsupported => 6,
-        ErrorKind::Network => 7,
-        ErrorKind::Device | ErrorKind::OverLimit => 8,
-        ErrorKind::Interrupted => 130,
     }
 }
 

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("error: {error}"));
-        ExitCode::from(errno::exit_code(error.kind()))
+        ExitCode::from(error.kind().exit_code())
     })
 }
 

@@ -150,12 +150,19 @@ impl OutputFile {
         check_target(target, force)?;
         remove_stale_temporaries(target);
         let temporary = temporary_for(target);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&temporary)
+        };
+        let file = open()
+            .or_else(|e| match e.kind() {
+                // left by a process that had our number; made anew, so that no link is followed
+                io::ErrorKind::AlreadyExists => fs::remove_file(&temporary).and_then(|()| open()),
+                _ => Err(e),
+            })
             .map_err(|e| Error::io("cannot write", target, e))?;
         Ok(Self {
             file,

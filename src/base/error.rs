@@ -35,6 +35,22 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+impl ErrorKind {
+    /// What a program that fails by it exits with. 0 is "fine", 1 "a verb that looks for faults found some".
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Invalid => 2,
+            Self::NotFound | Self::Io => 3,
+            Self::Damaged => 4,
+            Self::MissingBase => 5,
+            Self::Unsupported => 6,
+            Self::Network => 7,
+            Self::Device | Self::OverLimit => 8,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
 /// An error with its place. Cheap to clone, so that everybody who waits for one block gets it; boxed, so that a result
 /// that is fine stays small.
 #[derive(Debug, Clone)]

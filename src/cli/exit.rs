@@ -5,25 +5,11 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::base::Error;
-use crate::base::ErrorKind;
 
 /// Findings of a verb that looks for them.
 pub(super) const FINDINGS: u8 = 1;
 /// A command line that makes no sense.
 pub(super) const USAGE: u8 = 2;
-
-fn code(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::Invalid => USAGE,
-        ErrorKind::NotFound | ErrorKind::Io => 3,
-        ErrorKind::Damaged => 4,
-        ErrorKind::MissingBase => 5,
-        ErrorKind::Unsupported => 6,
-        ErrorKind::Network => 7,
-        ErrorKind::Device | ErrorKind::OverLimit => 8,
-        ErrorKind::Interrupted => 130,
-    }
-}
 
 /// Prints an error and gives its code. A reader that went away (broken pipe) is none.
 pub(super) fn of_error(error: &Error) -> ExitCode {
@@ -32,7 +18,7 @@ pub(super) fn of_error(error: &Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     complain(&format!("error: {error}"));
-    ExitCode::from(code(error.kind()))
+    ExitCode::from(error.kind().exit_code())
 }
 
 /// Prints what clap has to say: help and version to stdout, faults to stderr.

@@ -162,6 +162,39 @@ fn code_large(
     begin_span(&task, coder.tables(), data, index)?;
     let block_len = task.record.block_len();
     let piece_len = PIECE_LEN.max(block_len);
+    let code = |scratch: &mut EncodeScratch, bytes: &[u8]| {
+        let (mut out, mut blocks) = (Vec::new(), Vec::new());
+        for block in bytes.chunks(block_len as usize) {
+            let before = out.len();
+            let codec = coder.encode(block, scratch, &mut out);
+            blocks.push((codec, (out.len() - before) as u32, digest::xxh3(block)));
+        }
+        (bytes.len() as u64, CodedBlocks { bytes: out, blocks })
+    };
+    in_pieces(
+        task,
+        piece_len,
+        options,
+        progress,
+        code,
+        |number, (len, coded)| {
+            let first = number * (piece_len / block_len) as usize;
+            put_blocks(&task, first, &coded, data, index)?;
+            progress.advance(len);
+            Ok(())
+        },
+    )
+}
+
+/// Reads a span piece by piece and does `work` on each, on all cores; the results go to `sink` in order.
+fn in_pieces<T: Send>(
+    task: Task<'_>,
+    piece_len: u64,
+    options: &WriteOptions,
+    progress: &dyn Progress,
+    work: impl Fn(&mut EncodeScratch, &[u8]) -> T + Sync,
+    sink: impl FnMut(usize, T) -> Result<()>,
+) -> Result<()> {
     parallel::ordered(
         options.threads,
         task.len().div_ceil(piece_len) as usize,
@@ -170,24 +203,9 @@ fn code_large(
             progress.check()?;
             let start = number as u64 * piece_len;
             let bytes = task.read(start, task.len().min(start + piece_len))?;
-            let mut coded = CodedBlocks {
-                bytes: Vec::new(),
-                blocks: Vec::new(),
-            };
-            for block in bytes.chunks(block_len as usize) {
-                let before = coded.bytes.len();
-                let codec = coder.encode(block, scratch, &mut coded.bytes);
-                let len = (coded.bytes.len() - before) as u32;
-                coded.blocks.push((codec, len, digest::xxh3(block)));
-            }
-            Ok((bytes.len(), coded))
+            Ok(work(scratch, &bytes))
         },
-        |number, (len, coded)| {
-            let first = number * (piece_len / block_len) as usize;
-            put_blocks(&task, first, &coded, data, index)?;
-            progress.advance(len as u64);
-            Ok(())
-        },
+        sink,
     )
 }
 
@@ -211,23 +229,15 @@ fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) ->
     let analysis = Analysis::new(family, options.profile, task.len(), &sample, &mut scratch);
     let mut counts = analysis.no_counts();
     let piece_len = PIECE_LEN.next_multiple_of(Transform::of(family).width() as u64);
-    parallel::ordered(
-        options.threads,
-        task.len().div_ceil(piece_len) as usize,
-        EncodeScratch::default,
-        |scratch, number| {
-            progress.check()?;
-            let start = number as u64 * piece_len;
-            let bytes = task.read(start, task.len().min(start + piece_len))?;
-            let mut counts = analysis.no_counts();
-            analysis.count(&bytes, &mut counts, scratch);
-            Ok(counts)
-        },
-        |_, piece| {
-            counts.add(&piece);
-            Ok(())
-        },
-    )?;
+    let count = |scratch: &mut EncodeScratch, bytes: &[u8]| {
+        let mut counts = analysis.no_counts();
+        analysis.count(bytes, &mut counts, scratch);
+        counts
+    };
+    in_pieces(task, piece_len, options, progress, count, |_, piece| {
+        counts.add(&piece);
+        Ok(())
+    })?;
     Ok(analysis.finish(&counts))
 }
 

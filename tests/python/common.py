@@ -56,7 +56,8 @@ def shell(line: str, **variables) -> str:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], stdin=subprocess.DEVNULL, text=True,
                           capture_output=True, env=os.environ | {k: str(v) for k, v in variables.items()})
     if done.returncode != 0:
-        raise AssertionError(f"exit status {done.returncode}: {line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise AssertionError(f"exit status {done.returncode}: {line}\n"
+                             f"{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.stdout
 
 

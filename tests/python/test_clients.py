@@ -46,6 +46,10 @@ def digest(tensor) -> str:
     return hashlib.sha256(raw(tensor)).hexdigest()
 
 
+def parameters(model) -> dict:
+    return {k: (str(p.dtype), list(p.shape), digest(p)) for k, p in model.state_dict().items()}
+
+
 def drop_cache(path: Path):
     """Lets the kernel forget the pages of a file, so that the next reader asks the mount again."""
     fd = os.open(path, os.O_RDONLY)
@@ -153,7 +157,7 @@ class FileChecks:
                         view = np.frombuffer(found, np.uint8)
                         pages = np.arange(0, view.size, mmap.PAGESIZE)
                         np.random.default_rng(SEED).shuffle(pages)
-                        self.assertTrue(np.array_equal(view[pages], expected[pages]))  # page by page, anywhere
+                        self.assertTrue(np.array_equal(view[pages], expected[pages]))  # in any order
                         self.assertTrue(np.array_equal(view, expected))
                         del view
 
@@ -183,8 +187,9 @@ class FileChecks:
         fd = os.open(path, os.O_RDONLY)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                found = pool.map(lambda at: os.pread(fd, at[1], at[0]) == expected[at[0]:sum(at)].tobytes(), places)
-                wrong = [at for at, right in zip(places, found, strict=True) if not right]
+                found = pool.map(lambda place: os.pread(fd, place[1], place[0]), places)
+                wrong = [(at, length) for (at, length), data in zip(places, found, strict=True)
+                         if data != expected[at:at + length].tobytes()]
             self.assertEqual(wrong, [], "reads (offset, length) with other bytes")
             self.assertEqual(os.pread(fd, 10, expected.size), b"")
             self.assertEqual(os.pread(fd, 10, 1 << 60), b"")
@@ -341,7 +346,7 @@ class Transformers(unittest.TestCase):
     def outcome(folder: Path) -> dict:
         """Parameters, logits and, with a tokenizer, the text that a model in `folder` goes on with."""
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-        found = {"parameters": {k: (str(p.dtype), list(p.shape), digest(p)) for k, p in model.state_dict().items()}}
+        found = {"parameters": parameters(model)}
         ids = torch.arange(3, 11)[None]
         with torch.no_grad():
             if (folder / "tokenizer.json").exists():
@@ -400,9 +405,8 @@ class Training(unittest.TestCase):
         """Ten steps on fixed tokens: the loss and every gradient of every step, then the parameters."""
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        tokens = torch.randint(0, model.config.vocab_size, (10, 2, 48), generator=torch.Generator().manual_seed(SEED))
-        steps = []
-        for ids in tokens:
+        generator, steps = torch.Generator().manual_seed(SEED), []
+        for ids in torch.randint(0, model.config.vocab_size, (10, 2, 48), generator=generator):
             optimizer.zero_grad()
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
@@ -462,7 +466,7 @@ class HubCache(unittest.TestCase):
         with mounted(self.mirror) as mount:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 "test/mini", cache_dir=mount, local_files_only=True, dtype="auto")
-            found = {k: (str(p.dtype), list(p.shape), digest(p)) for k, p in model.state_dict().items()}
+            found = parameters(model)
             del model
         self.assertEqual(found, expected)
 

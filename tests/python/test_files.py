@@ -3,8 +3,8 @@ import shutil
 import unittest
 from pathlib import Path
 
-from common import (COPY_LIMIT, PROFILES, PROGRAM, bigsmall, contents, decode, edge_files, invalid_files, listing,
-                    minilm, models, run, scratch, sha256, shell)
+from common import (COPY_LIMIT, PROFILES, PROGRAM, bigsmall, contents, decode, edge_files, invalid_files,
+                    listing, minilm, models, run, scratch, sha256, shell)
 
 SMALL = 1_100_000  # files up to this size go through every profile
 
@@ -25,7 +25,7 @@ class Checks(unittest.TestCase):
                 self.assertEqual(sha256(copy), expected, "decompress gives other bytes")
                 copy.unlink()
             else:
-                found = shell('"$PROGRAM" decompress -q "$IMAGE" -o - | sha256sum', PROGRAM=PROGRAM, IMAGE=image)
+                found = shell('"$P" decompress -q "$I" -o - | sha256sum', P=PROGRAM, I=image)
                 self.assertEqual(found.split()[0], expected, "decompress gives other bytes")
             if second_decoder:
                 decode(image, copy)

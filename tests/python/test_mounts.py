@@ -7,13 +7,14 @@ import unittest
 
 from common import MINI_LLAMA, bigsmall, mounted, run, scratch, sha256
 
+ORIGINAL = MINI_LLAMA / "model.safetensors"
 PR_SET_CHILD_SUBREAPER = 36
 
 
 class Endings(unittest.TestCase):
     def setUp(self):
         self.images = self.enterContext(scratch())
-        bigsmall("compress", MINI_LLAMA / "model.safetensors", "-o", self.images / "model.bs")
+        bigsmall("compress", ORIGINAL, "-o", self.images / "model.bs")
 
     @staticmethod
     def listed(mount) -> dict:
@@ -40,10 +41,10 @@ class Endings(unittest.TestCase):
         with mounted(self.images) as mount:
             with open(mount / "model.safetensors", "rb") as file:
                 bigsmall("unmount", mount, expect=3)
-                self.assertEqual(sha256(mount / "model.safetensors"), sha256(MINI_LLAMA / "model.safetensors"))
+                self.assertEqual(sha256(mount / "model.safetensors"), sha256(ORIGINAL))
                 bigsmall("unmount", "--lazy", mount)
                 self.assertEqual(list(mount.iterdir()), [])
-                self.assertEqual(file.read(), (MINI_LLAMA / "model.safetensors").read_bytes())
+                self.assertEqual(file.read(), ORIGINAL.read_bytes())
             bigsmall("mount", self.images, mount)  # the place is free again
 
     def test_folder_that_is_not_empty_or_in_use_is_refused(self):
