@@ -38,19 +38,17 @@ pub(crate) fn encode(block: &[u8], coded: &mut R16Coded, out: &mut Vec<u8>) {
 
 /// Decodes a block; false if it is not well formed.
 pub(crate) fn decode(coded: &[u8], lanes: usize, out: &mut [u8]) -> bool {
-    let Some((table, block)) = parse(coded, lanes, out.len()) else {
-        return false;
-    };
-    let slots = table.slots();
-    let block = R16Block {
-        table: &slots,
-        ..block
-    };
-    (dispatch::kernels().r16_decode)(&block, out.as_chunks_mut::<2>().0)
+    let mut table = R16Table::default();
+    parse(coded, lanes, out.len(), &mut table)
+        .is_some_and(|block| (dispatch::kernels().r16_decode)(&block, out.as_chunks_mut::<2>().0))
 }
 
-fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'_>)> {
-    static NO_SLOTS: [u32; 256] = [0; 256];
+fn parse<'a>(
+    coded: &'a [u8],
+    lanes: usize,
+    len: usize,
+    table: &'a mut R16Table,
+) -> Option<R16Block<'a>> {
     let (header, rest) = coded.split_first_chunk::<STATES_AT>()?;
     let count = usize::from(header[0]);
     let has_escape = header[1] & 1;
@@ -63,7 +61,7 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
             .map_or(0, |b| u32::from_le_bytes(*b) as usize)
     };
     let (lits_len, stream_len) = (field(4), field(8));
-    let table = R16Table {
+    *table = R16Table {
         symbols: header[16..][..count - usize::from(has_escape)].to_vec(),
         freqs: header[32..][..count].to_vec(),
     };
@@ -80,14 +78,11 @@ fn parse(coded: &[u8], lanes: usize, len: usize) -> Option<(R16Table, R16Block<'
     if plane.len() != len / 2 {
         return None;
     }
-    Some((
+    Some(R16Block {
         table,
-        R16Block {
-            table: &NO_SLOTS,
-            states,
-            stream,
-            lits,
-            plane,
-        },
-    ))
+        states,
+        stream,
+        lits,
+        plane,
+    })
 }

@@ -15,7 +15,7 @@ const SHARE_MIN: u64 = 1400;
 pub const SYMBOLS_MAX: usize = 16;
 
 /// The symbols of a block and their frequencies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct R16Table {
     /// Symbol bytes, ascending; without the escape.
     pub symbols: Vec<u8>,
@@ -123,8 +123,8 @@ fn frequencies(weights: &[u64]) -> Vec<u8> {
 /// A coded block as the kernel takes it.
 #[derive(Debug)]
 pub struct R16Block<'a> {
-    /// The slots of a valid table.
-    pub table: &'a [u32; 256],
+    /// A valid table.
+    pub table: &'a R16Table,
     /// Two bytes for each lane.
     pub states: &'a [u8],
     /// The rANS bytes.

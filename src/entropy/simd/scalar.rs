@@ -1,5 +1,6 @@
 //! The kernels in plain safe Rust: the definition that every faster one must equal. They take slices, allocate
-//! nothing, never read outside what they are given, and answer false for bytes that no encoder makes.
+//! nothing, never read outside what they are given, and answer false for bytes that no encoder makes. A faster kernel does
+//! the steps that it can do with whole vectors and leaves the rest to the `steps` here.
 
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes::Word;
@@ -7,122 +8,195 @@ use crate::entropy::r16::R16Block;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::r32::STATE_MIN;
 
+/// Where the decoder of an R16 block stands between two steps.
+#[derive(Debug)]
+pub(super) struct R16Place<const L: usize> {
+    pub(super) states: [u32; L],
+    /// Elements decoded.
+    pub(super) done: usize,
+    /// Bytes of the stream taken.
+    pub(super) position: usize,
+    /// Literals taken.
+    pub(super) escapes: usize,
+}
+
 /// Decodes an R16 block (docs/format.md, section 7).
 pub fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     if block.states.len() == 2 * 64 {
-        r16_lanes::<64>(block, out)
+        R16Place::<64>::begin(block, out).is_some_and(|place| place.finish(block, out))
     } else {
-        r16_lanes::<32>(block, out)
+        R16Place::<32>::begin(block, out).is_some_and(|place| place.finish(block, out))
     }
 }
 
-fn r16_lanes<const L: usize>(block: &R16Block<'_>, out: &mut [Word]) -> bool {
-    if block.states.len() != 2 * L || block.plane.len() != out.len() {
-        return false;
+impl<const L: usize> R16Place<L> {
+    /// The place before the first step; none if the parts do not fit together.
+    pub(super) fn begin(block: &R16Block<'_>, out: &[Word]) -> Option<Self> {
+        if block.states.len() != 2 * L || block.plane.len() != out.len() {
+            return None;
+        }
+        let mut states = [0_u32; L];
+        for (state, bytes) in states.iter_mut().zip(block.states.as_chunks::<2>().0) {
+            *state = u32::from(u16::from_le_bytes(*bytes));
+        }
+        Some(Self {
+            states,
+            done: 0,
+            position: 0,
+            escapes: 0,
+        })
     }
-    let mut states = [0_u32; L];
-    for (state, bytes) in states.iter_mut().zip(block.states.as_chunks::<2>().0) {
-        *state = u32::from(u16::from_le_bytes(*bytes));
+
+    /// Does the steps that are left, and says whether everything came out even.
+    pub(super) fn finish(mut self, block: &R16Block<'_>, out: &mut [Word]) -> bool {
+        let slots = block.table.slots();
+        let plane = &block.plane[self.done..];
+        for (words, low) in out[self.done..].chunks_mut(L).zip(plane.chunks(L)) {
+            let mut symbols = [0_u8; L];
+            let escaped = self.step(block, &slots, &mut symbols);
+            if escaped != 0 && !self.take_literals(block, escaped, &mut symbols, words.len()) {
+                return false;
+            }
+            for ((word, &high), &low) in words.iter_mut().zip(&symbols).zip(low) {
+                *word = u16::from_le_bytes([low, high])
+                    .rotate_right(1)
+                    .to_le_bytes();
+            }
+        }
+        self.position == block.stream.len()
+            && self.escapes == block.lits.len()
+            && self.states.iter().all(|&x| x == 256)
     }
-    let (mut position, mut escapes) = (0, 0);
-    for (words, low) in out.chunks_mut(L).zip(block.plane.chunks(L)) {
+
+    /// One step of all lanes; gives a bit for each lane that escaped.
+    fn step(&mut self, block: &R16Block<'_>, slots: &[u32; 256], symbols: &mut [u8; L]) -> u64 {
         let mut entries = [0_u32; L];
-        for (entry, state) in entries.iter_mut().zip(&states) {
-            *entry = block.table[(state & 255) as usize];
+        for (entry, state) in entries.iter_mut().zip(&self.states) {
+            *entry = slots[(state & 255) as usize];
         }
         let mut next = [0_u32; L];
-        for ((next, state), entry) in next.iter_mut().zip(&states).zip(&entries) {
+        for ((next, state), entry) in next.iter_mut().zip(&self.states).zip(&entries) {
             *next = (entry >> 8 & 255) * (state >> 8) + (entry >> 16 & 255);
         }
         let mut padded = [0_u8; L];
-        let window = window(block.stream, position, &mut padded);
+        let window = window(block.stream, self.position, &mut padded);
         let mut taken = 0;
-        for (state, next) in states.iter_mut().zip(next) {
+        for (state, next) in self.states.iter_mut().zip(next) {
             // arithmetic and no branch, which would be mispredicted every few lanes
             let need = u32::from(next < 256);
             let byte = u32::from(window[taken % L]);
             *state = next << (8 * need) | byte & need.wrapping_neg();
             taken += need as usize;
         }
-        position += taken;
-        let mut symbols = [0_u8; L];
+        self.position += taken;
         let mut escaped = 0;
         for (symbol, entry) in symbols.iter_mut().zip(&entries) {
             *symbol = *entry as u8;
             escaped |= entry;
         }
-        if escaped >> 24 != 0 {
-            // lanes beyond the end take no literal
-            let lanes = symbols.iter_mut().zip(&entries).take(words.len());
-            for (symbol, _) in lanes.filter(|(_, entry)| **entry >> 24 != 0) {
-                let Some(&literal) = block.lits.get(escapes) else {
+        if escaped >> 24 == 0 {
+            return 0;
+        }
+        entries
+            .iter()
+            .rev()
+            .fold(0, |bits, entry| bits << 1 | u64::from(entry >> 24))
+    }
+
+    /// Puts literals in place of the escapes among the first `count` lanes: those beyond the end take none.
+    fn take_literals(
+        &mut self,
+        block: &R16Block<'_>,
+        escaped: u64,
+        symbols: &mut [u8; L],
+        count: usize,
+    ) -> bool {
+        for (lane, symbol) in symbols.iter_mut().enumerate().take(count) {
+            if escaped >> lane & 1 == 1 {
+                let Some(&literal) = block.lits.get(self.escapes) else {
                     return false;
                 };
                 *symbol = literal;
-                escapes += 1;
+                self.escapes += 1;
             }
         }
-        for ((word, &high), &low) in words.iter_mut().zip(&symbols).zip(low) {
-            *word = u16::from_le_bytes([low, high])
-                .rotate_right(1)
-                .to_le_bytes();
-        }
+        true
     }
-    position == block.stream.len()
-        && escapes == block.lits.len()
-        && states.iter().all(|&x| x == 256)
+}
+
+/// Where the decoder of an R32 plane stands between two steps.
+#[derive(Debug)]
+pub(super) struct R32Place<const L: usize> {
+    pub(super) states: [u32; L],
+    /// Elements decoded.
+    pub(super) done: usize,
+    /// Bytes of the words taken.
+    pub(super) position: usize,
 }
 
 /// Decodes an R32 plane (docs/format.md, section 8).
 pub fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
     if plane.states.len() == 4 * 64 {
-        r32_lanes::<64, 128>(plane, out)
+        R32Place::<64>::begin(plane).is_some_and(|place| place.finish::<128>(plane, out))
     } else {
-        r32_lanes::<32, 64>(plane, out)
+        R32Place::<32>::begin(plane).is_some_and(|place| place.finish::<64>(plane, out))
     }
 }
 
-/// `B` is the bytes of `L` words.
-fn r32_lanes<const L: usize, const B: usize>(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
-    if plane.states.len() != 4 * L {
-        return false;
-    }
-    let mut states = [0_u32; L];
-    for (state, bytes) in states.iter_mut().zip(plane.states.as_chunks::<4>().0) {
-        *state = u32::from_le_bytes(*bytes);
-    }
-    let mask = (1_u32 << plane.bits) - 1;
-    let mut position = 0;
-    for (number, strip) in out.chunks_mut(STRIP_LEN).enumerate() {
-        let Some(table) = plane.tables.get(plane.table_id(number)) else {
-            return false;
-        };
-        for symbols in strip.chunks_mut(L) {
-            let mut entries = [0_u32; L];
-            for (entry, state) in entries.iter_mut().zip(&states) {
-                *entry = table[(state & mask) as usize % table.len()];
-            }
-            let mut next = [0_u32; L];
-            for ((next, state), entry) in next.iter_mut().zip(&states).zip(&entries) {
-                *next = (entry >> 8 & 4095) * (state >> plane.bits) + (entry >> 20);
-            }
-            let mut padded = [0_u8; B];
-            let window = window(plane.words, position, &mut padded);
-            let (window, _) = window.as_chunks::<2>();
-            let mut taken = 0;
-            for (state, next) in states.iter_mut().zip(next) {
-                let need = u32::from(next < STATE_MIN);
-                let word = u32::from(u16::from_le_bytes(window[taken % L]));
-                *state = next << (16 * need) | word & need.wrapping_neg();
-                taken += need as usize;
-            }
-            position += 2 * taken;
-            for (symbol, entry) in symbols.iter_mut().zip(&entries) {
-                *symbol = *entry as u8;
-            }
+impl<const L: usize> R32Place<L> {
+    /// The place before the first step; none if the number of states is another.
+    pub(super) fn begin(plane: &R32Plane<'_>) -> Option<Self> {
+        if plane.states.len() != 4 * L {
+            return None;
         }
+        let mut states = [0_u32; L];
+        for (state, bytes) in states.iter_mut().zip(plane.states.as_chunks::<4>().0) {
+            *state = u32::from_le_bytes(*bytes);
+        }
+        Some(Self {
+            states,
+            done: 0,
+            position: 0,
+        })
     }
-    position == plane.words.len() && states.iter().all(|&x| x == STATE_MIN)
+
+    /// Does the steps that are left, and says whether everything came out even. `B` is the bytes of `L` words.
+    pub(super) fn finish<const B: usize>(mut self, plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+        let mask = (1_u32 << plane.bits) - 1;
+        while self.done < out.len() {
+            let strip = self.done / STRIP_LEN;
+            let Some(table) = plane.tables.get(plane.table_id(strip)) else {
+                return false;
+            };
+            let end = ((strip + 1) * STRIP_LEN).min(out.len());
+            for symbols in out[self.done..end].chunks_mut(L) {
+                let mut entries = [0_u32; L];
+                for (entry, state) in entries.iter_mut().zip(&self.states) {
+                    *entry = table[(state & mask) as usize % table.len()];
+                }
+                let mut next = [0_u32; L];
+                for ((next, state), entry) in next.iter_mut().zip(&self.states).zip(&entries) {
+                    *next = (entry >> 8 & 4095) * (state >> plane.bits) + (entry >> 20);
+                }
+                let mut padded = [0_u8; B];
+                let window = window(plane.words, self.position, &mut padded);
+                let (window, _) = window.as_chunks::<2>();
+                let mut taken = 0;
+                for (state, next) in self.states.iter_mut().zip(next) {
+                    let need = u32::from(next < STATE_MIN);
+                    let word = u32::from(u16::from_le_bytes(window[taken % L]));
+                    *state = next << (16 * need) | word & need.wrapping_neg();
+                    taken += need as usize;
+                }
+                self.position += 2 * taken;
+                for (symbol, entry) in symbols.iter_mut().zip(&entries) {
+                    *symbol = *entry as u8;
+                }
+            }
+            self.done = end;
+        }
+        self.position == plane.words.len() && self.states.iter().all(|&x| x == STATE_MIN)
+    }
 }
 
 /// The next `B` bytes from `position`; beyond the end zeros, which the count at the end finds out.
