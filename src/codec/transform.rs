@@ -3,6 +3,7 @@
 use crate::base::CodecId;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
+use crate::entropy::simd::dispatch;
 use crate::tensor::Family;
 
 /// The transform of an R32 codec.
@@ -92,7 +93,7 @@ impl Transform {
         match self {
             Self::Bf16 => {
                 let (words, _) = block.as_chunks::<2>();
-                planes::split_top(
+                (dispatch::kernels().split_top)(
                     words,
                     base,
                     &mut split.bytes,
@@ -112,7 +113,13 @@ impl Transform {
                     .words
                     .extend(quads.iter().map(|quad| [quad[2], quad[3]]));
                 let (top, low) = split.bytes.split_at_mut(elements);
-                planes::split_top(&split.words, base, top, &mut split.lits, &mut split.packed);
+                (dispatch::kernels().split_top)(
+                    &split.words,
+                    base,
+                    top,
+                    &mut split.lits,
+                    &mut split.packed,
+                );
                 let (one, zero) = low.split_at_mut(elements);
                 planes::split_byte(block, 4, 1, one);
                 planes::split_byte(block, 4, 0, zero);
@@ -141,7 +148,7 @@ impl Transform {
         match self {
             Self::Bf16 => {
                 let (out, _) = block.as_chunks_mut::<2>();
-                planes::merge_top(bytes, base, lits, packed, out)
+                (dispatch::kernels().merge_top)(bytes, base, lits, packed, out)
             }
             Self::F16 => {
                 let (high, low) = bytes.split_at(elements);
@@ -152,7 +159,7 @@ impl Transform {
                 words.clear();
                 words.resize(elements, [0; 2]);
                 let (top, low) = bytes.split_at(elements);
-                let whole = planes::merge_top(top, base, lits, packed, words);
+                let whole = (dispatch::kernels().merge_top)(top, base, lits, packed, words);
                 let (one, zero) = low.split_at(elements);
                 let (quads, _) = block.as_chunks_mut::<4>();
                 for (((quad, word), one), zero) in quads.iter_mut().zip(words).zip(one).zip(zero) {

@@ -33,7 +33,8 @@ pub fn window_base(exponents: &[u64; 256]) -> u8 {
 }
 
 /// The symbol of a bf16, and 1 if its exponent goes to the literals. Without a branch, so that loops are vectorised.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of split_top")]
 fn top_symbol(x: u16, base: u8) -> (u8, u8) {
     let exponent = (x >> 7) as u8;
     let code = exponent.wrapping_sub(base);
@@ -47,6 +48,11 @@ fn top_symbol(x: u16, base: u8) -> (u8, u8) {
 }
 
 /// Splits bf16 `words` into symbols, literals (appended) and the packed plane (appended).
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "compiled once for each processor that a set of kernels is for"
+)]
 pub fn split_top(
     words: &[Word],
     base: u8,
@@ -87,7 +93,8 @@ pub fn split_top(
     }
 }
 
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of split_top")]
 fn pack_group(v: &[u8; GROUP_LEN]) -> [u8; GROUP_BYTES] {
     let mut bytes = [0_u8; GROUP_BYTES];
     for i in 0..32 {
@@ -99,7 +106,8 @@ fn pack_group(v: &[u8; GROUP_LEN]) -> [u8; GROUP_BYTES] {
     bytes
 }
 
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of merge_top")]
 fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
     let mut v = [0_u8; GROUP_LEN];
     for i in 0..32 {
@@ -116,6 +124,11 @@ fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
 
 /// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly,
 /// or the packed plane has bits of missing elements.
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "compiled once for each processor that a set of kernels is for"
+)]
 pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
     assert_eq!(symbols.len(), words.len(), "a symbol for each element");
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
 use crate::entropy::r32::R32Plane;
@@ -16,17 +17,29 @@ pub struct Kernels {
     pub r16_decode: fn(&R16Block<'_>, &mut [Word]) -> bool,
     /// Decodes an R32 plane; false if it is not well formed.
     pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> bool,
+    /// [`planes::merge_top`]
+    pub merge_top: fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> bool,
+    /// [`planes::split_top`]
+    pub split_top: fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>),
 }
 
 const SCALAR: Kernels = Kernels {
     name: "scalar",
     r16_decode: scalar::r16_decode,
     r32_decode: scalar::r32_decode,
+    merge_top: planes::merge_top,
+    split_top: planes::split_top,
 };
 
-/// All sets that this processor can run, the definition first.
+/// All sets that this processor can run, the definition first and the fastest last.
 pub fn available() -> Vec<Kernels> {
-    vec![SCALAR]
+    #[cfg(target_arch = "x86_64")]
+    let faster = [super::avx2::kernels(), super::avx512::kernels()];
+    #[cfg(not(target_arch = "x86_64"))]
+    let faster: [Option<Kernels>; 0] = [];
+    std::iter::once(SCALAR)
+        .chain(faster.into_iter().flatten())
+        .collect()
 }
 
 /// The set in use: the one that `BIGSMALL_SIMD` names, else the fastest.
@@ -41,4 +54,242 @@ pub fn kernels() -> &'static Kernels {
             .unwrap_or(SCALAR)
     });
     &CHOSEN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::frequency;
+    use crate::entropy::r16;
+    use crate::entropy::r16::R16Coded;
+    use crate::entropy::r16::R16Table;
+    use crate::entropy::r32;
+    use crate::entropy::r32::EncodeTable;
+
+    const SIZES: [usize; 15] = [
+        0, 1, 31, 32, 63, 64, 65, 127, 511, 512, 513, 4096, 65_535, 65_536, 65_537,
+    ];
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn bytes(&mut self, len: usize) -> Vec<u8> {
+            (0..len).map(|_| self.next() as u8).collect()
+        }
+
+        /// Symbols of a falling distribution over about `spread` values around `centre`; one in `rare` is any byte.
+        fn symbols(&mut self, len: usize, centre: u8, spread: u32, rare: u64) -> Vec<u8> {
+            (0..len)
+                .map(|_| {
+                    let x = self.next();
+                    if x % rare == 0 {
+                        return (x >> 32) as u8;
+                    }
+                    let step =
+                        (x >> 8).trailing_zeros() * spread / 4 + (x >> 40) as u32 % spread.max(1);
+                    centre.wrapping_add(step as u8)
+                })
+                .collect()
+        }
+    }
+
+    fn words(random: &mut Random, len: usize, spread: u32, rare: u64) -> Vec<Word> {
+        let exponents = random.symbols(len, 110, spread, rare);
+        let word = |e: u8| (u16::from(e) << 8 | (random.next() & 255) as u16).rotate_right(1);
+        exponents
+            .into_iter()
+            .map(word)
+            .map(u16::to_le_bytes)
+            .collect()
+    }
+
+    #[test]
+    fn r16_is_the_same_everywhere() {
+        let mut random = Random(17);
+        for (round, len) in (0..).zip(SIZES.into_iter().cycle().take(60)) {
+            if len == 0 {
+                continue;
+            }
+            let spread = [1, 2, 4, 8, 60][round % 5];
+            let source = words(&mut random, len, spread, [3, 50, 100_000][round % 3]);
+            let table = R16Table::of(&r16::count(&source));
+            let mut coded = R16Coded::default();
+            let lanes = if round % 7 == 0 {
+                r16::encode::<32>(&source, &table, &mut coded);
+                32
+            } else {
+                r16::encode::<64>(&source, &table, &mut coded);
+                64
+            };
+            let plane: Vec<u8> = source
+                .iter()
+                .map(|w| u16::from_le_bytes(*w).rotate_left(1) as u8)
+                .collect();
+            assert_eq!(coded.states.len(), 2 * lanes);
+            let block = R16Block {
+                table: &table,
+                states: &coded.states,
+                stream: &coded.stream,
+                lits: &coded.lits,
+                plane: &plane,
+            };
+            for set in available() {
+                let mut out = vec![[0; 2]; len];
+                assert!(
+                    (set.r16_decode)(&block, &mut out),
+                    "{}, {len} elements",
+                    set.name
+                );
+                assert!(out == source, "{}, {len} elements", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn r16_of_any_bytes_is_the_same_everywhere() {
+        let mut random = Random(19);
+        for round in 0..400 {
+            let len = SIZES[1 + random.next() as usize % 11];
+            let model = words(&mut random, 3000, 1 + round % 9, 40);
+            let table = R16Table::of(&r16::count(&model));
+            let stream_len = random.next() as usize % (len + 100);
+            let lits_len = random.next() as usize % 300;
+            let parts = [128, stream_len, lits_len, len].map(|len| random.bytes(len));
+            let [states, stream, lits, plane] = &parts;
+            let block = R16Block {
+                table: &table,
+                states,
+                stream,
+                lits,
+                plane,
+            };
+            let mut expected = vec![[0; 2]; len];
+            let verdict = scalar::r16_decode(&block, &mut expected);
+            for set in available() {
+                let mut out = vec![[0; 2]; len];
+                assert_eq!((set.r16_decode)(&block, &mut out), verdict, "{}", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn r32_is_the_same_everywhere() {
+        let mut random = Random(23);
+        for (round, len) in (0..).zip(SIZES.into_iter().cycle().take(75)) {
+            let count = [1, 3, 4, 8, 16][round % 5];
+            let source = random.symbols(len, 40, [1, 9, 40][round % 3], 30);
+            let mut counts = [1; 256];
+            source.iter().for_each(|&s| counts[usize::from(s)] += 900);
+            let freqs: Vec<_> = (0..count)
+                .map(|table| {
+                    counts[(table * 37) % 256] += 5000;
+                    frequency::normalise(&counts, r32::TABLE_BITS)
+                })
+                .collect();
+            let encode: Vec<EncodeTable> = freqs.iter().map(EncodeTable::new).collect();
+            let decode: Vec<_> = freqs
+                .iter()
+                .map(|f| r32::decode_table(f, r32::TABLE_BITS))
+                .collect();
+            let ids: Vec<u8> = (0..len.div_ceil(512))
+                .map(|_| (random.next() % count as u64) as u8)
+                .collect();
+            let (mut stack, mut out) = (Vec::new(), Vec::new());
+            let lanes = if round % 7 == 0 { 32 } else { 64 };
+            let word_count = if lanes == 32 {
+                r32::encode::<32>(&source, &ids, &encode, &mut stack, &mut out)
+            } else {
+                r32::encode::<64>(&source, &ids, &encode, &mut stack, &mut out)
+            };
+            let bits = r32::id_bits(count);
+            let pack = |group: &[u8]| group.iter().rev().fold(0, |byte, id| byte << bits | id);
+            let packed: Vec<u8> = if bits == 0 {
+                Vec::new()
+            } else {
+                ids.chunks(8 / bits).map(pack).collect()
+            };
+            let (states, words) = out.split_at(4 * lanes);
+            assert_eq!(words.len(), 2 * word_count);
+            let plane = R32Plane {
+                states,
+                words,
+                ids: &packed,
+                tables: &decode,
+                bits: 12,
+            };
+            for set in available() {
+                let mut out = vec![0; len];
+                assert!(
+                    (set.r32_decode)(&plane, &mut out),
+                    "{}, {len} elements",
+                    set.name
+                );
+                assert!(out == source, "{}, {len} elements", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn r32_of_any_bytes_is_the_same_everywhere() {
+        let mut random = Random(29);
+        for round in 0..300 {
+            let len = SIZES[random.next() as usize % 12];
+            let bits = 8 + round % 5;
+            let mut counts = [0; 256];
+            for _ in 0..2 + random.next() % 120 {
+                counts[(random.next() & 255) as usize] += random.next() % 1000 + 1;
+            }
+            let tables = vec![r32::decode_table(&frequency::normalise(&counts, bits), bits); 3];
+            let words_len = 2 * (random.next() as usize % (len + 40));
+            let parts = [256, words_len, len / 2048 + 1].map(|len| random.bytes(len));
+            let [states, words, ids] = &parts;
+            let plane = R32Plane {
+                states,
+                words,
+                ids,
+                tables: &tables,
+                bits,
+            };
+            let mut expected = vec![0; len];
+            let verdict = scalar::r32_decode(&plane, &mut expected);
+            for set in available() {
+                let mut out = vec![0; len];
+                assert_eq!((set.r32_decode)(&plane, &mut out), verdict, "{}", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn planes_are_the_same_everywhere() {
+        let mut random = Random(31);
+        for (round, len) in (0..).zip(SIZES.into_iter().cycle().take(45)) {
+            let source: Vec<Word> = if round % 2 == 0 {
+                random.bytes(2 * len).as_chunks().0.to_vec()
+            } else {
+                words(&mut random, len, 8, 90)
+            };
+            let base = [0, 70, 193][round % 3];
+            let split = |set: &Kernels| {
+                let mut symbols = vec![0; len];
+                let (mut lits, mut packed) = (Vec::new(), Vec::new());
+                (set.split_top)(&source, base, &mut symbols, &mut lits, &mut packed);
+                (symbols, lits, packed)
+            };
+            let expected = split(&SCALAR);
+            for set in available() {
+                let (symbols, lits, packed) = split(&set);
+                assert!((&symbols, &lits, &packed) == (&expected.0, &expected.1, &expected.2));
+                let mut back = vec![[0; 2]; len];
+                assert!((set.merge_top)(&symbols, base, &lits, &packed, &mut back));
+                assert!(back == source, "{}", set.name);
+            }
+        }
+    }
 }

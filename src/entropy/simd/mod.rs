@@ -1,4 +1,8 @@
 //! The inner loops. `scalar` is the definition of each; faster twins stand beside it and `dispatch` chooses.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod dispatch;
 pub mod scalar;

@@ -1,0 +1,289 @@
+//! The kernels for AVX-512 with VBMI2 (Ice Lake, Zen 4 and newer): whole steps with vectors, the rest by `scalar`.
+//!
+//! R16 keeps the 64 states as two vectors of bytes, low and high, in the order of the lanes: the slot is the low byte itself, and
+//! the bytes that lanes take from the stream are spread over them by one expand.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores, and calls of functions for a processor that was asked for"
+)]
+
+use std::arch::x86_64::*;
+
+use crate::entropy::cluster::STRIP_LEN;
+use crate::entropy::planes;
+use crate::entropy::planes::Word;
+use crate::entropy::r16::R16Block;
+use crate::entropy::r32::DecodeTable;
+use crate::entropy::r32::R32Plane;
+use crate::entropy::simd::dispatch::Kernels;
+use crate::entropy::simd::scalar;
+use crate::entropy::simd::scalar::R16Place;
+use crate::entropy::simd::scalar::R32Place;
+
+const LANES: usize = 64;
+
+/// This set, if the processor can run it. Its functions are reachable only through here, which is what makes calling
+/// them sound.
+pub(super) fn kernels() -> Option<Kernels> {
+    let can = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vbmi2")
+        && is_x86_feature_detected!("popcnt");
+    can.then_some(Kernels {
+        name: "avx512",
+        r16_decode,
+        r32_decode,
+        merge_top,
+        split_top,
+    })
+}
+
+fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
+    let Some(mut place) = R16Place::<LANES>::begin(block, out) else {
+        return scalar::r16_decode(block, out);
+    };
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { r16_steps(block, &mut place, out) };
+    place.finish(block, out)
+}
+
+fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+    let Some(mut place) = R32Place::<LANES>::begin(plane) else {
+        return scalar::r32_decode(plane, out);
+    };
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { r32_steps(plane, &mut place, out) };
+    place.finish::<128>(plane, out)
+}
+
+fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(s: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+        planes::merge_top(s, base, lits, packed, words)
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(symbols, base, lits, packed, words) }
+}
+
+fn split_top(
+    words: &[Word],
+    base: u8,
+    symbols: &mut [u8],
+    lits: &mut Vec<u8>,
+    packed: &mut Vec<u8>,
+) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(w: &[Word], base: u8, s: &mut [u8], lits: &mut Vec<u8>, packed: &mut Vec<u8>) {
+        planes::split_top(w, base, s, lits, packed);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(words, base, symbols, lits, packed) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the array has the 64 bytes that are read; no alignment is needed
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(bytes: &mut [u8; 64], vector: __m512i) {
+    // SAFETY: the array has the 64 bytes that are written; no alignment is needed
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// The 16 bytes in each quarter.
+#[target_feature(enable = "avx512f")]
+fn repeat(bytes: &[u8; 16]) -> __m512i {
+    // SAFETY: the array has the 16 bytes that are read; no alignment is needed
+    let quarter = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    _mm512_broadcast_i32x4(quarter)
+}
+
+/// What a table is to the vectors: the symbol's number for each slot, and frequency, start and value by number.
+struct R16Vectors {
+    numbers: [__m512i; 4],
+    freqs: __m512i,
+    starts: __m512i,
+    values: __m512i,
+    escape: __m512i,
+}
+
+impl R16Vectors {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn of(block: &R16Block<'_>) -> Self {
+        let mut numbers = [0_u8; 256];
+        let (mut freqs, mut starts, mut values) = ([0_u8; 16], [0_u8; 16], [0_u8; 16]);
+        let mut slot = 0;
+        for (number, &f) in block.table.freqs.iter().enumerate().take(16) {
+            freqs[number] = f;
+            starts[number] = slot as u8;
+            values[number] = block.table.symbols.get(number).copied().unwrap_or_default();
+            let end = (slot + usize::from(f)).min(256);
+            numbers[slot..end].fill(number as u8);
+            slot = end;
+        }
+        let (quarters, _) = numbers.as_chunks::<64>();
+        let escape = if block.table.has_escape() {
+            block.table.symbols.len() as i8
+        } else {
+            -1
+        };
+        Self {
+            numbers: [
+                load(&quarters[0]),
+                load(&quarters[1]),
+                load(&quarters[2]),
+                load(&quarters[3]),
+            ],
+            freqs: repeat(&freqs),
+            starts: repeat(&starts),
+            values: repeat(&values),
+            escape: _mm512_set1_epi8(escape),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]) {
+    let table = R16Vectors::of(block);
+    let (mut low, mut high) = ([0_u8; LANES], [0_u8; LANES]);
+    for ((low, high), state) in low.iter_mut().zip(&mut high).zip(place.states) {
+        [*low, *high, ..] = state.to_le_bytes();
+    }
+    let (mut lo, mut hi) = (load(&low), load(&high));
+    let even = _mm512_set1_epi16(0xff);
+    // what unpack leaves apart, put in order
+    let first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    let second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    let (steps, _) = out.as_flattened_mut().as_chunks_mut::<128>();
+    let (planes, _) = block.plane.as_chunks::<64>();
+    for (out, plane) in steps.iter_mut().zip(planes) {
+        let Some(window) = block
+            .stream
+            .get(place.position..)
+            .and_then(<[u8]>::first_chunk)
+        else {
+            break;
+        };
+        let near = _mm512_permutex2var_epi8(table.numbers[0], lo, table.numbers[1]);
+        let far = _mm512_permutex2var_epi8(table.numbers[2], lo, table.numbers[3]);
+        let number = _mm512_mask_blend_epi8(_mm512_movepi8_mask(lo), near, far);
+        let f = _mm512_shuffle_epi8(table.freqs, number);
+        let offset = _mm512_sub_epi8(lo, _mm512_shuffle_epi8(table.starts, number));
+        let mut value = _mm512_shuffle_epi8(table.values, number);
+        let a = _mm512_add_epi16(
+            _mm512_mullo_epi16(_mm512_and_si512(f, even), _mm512_and_si512(hi, even)),
+            _mm512_and_si512(offset, even),
+        );
+        let b = _mm512_add_epi16(
+            _mm512_mullo_epi16(_mm512_srli_epi16(f, 8), _mm512_srli_epi16(hi, 8)),
+            _mm512_srli_epi16(offset, 8),
+        );
+        let next_lo = _mm512_or_si512(_mm512_and_si512(a, even), _mm512_slli_epi16(b, 8));
+        let next_hi = _mm512_or_si512(_mm512_srli_epi16(a, 8), _mm512_andnot_si512(even, b));
+        let need = _mm512_testn_epi8_mask(next_hi, next_hi);
+        lo = _mm512_mask_expand_epi8(next_lo, need, load(window));
+        hi = _mm512_mask_mov_epi8(next_hi, need, next_lo);
+        place.position += need.count_ones() as usize;
+        let escaped = _mm512_cmpeq_epi8_mask(number, table.escape);
+        if escaped != 0 {
+            let mut literals = [0_u8; 64];
+            let rest = block.lits.get(place.escapes..).unwrap_or_default();
+            let len = rest.len().min(64);
+            literals[..len].copy_from_slice(&rest[..len]);
+            value = _mm512_mask_expand_epi8(value, escaped, load(&literals));
+            place.escapes += escaped.count_ones() as usize;
+        }
+        let plane = load(plane);
+        let x = _mm512_unpacklo_epi8(plane, value);
+        let y = _mm512_unpackhi_epi8(plane, value);
+        let x = _mm512_shrdi_epi16::<1>(x, x);
+        let y = _mm512_shrdi_epi16::<1>(y, y);
+        let (halves, _) = out.as_chunks_mut::<64>();
+        store(&mut halves[0], _mm512_permutex2var_epi64(x, first, y));
+        store(&mut halves[1], _mm512_permutex2var_epi64(x, second, y));
+        place.done += LANES;
+    }
+    store(&mut low, lo);
+    store(&mut high, hi);
+    for (state, (low, high)) in place.states.iter_mut().zip(low.into_iter().zip(high)) {
+        *state = u32::from(u16::from_le_bytes([low, high]));
+    }
+}
+
+/// The entries of 16 slots. The slots must be below 4096.
+#[target_feature(enable = "avx512f")]
+fn gather(table: &DecodeTable, slots: __m512i) -> __m512i {
+    let slots = _mm512_and_si512(slots, _mm512_set1_epi32(4095));
+    // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
+    unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) {
+    let mut states = [_mm512_setzero_si512(); 4];
+    let mut bytes = [0_u8; 4 * LANES];
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+        *bytes = state.to_le_bytes();
+    }
+    for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<64>().0) {
+        *state = load(bytes);
+    }
+    let mask = _mm512_set1_epi32((1 << plane.bits) - 1);
+    let shift = _mm_cvtsi32_si128(plane.bits as i32);
+    let freq_mask = _mm512_set1_epi32(4095);
+    let least = _mm512_set1_epi32(1 << 16);
+    'strips: for (number, strip) in out.chunks_mut(STRIP_LEN).enumerate() {
+        let Some(table) = plane.tables.get(plane.table_id(number)) else {
+            break;
+        };
+        for symbols in strip.as_chunks_mut::<LANES>().0 {
+            // a step takes at most 64 words
+            let Some(window) = plane
+                .words
+                .get(place.position..)
+                .and_then(<[u8]>::first_chunk::<128>)
+            else {
+                break 'strips;
+            };
+            let mut taken = 0;
+            for (state, symbols) in states.iter_mut().zip(symbols.as_chunks_mut::<16>().0) {
+                let entry = gather(table, _mm512_and_si512(*state, mask));
+                let f = _mm512_and_si512(_mm512_srli_epi32::<8>(entry), freq_mask);
+                let next = _mm512_add_epi32(
+                    _mm512_mullo_epi32(f, _mm512_srl_epi32(*state, shift)),
+                    _mm512_srli_epi32::<20>(entry),
+                );
+                let need = _mm512_cmplt_epu32_mask(next, least);
+                let words = words_at(window, taken);
+                let words = _mm512_maskz_expand_epi32(need, _mm512_cvtepu16_epi32(words));
+                *state = _mm512_or_si512(_mm512_mask_slli_epi32::<16>(next, need, next), words);
+                taken += 2 * need.count_ones() as usize;
+                // SAFETY: the array has the 16 bytes that are written; no alignment is needed
+                unsafe {
+                    _mm_storeu_si128(symbols.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(entry))
+                };
+            }
+            place.position += taken;
+            place.done += LANES;
+        }
+    }
+    for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<64>().0) {
+        store(bytes, *state);
+    }
+    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *state = u32::from_le_bytes(*bytes);
+    }
+}
+
+/// 16 words from byte `at` of the window, of which each group before has taken at most 16: `at` is at most 96.
+#[target_feature(enable = "avx512f")]
+fn words_at(window: &[u8; 128], at: usize) -> __m256i {
+    let words = &window[at.min(96)..][..32];
+    // SAFETY: the slice has the 32 bytes that are read; no alignment is needed
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
