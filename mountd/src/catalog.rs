@@ -12,7 +12,6 @@ use bigsmall::archive::ImageKind;
 use bigsmall::archive::naming;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
-use bigsmall::base::ReadAt;
 use nix::errno::Errno;
 
 use crate::root::DiskKind;
@@ -166,7 +165,7 @@ fn look_into(
             let original = naming::original_name(name, &header).unwrap_or_else(|| name.to_owned());
             (original, item(meaning_of(&header), stat))
         }
-        Err(error) if claims_to_be_image(&source) => {
+        Err(error) if archive::claims_to_be_image(&source) => {
             (guessed_name(name), item(Meaning::Broken(error), stat))
         }
         // some other program's `.bs` file passes through
@@ -181,20 +180,6 @@ fn meaning_of(header: &Header) -> Meaning {
         },
         ImageKind::Folder => Meaning::ImageFolder,
     }
-}
-
-/// Whether a file that could not be read as an image begins or ends as one, ours or that of the Python package.
-fn claims_to_be_image(source: &dyn ReadAt) -> bool {
-    let begins_at = |offset: u64| {
-        let mut magic = [0; 8];
-        source.read_exact_at(offset, &mut magic).is_ok()
-            && (magic == archive::MAGIC || magic.starts_with(b"BGSM"))
-    };
-    begins_at(0)
-        || source
-            .len()
-            .checked_sub(archive::HEADER_LEN as u64)
-            .is_some_and(begins_at)
 }
 
 /// The name of an image whose suffix cannot be read: most images are of safetensors files.

@@ -83,10 +83,20 @@ fn read_record(mountpoint: &Path) -> Option<Record> {
     (record.mountpoint == mountpoint && is_ours(record.pid)).then_some(record)
 }
 
-/// Whether a process lives and is one of ours: numbers are used again.
+/// Whether a process lives and is one of ours: numbers are used again. One that has ended and that nobody has asked after
+/// yet (a zombie, as in containers without an init) does not live.
 fn is_ours(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|name| name.trim() == PROCESS_NAME)
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // `123 (name) S ...`; the name may hold anything, so its end is the last parenthesis
+    let Some((before, after)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let named = before
+        .split_once('(')
+        .is_some_and(|(_, name)| name == PROCESS_NAME);
+    named && !matches!(after.trim_start().chars().next(), None | Some('Z' | 'X'))
 }
 
 #[derive(Debug, Serialize)]

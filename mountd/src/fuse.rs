@@ -84,7 +84,8 @@ fn file_attr(attr: &Attr) -> FileAttr {
         crtime: SystemTime::UNIX_EPOCH,
         kind: file_type(attr.kind),
         perm: attr.mode,
-        nlink: if attr.kind == Kind::Folder { 2 } else { 1 },
+        // for folders, too: one means that nobody counts
+        nlink: 1,
         uid: attr.uid,
         gid: attr.gid,
         rdev: 0,

@@ -267,7 +267,7 @@ fn not_unmounted(mountpoint: &Path, errno: Errno) -> Error {
     ))
 }
 
-/// Processes that have something open, mapped or as working folder below the mountpoint.
+/// Processes but this one that have something open, mapped or as working folder below the mountpoint.
 fn users_of(mountpoint: &Path) -> Vec<String> {
     let uses = |pid: &Path| {
         let links = ["cwd", "root", "exe"].map(|link| pid.join(link));
@@ -285,6 +285,7 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
             .chain(open)
             .any(|link| std::fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
     };
+    let own = std::process::id().to_string();
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -297,6 +298,7 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
                 .bytes()
                 .all(|b| b.is_ascii_digit())
         })
+        .filter(|entry| entry.file_name().to_str() != Some(own.as_str()))
         .filter(|entry| uses(&entry.path()))
         .map(|entry| {
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

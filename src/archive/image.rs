@@ -22,6 +22,8 @@ use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::format::Index;
 use crate::format::SpanRecord;
+use crate::format::header::MAGIC;
+use crate::format::header::MAGIC_OF_PYTHON_PACKAGE;
 
 /// An open image.
 #[derive(Debug)]
@@ -46,6 +48,21 @@ pub fn peek(source: &dyn ReadAt, path: &Path) -> Result<Header> {
     read_headers(source)
         .map(|(header, _)| header)
         .map_err(|e| e.file(path))
+}
+
+/// Whether a file begins or ends as an image does, ours or one of the Python package, whatever its state: other programs
+/// have files named `.bs`, too, and those are nobody's images.
+pub fn claims_to_be_image(source: &dyn ReadAt) -> bool {
+    let begins_at = |offset: u64| {
+        let mut magic = [0; MAGIC.len()];
+        source.read_exact_at(offset, &mut magic).is_ok()
+            && (magic == MAGIC || magic.starts_with(MAGIC_OF_PYTHON_PACKAGE))
+    };
+    begins_at(0)
+        || source
+            .len()
+            .checked_sub(HEADER_LEN as u64)
+            .is_some_and(begins_at)
 }
 
 /// The header, and what is wrong with the copy that was not used.

@@ -7,11 +7,10 @@ pub mod virtual_file;
 
 pub use cache::BlockCache;
 pub use image::Archive;
+pub use image::claims_to_be_image;
 pub use image::peek;
 pub use virtual_file::VirtualFile;
 
 pub use crate::format::FileRecord;
-pub use crate::format::HEADER_LEN;
 pub use crate::format::Header;
 pub use crate::format::ImageKind;
-pub use crate::format::header::MAGIC;

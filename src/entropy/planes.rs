@@ -137,54 +137,90 @@ pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &m
         "a packed group for each 64 elements"
     );
     let (groups, _) = packed.as_chunks::<GROUP_BYTES>();
+    let (whole, last) = words.as_chunks_mut::<GROUP_LEN>();
+    let (whole_symbols, last_symbols) = symbols.as_chunks::<GROUP_LEN>();
     let mut escapes = 0_usize;
-    for ((symbols, words), group) in symbols
-        .chunks(GROUP_LEN)
-        .zip(words.chunks_mut(GROUP_LEN))
-        .zip(groups)
-    {
-        let low = unpack_group(group);
-        let mut padded = [0_u8; GROUP_LEN];
-        let symbols: &[u8; GROUP_LEN] = if let Ok(whole) = symbols.try_into() {
-            whole
-        } else {
-            padded[..symbols.len()].copy_from_slice(symbols);
-            &padded
-        };
-        let mut merged = [0_u16; GROUP_LEN];
-        let mut in_group = 0_u8;
-        for i in 0..GROUP_LEN {
-            let (symbol, v) = (symbols[i], u16::from(low[i]));
-            // an escape's exponent is put in below; until then it must not touch the sign
-            let exponent = if symbol < 4 {
-                0
-            } else {
-                u16::from((symbol >> 2).wrapping_add(base))
-            };
-            in_group += u8::from(symbol >= ESCAPE << 2);
-            merged[i] = v >> 5 << 15 | exponent << 7 | u16::from(symbol & 3) << 5 | v & 31;
-        }
-        if in_group > 0 {
-            for (x, _) in merged
-                .iter_mut()
-                .zip(symbols)
-                .filter(|(_, s)| **s >= ESCAPE << 2)
-            {
-                let Some(&exponent) = lits.get(escapes) else {
-                    return false;
-                };
-                *x = *x & 0x807f | u16::from(exponent) << 7;
-                escapes += 1;
-            }
-        }
-        if low[words.len()..].iter().any(|&v| v != 0) {
+    for ((symbols, words), group) in whole_symbols.iter().zip(whole).zip(groups) {
+        if !merge_group(
+            symbols,
+            base,
+            lits,
+            &mut escapes,
+            &unpack_group(group),
+            words,
+            GROUP_LEN,
+        ) {
             return false;
         }
-        for (word, x) in words.iter_mut().zip(merged) {
-            *word = x.to_le_bytes();
+    }
+    if let Some(group) = groups.last().filter(|_| !last.is_empty()) {
+        let (mut symbols, mut words) = ([0; GROUP_LEN], [[0; 2]; GROUP_LEN]);
+        let low = unpack_group(group);
+        symbols[..last.len()].copy_from_slice(last_symbols);
+        if !merge_group(
+            &symbols,
+            base,
+            lits,
+            &mut escapes,
+            &low,
+            &mut words,
+            last.len(),
+        ) || low[last.len()..].iter().any(|&v| v != 0)
+        {
+            return false;
         }
+        last.copy_from_slice(&words[..last.len()]);
     }
     escapes == lits.len()
+}
+
+/// One group; the first `count` elements may take literals.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "part of merge_top")]
+fn merge_group(
+    symbols: &[u8; GROUP_LEN],
+    base: u8,
+    lits: &[u8],
+    escapes: &mut usize,
+    low: &[u8; GROUP_LEN],
+    words: &mut [Word; GROUP_LEN],
+    count: usize,
+) -> bool {
+    let mut escaped = 0_u8;
+    for i in 0..GROUP_LEN {
+        let (symbol, v) = (symbols[i], low[i]);
+        escaped |= u8::from(symbol >= ESCAPE << 2);
+        // in two bytes: sign and upper exponent, lowest exponent bit and mantissa. An escape's exponent is put in
+        // below; until then it must not touch the sign
+        let exponent = if symbol < 4 {
+            0
+        } else {
+            (symbol >> 2).wrapping_add(base)
+        };
+        words[i] = [
+            exponent << 7 | (symbol & 3) << 5 | v & 31,
+            v >> 5 << 7 | exponent >> 1,
+        ];
+    }
+    if escaped == 0 {
+        return true;
+    }
+    for (word, _) in words
+        .iter_mut()
+        .zip(symbols)
+        .take(count)
+        .filter(|(_, s)| **s >= ESCAPE << 2)
+    {
+        let Some(&exponent) = lits.get(*escapes) else {
+            return false;
+        };
+        *word = [
+            word[0] & 0x7f | exponent << 7,
+            word[1] & 0x80 | exponent >> 1,
+        ];
+        *escapes += 1;
+    }
+    true
 }
 
 /// Splits 16-bit elements, rotated left by one, into their high and low bytes.

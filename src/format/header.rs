@@ -13,7 +13,7 @@ pub const HEADER_LEN: usize = 128;
 /// The first bytes of an image. The first is no ASCII and the last a line feed, so that a transfer as text is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89BigSml\n";
 /// The first bytes of a `.bs` of the Python package of the same name.
-const MAGIC_OF_PYTHON_PACKAGE: &[u8] = b"BGSM";
+pub const MAGIC_OF_PYTHON_PACKAGE: &[u8] = b"BGSM";
 /// The version of the format that this build reads and writes.
 pub const VERSION: u16 = 1;
 /// Zero bytes at least between the last block and the tail index.

@@ -146,7 +146,7 @@ fn compress_file(
         Output::Path(path) => path.clone(),
         Output::Stdout => return to_stdout(source, suffix, options, progress),
     };
-    refuse_same_file(source, &target)?;
+    folder::check_not_same(source, &target)?;
     crate::base::atomic::check_target(&target, options.force)?;
     if !target.file_name().is_some_and(naming::is_image_name) {
         progress.warn(&format!(
@@ -164,13 +164,6 @@ fn compress_file(
         options,
         progress,
     )
-}
-
-fn refuse_same_file(source: &Path, target: &Path) -> Result<()> {
-    if fs::canonicalize(target).is_ok_and(|t| fs::canonicalize(source).is_ok_and(|s| s == t)) {
-        return Err(Error::invalid("source and output are the same file").file(target));
-    }
-    Ok(())
 }
 
 /// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.

@@ -135,12 +135,30 @@ impl Job<'_> {
     }
 
     fn file(&mut self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
+        folder::check_not_same(archive.path(), target)?;
+        self.write(archive, file, target)?;
+        self.restored(archive, file, target);
+        Ok(())
+    }
+
+    /// Writes a file of a folder that is being made, and reports it under its name to come.
+    fn file_in(
+        &mut self,
+        archive: &Archive,
+        file: &FileRecord,
+        output: &OutputFolder,
+        relative: &Path,
+    ) -> Result<()> {
+        self.write(archive, file, &output.path(relative))?;
+        self.restored(archive, file, &output.target_path(relative));
+        Ok(())
+    }
+
+    fn write(&self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
         let (mtime, mode) = folder::stamp(archive.path())?;
-        output.commit(Some(mtime), Some(mode))?;
-        self.restored(archive, file, target);
-        Ok(())
+        output.commit(Some(mtime), Some(mode))
     }
 
     fn restored(&mut self, archive: &Archive, file: &FileRecord, target: &Path) {
@@ -222,7 +240,7 @@ impl Job<'_> {
             if let Some(parent) = relative.parent() {
                 output.make_folder(parent)?;
             }
-            self.file(archive, file, &output.path(&relative))?;
+            self.file_in(archive, file, output, &relative)?;
         }
         Ok(())
     }
@@ -253,7 +271,7 @@ impl Job<'_> {
 
     fn mirrored_file(&mut self, full: &Path, relative: &Path, output: &OutputFolder) -> Result<()> {
         let name = full.file_name().unwrap_or_default();
-        if !naming::is_image_name(name) {
+        if !folder::is_image(full) {
             let to = output.path(relative);
             self.report.bytes += folder::copy_file(full, &to, self.options.force)?;
             self.report.copied_files += 1;
@@ -263,7 +281,7 @@ impl Job<'_> {
         let original = naming::original_name(name, archive.header()).unwrap_or_default();
         let relative = relative.with_file_name(original);
         match archive.header().kind {
-            ImageKind::File => self.file(&archive, &archive.files()[0], &output.path(&relative)),
+            ImageKind::File => self.file_in(&archive, &archive.files()[0], output, &relative),
             ImageKind::Folder => self.folder_files(&archive, output, &relative),
         }
     }

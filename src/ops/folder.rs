@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::archive;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::FileSource;
@@ -132,12 +133,18 @@ pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
     if !metadata.is_dir() {
         return Ok(vec![source.to_owned()]);
     }
-    let is_image = |path: &Path| path.file_name().is_some_and(naming::is_image_name);
     Ok(walk(source)?
         .into_iter()
-        .filter(|entry| entry.kind == EntryKind::File && is_image(&entry.path))
+        .filter(|entry| entry.kind == EntryKind::File)
         .map(|entry| source.join(entry.path))
+        .filter(|path| is_image(path))
         .collect())
+}
+
+/// Whether the file at `path` is an image, by name and content.
+pub fn is_image(path: &Path) -> bool {
+    path.file_name().is_some_and(naming::is_image_name)
+        && FileSource::open(path).is_ok_and(|source| archive::claims_to_be_image(&source))
 }
 
 /// Time of change and permission bits of a file.
@@ -205,6 +212,11 @@ impl OutputFolder {
         self.root.join(relative)
     }
 
+    /// Where it will be.
+    pub fn target_path(&self, relative: &Path) -> PathBuf {
+        self.target.join(relative)
+    }
+
     /// Makes a folder in it.
     pub fn make_folder(&self, relative: &Path) -> Result<()> {
         let path = self.path(relative);
@@ -242,6 +254,15 @@ impl Drop for OutputFolder {
             let _ = fs::remove_dir_all(&self.root);
         }
     }
+}
+
+/// An error if `output` is `source` itself, under whatever name.
+pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    if real(output).is_some_and(|output| real(source) == Some(output)) {
+        return Err(Error::invalid("source and output are the same file").file(output));
+    }
+    Ok(())
 }
 
 /// An error if `output` is `source` or lies in it: a walk over the source would meet its own output.

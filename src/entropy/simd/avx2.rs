@@ -8,6 +8,10 @@
     reason = "vector loads and stores, and calls of functions for a processor that was asked for"
 )]
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "instructions by their names")
+)]
 use std::arch::x86_64::*;
 
 use crate::entropy::cluster::STRIP_LEN;
@@ -208,6 +212,10 @@ fn spread(window: &[u8], at: usize, set: u32) -> (__m256i, usize) {
 }
 
 #[target_feature(enable = "avx2,popcnt")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one step, in the order of its instructions"
+)]
 fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]) {
     let table = R16Vectors::of(block);
     let (mut low, mut high) = ([0_u8; LANES], [0_u8; LANES]);
@@ -236,15 +244,21 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
             .zip(plane.as_chunks::<32>().0);
         for (half, (out, plane)) in halves.enumerate() {
             let number = table.numbers(lo[half]);
-            let f = _mm256_shuffle_epi8(table.freqs, number);
+            let freq = _mm256_shuffle_epi8(table.freqs, number);
             let offset = _mm256_sub_epi8(lo[half], _mm256_shuffle_epi8(table.starts, number));
             let mut value = _mm256_shuffle_epi8(table.values, number);
             let a = _mm256_add_epi16(
-                _mm256_mullo_epi16(_mm256_and_si256(f, even), _mm256_and_si256(hi[half], even)),
+                _mm256_mullo_epi16(
+                    _mm256_and_si256(freq, even),
+                    _mm256_and_si256(hi[half], even),
+                ),
                 _mm256_and_si256(offset, even),
             );
             let b = _mm256_add_epi16(
-                _mm256_mullo_epi16(_mm256_srli_epi16::<8>(f), _mm256_srli_epi16::<8>(hi[half])),
+                _mm256_mullo_epi16(
+                    _mm256_srli_epi16::<8>(freq),
+                    _mm256_srli_epi16::<8>(hi[half]),
+                ),
                 _mm256_srli_epi16::<8>(offset),
             );
             let next_lo = _mm256_or_si256(_mm256_and_si256(a, even), _mm256_slli_epi16::<8>(b));
@@ -313,7 +327,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
         *state = load(bytes);
     }
     let mask = _mm256_set1_epi32((1 << plane.bits) - 1);
-    let shift = _mm_cvtsi32_si128(plane.bits as i32);
+    let shift = _mm_cvtsi32_si128(plane.bits.cast_signed());
     let freq_mask = _mm256_set1_epi32(4095);
     let (zero, symbol_mask) = (_mm256_setzero_si256(), _mm256_set1_epi32(255));
     // packing works in each half by itself: this puts groups of four bytes in order

@@ -8,6 +8,10 @@
     reason = "vector loads and stores, and calls of functions for a processor that was asked for"
 )]
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "instructions by their names")
+)]
 use std::arch::x86_64::*;
 
 use crate::entropy::cluster::STRIP_LEN;
@@ -172,15 +176,15 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
         let near = _mm512_permutex2var_epi8(table.numbers[0], lo, table.numbers[1]);
         let far = _mm512_permutex2var_epi8(table.numbers[2], lo, table.numbers[3]);
         let number = _mm512_mask_blend_epi8(_mm512_movepi8_mask(lo), near, far);
-        let f = _mm512_shuffle_epi8(table.freqs, number);
+        let freq = _mm512_shuffle_epi8(table.freqs, number);
         let offset = _mm512_sub_epi8(lo, _mm512_shuffle_epi8(table.starts, number));
         let mut value = _mm512_shuffle_epi8(table.values, number);
         let a = _mm512_add_epi16(
-            _mm512_mullo_epi16(_mm512_and_si512(f, even), _mm512_and_si512(hi, even)),
+            _mm512_mullo_epi16(_mm512_and_si512(freq, even), _mm512_and_si512(hi, even)),
             _mm512_and_si512(offset, even),
         );
         let b = _mm512_add_epi16(
-            _mm512_mullo_epi16(_mm512_srli_epi16(f, 8), _mm512_srli_epi16(hi, 8)),
+            _mm512_mullo_epi16(_mm512_srli_epi16(freq, 8), _mm512_srli_epi16(hi, 8)),
             _mm512_srli_epi16(offset, 8),
         );
         let next_lo = _mm512_or_si512(_mm512_and_si512(a, even), _mm512_slli_epi16(b, 8));
@@ -234,7 +238,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
         *state = load(bytes);
     }
     let mask = _mm512_set1_epi32((1 << plane.bits) - 1);
-    let shift = _mm_cvtsi32_si128(plane.bits as i32);
+    let shift = _mm_cvtsi32_si128(plane.bits.cast_signed());
     let freq_mask = _mm512_set1_epi32(4095);
     let least = _mm512_set1_epi32(1 << 16);
     'strips: for (number, strip) in out.chunks_mut(STRIP_LEN).enumerate() {
@@ -263,10 +267,9 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
                 let words = _mm512_maskz_expand_epi32(need, _mm512_cvtepu16_epi32(words));
                 *state = _mm512_or_si512(_mm512_mask_slli_epi32::<16>(next, need, next), words);
                 taken += 2 * need.count_ones() as usize;
+                let narrow = _mm512_cvtepi32_epi8(entry);
                 // SAFETY: the array has the 16 bytes that are written; no alignment is needed
-                unsafe {
-                    _mm_storeu_si128(symbols.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(entry))
-                };
+                unsafe { _mm_storeu_si128(symbols.as_mut_ptr().cast(), narrow) };
             }
             place.position += taken;
             place.done += LANES;

@@ -8,6 +8,11 @@ use crate::entropy::r16::R16Block;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::scalar;
 
+/// Symbols, base, literals and packed plane to words.
+pub type MergeTop = fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> bool;
+/// Words and base to symbols, literals and packed plane.
+pub type SplitTop = fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>);
+
 /// One set of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
@@ -18,9 +23,9 @@ pub struct Kernels {
     /// Decodes an R32 plane; false if it is not well formed.
     pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> bool,
     /// [`planes::merge_top`]
-    pub merge_top: fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> bool,
+    pub merge_top: MergeTop,
     /// [`planes::split_top`]
-    pub split_top: fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>),
+    pub split_top: SplitTop,
 }
 
 const SCALAR: Kernels = Kernels {
@@ -89,7 +94,7 @@ mod tests {
             (0..len)
                 .map(|_| {
                     let x = self.next();
-                    if x % rare == 0 {
+                    if x.is_multiple_of(rare) {
                         return (x >> 32) as u8;
                     }
                     let step =
@@ -186,7 +191,9 @@ mod tests {
             let count = [1, 3, 4, 8, 16][round % 5];
             let source = random.symbols(len, 40, [1, 9, 40][round % 3], 30);
             let mut counts = [1; 256];
-            source.iter().for_each(|&s| counts[usize::from(s)] += 900);
+            for &s in &source {
+                counts[usize::from(s)] += 900;
+            }
             let freqs: Vec<_> = (0..count)
                 .map(|table| {
                     counts[(table * 37) % 256] += 5000;
@@ -210,11 +217,10 @@ mod tests {
             };
             let bits = r32::id_bits(count);
             let pack = |group: &[u8]| group.iter().rev().fold(0, |byte, id| byte << bits | id);
-            let packed: Vec<u8> = if bits == 0 {
-                Vec::new()
-            } else {
-                ids.chunks(8 / bits).map(pack).collect()
-            };
+            let per_byte = 8_usize.checked_div(bits);
+            let packed: Vec<u8> = per_byte
+                .map(|per_byte| ids.chunks(per_byte).map(pack).collect())
+                .unwrap_or_default();
             let (states, words) = out.split_at(4 * lanes);
             assert_eq!(words.len(), 2 * word_count);
             let plane = R32Plane {
