@@ -230,7 +230,7 @@ class Image:
         (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
             self.files) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
         need(version == 1 and not features, f"version {version}, features {features:#x}", NotImplementedError)
-        need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 30 and (
+        need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 28 and (
             self.files == 1 or self.kind and self.files <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
             re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
         index = [i for i in (data[128:128 + index_len], data[self.tail:-128]) if xxh3(i) == checksum]
@@ -280,7 +280,7 @@ def read_sections(index):
         tag, flags, stored, plain = struct.unpack_from("<IIQQ", index, p)
         payload, p = index[p + 24:p + 24 + stored], align(p + 24 + stored, 8)
         need(1 <= tag <= 4 or not flags & 1, f"section {tag} is unknown", NotImplementedError)
-        need(last < tag and flags < 4 and plain <= 1 << 30 and p <= len(index) and (
+        need(last < tag and flags < 4 and plain <= 1 << (26 if flags & 2 else 28) and p <= len(index) and (
             plain == stored if flags < 2 else tag not in (3, 4)), f"section {tag} has a bad head")
         found[tag], last = zstd(payload, plain) if flags > 1 and tag < 3 else payload, tag
     need(found.keys() >= {1, 2, 3, 4}, "a section is missing"); return found

@@ -18,7 +18,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of format version 1.
     pub const FORMAT_1: Self = Self {
-        index_len_max: 1 << 30,
+        index_len_max: 256 << 20,
         shrunk_section_len_max: 64 << 20,
         safetensors_header_len_max: 100_000_000,
         file_count_max: 1_000_000,

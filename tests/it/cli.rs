@@ -69,7 +69,13 @@ fn what_exists_is_not_replaced_unasked() {
     );
     assert_eq!(code(&bigsmall(at, &["decompress", "m.bs"])), 2);
     // the image would be lost before the file is there
-    assert_eq!(code(&bigsmall(at, &["decompress", "m.bs", "-o", "m.bs", "--force"])), 2);
+    assert_eq!(
+        code(&bigsmall(
+            at,
+            &["decompress", "m.bs", "-o", "m.bs", "--force"]
+        )),
+        2
+    );
     assert_eq!(code(&bigsmall(at, &["compress", ".", "-o", "m.bs"])), 2);
 }
 
