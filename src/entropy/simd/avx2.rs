@@ -27,17 +27,23 @@ use crate::entropy::simd::scalar::R32Place;
 
 const LANES: usize = 64;
 
-/// This set, if the processor can run it. Its functions are reachable only through here, which is what makes calling
+/// These sets, if the processor can run them: with gathers for R32, which are slow on some processors, and with loads instead.
+/// Their functions are reachable only through here, which is what makes calling
 /// them sound.
-pub(super) fn kernels() -> Option<Kernels> {
+pub(super) fn kernels() -> Option<[Kernels; 2]> {
     let can = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt");
-    can.then_some(Kernels {
-        name: "avx2",
+    let set = |name, r32_decode| Kernels {
+        name,
         r16_decode,
         r32_decode,
         merge_top,
         split_top,
-    })
+    };
+    let sets = [
+        set("avx2-loads", r32_decode::<false>),
+        set("avx2", r32_decode::<true>),
+    ];
+    if can { Some(sets) } else { None }
 }
 
 fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
@@ -49,12 +55,12 @@ fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     place.finish(block, out)
 }
 
-fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+fn r32_decode<const GATHER: bool>(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
     let Some(mut place) = R32Place::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r32_steps(plane, &mut place, out) };
+    unsafe { r32_steps::<GATHER>(plane, &mut place, out) };
     place.finish::<128>(plane, out)
 }
 
@@ -308,16 +314,31 @@ fn rotated(words: __m256i) -> __m256i {
     )
 }
 
-/// The entries of 8 slots.
+/// The entries of 8 slots: gathered, or by a load for each, two of which are joined before they go into a vector.
 #[target_feature(enable = "avx2")]
-fn gather(table: &DecodeTable, slots: __m256i) -> __m256i {
+fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m256i) -> __m256i {
     let slots = _mm256_and_si256(slots, _mm256_set1_epi32(4095));
-    // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
-    unsafe { _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), slots) }
+    if GATHER {
+        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
+        return unsafe { _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), slots) };
+    }
+    let mut bytes = [0_u8; 32];
+    store(&mut bytes, slots);
+    let (pairs, _) = bytes.as_chunks::<8>();
+    let pair = |number: usize| {
+        let slots = u64::from_le_bytes(pairs[number]);
+        let (low, high) = (slots as usize & 4095, (slots >> 32) as usize & 4095);
+        (u64::from(table[low]) | u64::from(table[high]) << 32).cast_signed()
+    };
+    _mm256_setr_epi64x(pair(0), pair(1), pair(2), pair(3))
 }
 
 #[target_feature(enable = "avx2,popcnt")]
-fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) {
+fn r32_steps<const GATHER: bool>(
+    plane: &R32Plane<'_>,
+    place: &mut R32Place<LANES>,
+    out: &mut [u8],
+) {
     let mut states = [_mm256_setzero_si256(); 8];
     let mut bytes = [0_u8; 4 * LANES];
     for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
@@ -348,7 +369,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
             let mut taken = 0;
             let mut entries = [zero; 8];
             for (state, entry) in states.iter_mut().zip(&mut entries) {
-                *entry = gather(table, _mm256_and_si256(*state, mask));
+                *entry = look_up::<GATHER>(table, _mm256_and_si256(*state, mask));
                 let f = _mm256_and_si256(_mm256_srli_epi32::<8>(*entry), freq_mask);
                 let next = _mm256_add_epi32(
                     _mm256_mullo_epi32(f, _mm256_srl_epi32(*state, shift)),

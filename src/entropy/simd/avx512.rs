@@ -27,22 +27,28 @@ use crate::entropy::simd::scalar::R32Place;
 
 const LANES: usize = 64;
 
-/// This set, if the processor can run it. Its functions are reachable only through here, which is what makes calling
+/// These sets, if the processor can run them: with gathers for R32, which are slow on some processors, and with loads instead.
+/// Their functions are reachable only through here, which is what makes calling
 /// them sound.
-pub(super) fn kernels() -> Option<Kernels> {
+pub(super) fn kernels() -> Option<[Kernels; 2]> {
     let can = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("avx512vbmi2")
         && is_x86_feature_detected!("popcnt");
-    can.then_some(Kernels {
-        name: "avx512",
+    let set = |name, r32_decode| Kernels {
+        name,
         r16_decode,
         r32_decode,
         merge_top,
         split_top,
-    })
+    };
+    let sets = [
+        set("avx512-loads", r32_decode::<false>),
+        set("avx512", r32_decode::<true>),
+    ];
+    if can { Some(sets) } else { None }
 }
 
 fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
@@ -54,12 +60,12 @@ fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     place.finish(block, out)
 }
 
-fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+fn r32_decode<const GATHER: bool>(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
     let Some(mut place) = R32Place::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r32_steps(plane, &mut place, out) };
+    unsafe { r32_steps::<GATHER>(plane, &mut place, out) };
     place.finish::<128>(plane, out)
 }
 
@@ -219,16 +225,40 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
     }
 }
 
-/// The entries of 16 slots. The slots must be below 4096.
+/// The entries of 16 slots: gathered, or by a load for each, two of which are joined before they go into a vector.
 #[target_feature(enable = "avx512f")]
-fn gather(table: &DecodeTable, slots: __m512i) -> __m512i {
+fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m512i) -> __m512i {
     let slots = _mm512_and_si512(slots, _mm512_set1_epi32(4095));
-    // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
-    unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) }
+    if GATHER {
+        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
+        return unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) };
+    }
+    let mut bytes = [0_u8; 64];
+    store(&mut bytes, slots);
+    let (pairs, _) = bytes.as_chunks::<8>();
+    let pair = |number: usize| {
+        let slots = u64::from_le_bytes(pairs[number]);
+        let (low, high) = (slots as usize & 4095, (slots >> 32) as usize & 4095);
+        (u64::from(table[low]) | u64::from(table[high]) << 32).cast_signed()
+    };
+    _mm512_setr_epi64(
+        pair(0),
+        pair(1),
+        pair(2),
+        pair(3),
+        pair(4),
+        pair(5),
+        pair(6),
+        pair(7),
+    )
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) {
+fn r32_steps<const GATHER: bool>(
+    plane: &R32Plane<'_>,
+    place: &mut R32Place<LANES>,
+    out: &mut [u8],
+) {
     let mut states = [_mm512_setzero_si512(); 4];
     let mut bytes = [0_u8; 4 * LANES];
     for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
@@ -256,7 +286,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
             };
             let mut taken = 0;
             for (state, symbols) in states.iter_mut().zip(symbols.as_chunks_mut::<16>().0) {
-                let entry = gather(table, _mm512_and_si512(*state, mask));
+                let entry = look_up::<GATHER>(table, _mm512_and_si512(*state, mask));
                 let f = _mm512_and_si512(_mm512_srli_epi32::<8>(entry), freq_mask);
                 let next = _mm512_add_epi32(
                     _mm512_mullo_epi32(f, _mm512_srl_epi32(*state, shift)),
