@@ -98,9 +98,14 @@ impl BlockCache {
     /// A cache of at most `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Arc<Self> {
         let tables = bytes_max / TABLES_SHARE;
+        Self::with_bounds(bytes_max - tables, tables)
+    }
+
+    /// A cache of at most that many bytes of blocks, and of tables.
+    pub fn with_bounds(block_bytes_max: u64, table_bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
-            blocks: Shelf::new(bytes_max - tables),
-            tables: Shelf::new(tables),
+            blocks: Shelf::new(block_bytes_max),
+            tables: Shelf::new(table_bytes_max),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         })

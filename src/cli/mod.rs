@@ -29,6 +29,7 @@ Make and restore:
 
 Look:
   info        Show what an image holds and how it is coded
+  bench       Measure size and speed on a model of yours
 
 Trust:
   verify      Check every block, tensor and file of an image
@@ -67,6 +68,9 @@ enum Command {
     Decompress(commands::decompress::Arguments),
     /// Show what an image holds and how it is coded
     Info(commands::info::Arguments),
+    /// Measure size and speed on a model of yours
+    #[command(alias = "benchmark")]
+    Bench(commands::bench::Arguments),
     /// Check every block, tensor and file of an image
     Verify(commands::verify::Arguments),
     /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they stand
@@ -89,6 +93,7 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Compress(arguments) => commands::compress::run(arguments, global),
         Command::Decompress(arguments) => commands::decompress::run(arguments, global),
         Command::Info(arguments) => commands::info::run(arguments, global),
+        Command::Bench(arguments) => commands::bench::run(arguments, global),
         Command::Verify(arguments) => commands::verify::run(arguments, global),
         Command::External(words) => mount::run(words, global),
     };

@@ -20,6 +20,9 @@ const R16_TRIED_ELEMENTS_MAX: u64 = 256 << 10;
 /// A block is coded only if that saves more than this share of it: decoding costs time.
 const GAIN_SHARE_MIN: usize = 128;
 
+/// How many blocks are looked at to find the clusters of a span.
+const SAMPLE_BLOCKS: usize = 32;
+
 /// Buffers that a thread keeps from block to block.
 #[derive(Debug, Default)]
 pub struct EncodeScratch {
@@ -167,6 +170,14 @@ impl SpanCoder {
     }
 }
 
+/// At most 32 blocks, spread over all of them.
+fn sample<'a>(blocks: &[&'a [u8]]) -> Vec<&'a [u8]> {
+    let count = blocks.len().min(SAMPLE_BLOCKS);
+    (0..count)
+        .map(|number| blocks[number * blocks.len() / count])
+        .collect()
+}
+
 /// Codes a whole span that fits in memory, trying with and without tables where that is open.
 pub fn encode_span(
     family: Family,
@@ -179,7 +190,7 @@ pub fn encode_span(
     if !SpanCoder::wants_analysis(family, profile, len) {
         return plain.encode_all(blocks, scratch);
     }
-    let analysis = Analysis::new(family, profile, len, blocks, scratch);
+    let analysis = Analysis::new(family, profile, len, &sample(blocks), scratch);
     let mut counts = analysis.no_counts();
     for block in blocks {
         analysis.count(block, &mut counts, scratch);

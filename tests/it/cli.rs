@@ -330,6 +330,7 @@ fn the_page_on_json_is_true() {
         &["compress", "m.safetensors", "--json"][..],
         &["info", "m.bs", "--json"],
         &["verify", "m.bs", "--json"],
+        &["bench", "m.safetensors", "--json"],
         &["decompress", "m.bs", "-o", "x", "--json"],
     ] {
         let report: serde_json::Value =

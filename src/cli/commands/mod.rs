@@ -1,5 +1,6 @@
 //! One file for each command: words to options, one op, one report.
 
+pub(super) mod bench;
 pub(super) mod compress;
 pub(super) mod decompress;
 pub(super) mod info;

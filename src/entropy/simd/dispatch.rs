@@ -1,6 +1,8 @@
 //! Chooses the kernels, in one place: by what the processor has, or by `BIGSMALL_SIMD`.
 
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -50,23 +52,41 @@ pub fn available() -> Vec<Kernels> {
         .collect()
 }
 
-/// The set in use: the one that `BIGSMALL_SIMD` names, else one of the two widest, which differ in how R32 looks its
-/// entries up: whichever of them is faster here.
-pub fn kernels() -> &'static Kernels {
-    static CHOSEN: LazyLock<Kernels> = LazyLock::new(|| {
-        let sets = available();
-        let wanted = std::env::var("BIGSMALL_SIMD").unwrap_or_default();
-        let named = sets.iter().find(|set| set.name == wanted);
-        named
-            .copied()
-            .unwrap_or_else(|| faster_of(&sets[sets.len().saturating_sub(2)..]))
-    });
-    &CHOSEN
+/// The sets of this processor, and the place of the one in use.
+struct Choice {
+    sets: Vec<Kernels>,
+    used: AtomicUsize,
 }
 
-/// The set that decodes a plane of noise fastest: the least of several runs, some tens of microseconds in all. What it
-/// finds changes nothing but the speed.
-fn faster_of(sets: &[Kernels]) -> Kernels {
+static CHOICE: LazyLock<Choice> = LazyLock::new(|| {
+    let sets = available();
+    let wanted = std::env::var("BIGSMALL_SIMD").unwrap_or_default();
+    let named = sets.iter().position(|set| set.name == wanted);
+    let widest = sets.len().saturating_sub(2);
+    let used = named.unwrap_or_else(|| widest + fastest(&sets[widest..]));
+    Choice {
+        sets,
+        used: AtomicUsize::new(used),
+    }
+});
+
+/// The set in use: the one that `BIGSMALL_SIMD` or [`choose`] names, else one of the two widest, which differ in how R32
+/// looks its entries up: whichever of them is faster here.
+pub fn kernels() -> &'static Kernels {
+    &CHOICE.sets[CHOICE.used.load(Ordering::Relaxed)]
+}
+
+/// Uses the set of this name from now on, in the whole process; for measuring. False if this processor has none.
+pub fn choose(name: &str) -> bool {
+    let place = CHOICE.sets.iter().position(|set| set.name == name);
+    place
+        .inspect(|&place| CHOICE.used.store(place, Ordering::Relaxed))
+        .is_some()
+}
+
+/// The place of the set that decodes a plane of noise fastest: the least of several runs, some tens of microseconds in all.
+/// What it finds changes nothing but the speed.
+fn fastest(sets: &[Kernels]) -> usize {
     const RUNS: usize = 6;
     let (freqs, mut out) = ([16_u16; 256], vec![0; 8 << 10]);
     let tables = [r32::decode_table(&freqs, r32::TABLE_BITS)];
@@ -90,8 +110,9 @@ fn faster_of(sets: &[Kernels]) -> Kernels {
             *least = begun.elapsed().min(*least);
         }
     }
-    let fastest = sets.iter().zip(&least).min_by_key(|(_, least)| **least);
-    fastest.map_or(SCALAR, |(set, _)| *set)
+    (0..sets.len())
+        .min_by_key(|&place| least[place])
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

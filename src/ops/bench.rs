@@ -1,0 +1,290 @@
+//! Bench: how small a model becomes and how fast it is coded and decoded on this machine, in memory, by profile and by set
+//! of kernels. Rates are original bytes a second, medians of several runs, the checksum of every block included.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::archive::BlockCache;
+use crate::archive::VirtualFile;
+use crate::archive::image::ReadScratch;
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::digest;
+use crate::base::parallel;
+use crate::codec::Profile;
+use crate::codec::encode;
+use crate::codec::encode::EncodeScratch;
+use crate::entropy::simd::dispatch;
+use crate::ops::compress;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::Output;
+use crate::tensor::Layout;
+
+/// Runs of each measurement; the median counts.
+const RUNS: usize = 5;
+/// Random reads of 4 KiB.
+const RANDOM_READS: usize = 400;
+/// Room for the tables of many tensors, as in a mount.
+const TABLES_BYTES: u64 = 64 << 20;
+/// A model is held in memory several times: larger ones are refused.
+const LEN_MAX: u64 = 4 << 30;
+
+/// One profile with one set of kernels and one number of threads.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchResult {
+    /// The profile.
+    pub profile: &'static str,
+    /// The set of kernels.
+    pub simd: &'static str,
+    /// Threads that code and decode.
+    pub threads: usize,
+    /// Bytes of the image for each original byte.
+    pub ratio: f64,
+    /// Coding, from memory to memory, tables chosen, without md5 and sha256.
+    pub encode_gbps: f64,
+    /// Decoding into a buffer of one block that is used again.
+    pub decode_window_gbps: f64,
+    /// Decoding into memory of the model's size that was used before.
+    pub decode_resident_gbps: f64,
+    /// Decoding into memory that is new from the system.
+    pub decode_fresh_gbps: f64,
+    /// Copying the original into the memory of `decode_resident_gbps`.
+    pub memcpy_gbps: f64,
+    /// The median time of reading 4 KiB at a random place, nothing decoded before.
+    pub random_4k_p50_us: f64,
+}
+
+/// All results for one model.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchReport {
+    /// The model.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub bytes: u64,
+    /// One for each profile, set of kernels and number of threads.
+    pub results: Vec<BenchResult>,
+}
+
+/// Measures the model at `path`. `threads` is the larger of the two numbers of threads measured; the other is 1.
+pub fn bench(path: &Path, threads: usize, progress: &dyn Progress) -> Result<BenchReport> {
+    let source = FileSource::open(path)?;
+    let len = source.len();
+    if len > LEN_MAX {
+        return Err(
+            Error::over_limit(format!("{len} bytes are too many to measure in memory"))
+                .file(path)
+                .hint("take one shard, or a smaller model of the same kind"),
+        );
+    }
+    let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
+    let mut original = vec![0; len as usize];
+    source.read_exact_at(0, &mut original)?;
+    let sets: Vec<&'static str> = dispatch::available().iter().map(|set| set.name).collect();
+    let counts = if threads > 1 {
+        vec![1, threads]
+    } else {
+        vec![1]
+    };
+    let chosen = dispatch::kernels().name;
+    let mut results = Vec::new();
+    progress.begin(
+        "measuring",
+        len * (Profile::ALL.len() * sets.len() * counts.len()) as u64,
+    );
+    for (_, profile) in Profile::ALL {
+        let image = image_of(path, profile, threads)?;
+        for &simd in &sets {
+            dispatch::choose(simd);
+            for &threads in &counts {
+                progress.check()?;
+                let case = Case {
+                    original: &original,
+                    layout: &layout,
+                    image: &image,
+                    profile,
+                };
+                results.push(case.measure(simd, threads)?);
+                progress.advance(len);
+            }
+        }
+        dispatch::choose(chosen);
+    }
+    progress.end();
+    Ok(BenchReport {
+        path: path.to_owned(),
+        bytes: len,
+        results,
+    })
+}
+
+/// The image of the model, in memory.
+fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive>> {
+    let target = std::env::temp_dir().join(format!("bigsmall-bench-{}.bs", std::process::id()));
+    let output = Output::Path(target.clone());
+    let options = CompressOptions {
+        output,
+        profile,
+        force: true,
+        opaque: false,
+        threads,
+    };
+    compress::compress(path, &options, &crate::base::progress::Silent)?;
+    let read = FileSource::open(&target).and_then(|source| {
+        let mut bytes = vec![0; source.len() as usize];
+        source.read_exact_at(0, &mut bytes).map(|()| bytes)
+    });
+    std::fs::remove_file(&target).map_err(|e| Error::io("cannot remove", &target, e))?;
+    Archive::from_source(Arc::new(read?), path).map(Arc::new)
+}
+
+struct Case<'a> {
+    original: &'a [u8],
+    layout: &'a Layout,
+    image: &'a Arc<Archive>,
+    profile: Profile,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates and a ratio for people")]
+impl Case<'_> {
+    fn measure(&self, simd: &'static str, threads: usize) -> Result<BenchResult> {
+        let len = self.original.len();
+        let mut resident = vec![1_u8; len];
+        let memcpy_gbps = self.rate(|| {
+            resident.copy_from_slice(self.original);
+            Ok(())
+        })?;
+        let encode_gbps = self.rate(|| self.encode(threads))?;
+        let decode_window_gbps = self.rate(|| self.decode(threads, None))?;
+        let decode_resident_gbps = self.rate(|| self.decode(threads, Some(&mut resident)))?;
+        if resident != self.original {
+            return Err(
+                Error::damaged("what was decoded is not the original").file(self.image.path())
+            );
+        }
+        drop(resident);
+        let decode_fresh_gbps = self.rate(|| self.decode(threads, Some(&mut vec![0_u8; len])))?;
+        Ok(BenchResult {
+            profile: self.profile.name(),
+            simd,
+            threads,
+            ratio: self.image.header().image_len as f64 / len as f64,
+            encode_gbps,
+            decode_window_gbps,
+            decode_resident_gbps,
+            decode_fresh_gbps,
+            memcpy_gbps,
+            random_4k_p50_us: self.random_reads()?,
+        })
+    }
+
+    /// GB/s of the median of several runs.
+    fn rate(&self, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut seconds = Vec::new();
+        for _ in 0..RUNS {
+            let begun = Instant::now();
+            run()?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(self.original.len() as f64 / seconds[RUNS / 2] / 1e9)
+    }
+
+    fn encode(&self, threads: usize) -> Result<()> {
+        let block_len = 1_usize << self.profile.block_shift();
+        let spans = &self.layout.spans;
+        parallel::ordered(
+            threads,
+            spans.len(),
+            EncodeScratch::default,
+            |scratch, number| {
+                let span = &spans[number];
+                let bytes = &self.original[span.start as usize..][..span.len as usize];
+                let blocks: Vec<&[u8]> = bytes.chunks(block_len).collect();
+                let sums = blocks
+                    .iter()
+                    .fold(0, |sum, block| sum ^ digest::xxh3(block));
+                let coded = encode::encode_span(span.family(), self.profile, &blocks, scratch);
+                Ok((coded.bytes.len(), sums))
+            },
+            |_, coded| {
+                std::hint::black_box(coded);
+                Ok(())
+            },
+        )
+    }
+
+    /// Decodes all blocks: each into `out` where it belongs, or all into a window of their own.
+    fn decode(&self, threads: usize, out: Option<&mut Vec<u8>>) -> Result<()> {
+        let mut rest = out.map_or(&mut [][..], Vec::as_mut_slice);
+        let into_window = rest.is_empty();
+        // pieces of some blocks, so that threads have something to share
+        let mut pieces = Vec::new();
+        for (number, span) in self.image.index().spans.iter().enumerate() {
+            let blocks = span.blocks.len() as u64;
+            for first in (0..blocks).step_by(4) {
+                let last = (first + 4).min(blocks);
+                let len = span.block_range(last - 1).end - span.block_range(first).start;
+                let cut = if into_window { 0 } else { len as usize };
+                let (piece, after) = std::mem::take(&mut rest).split_at_mut(cut);
+                rest = after;
+                pieces.push((number, first..last, parking_lot::Mutex::new(piece)));
+            }
+        }
+        let state = || (ReadScratch::default(), vec![0_u8; 1 << 20], None);
+        parallel::ordered(
+            threads,
+            pieces.len(),
+            state,
+            |(scratch, window, tables), number| {
+                let (span_number, blocks, piece) = &pieces[number];
+                let span = &self.image.index().spans[*span_number];
+                if tables.as_ref().is_none_or(|(of, _)| of != span_number) {
+                    *tables = Some((*span_number, self.image.read_tables(span)?));
+                }
+                let tables = tables.as_ref().and_then(|(_, tables)| tables.as_ref());
+                let mut piece = piece.lock();
+                let start = span.block_range(blocks.start).start;
+                for block in blocks.clone() {
+                    let range = span.block_range(block);
+                    let len = (range.end - range.start) as usize;
+                    let out = if into_window {
+                        &mut window[..len]
+                    } else {
+                        &mut piece[(range.start - start) as usize..][..len]
+                    };
+                    self.image.decode_block(span, block, tables, out, scratch)?;
+                }
+                Ok(())
+            },
+            |_, ()| Ok(()),
+        )
+    }
+
+    /// Microseconds, the median over places that follow from a fixed seed.
+    fn random_reads(&self) -> Result<f64> {
+        // room for tables and for no block: nothing that was decoded is met again
+        let cache = BlockCache::with_bounds(0, TABLES_BYTES);
+        let file = VirtualFile::new(Arc::clone(self.image), 0, cache)?;
+        let mut bytes = vec![0; 4096.min(self.original.len())];
+        let places = (self.original.len() - bytes.len() + 1) as u64;
+        let (mut state, mut micros) = (1_u64, Vec::new());
+        for _ in 0..RANDOM_READS {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let begun = Instant::now();
+            file.read_exact_at((state >> 20) % places, &mut bytes)?;
+            micros.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        micros.sort_by(f64::total_cmp);
+        Ok(micros[RANDOM_READS / 2])
+    }
+}
