@@ -24,16 +24,23 @@ const GAIN_SHARE_MIN: u64 = 128;
 
 type Counts256 = [u64; 256];
 
+/// Four counters of one thing, used in turn, so that equal neighbours do not wait for each other.
+type Counts256By4 = [Counts256; 4];
+
 /// How often each symbol occurs in each cluster of each plane.
 #[derive(Debug, Clone)]
-pub struct Counts(Vec<Vec<Counts256>>);
+pub struct Counts(Vec<Vec<Counts256By4>>);
 
 impl Counts {
     /// Adds the counts of other blocks of the same span.
     pub fn add(&mut self, other: &Self) {
         for (plane, other) in self.0.iter_mut().zip(&other.0) {
             for (cluster, other) in plane.iter_mut().zip(other) {
-                for (count, other) in cluster.iter_mut().zip(other) {
+                for (count, other) in cluster
+                    .as_flattened_mut()
+                    .iter_mut()
+                    .zip(other.as_flattened())
+                {
                     *count += other;
                 }
             }
@@ -108,7 +115,7 @@ impl Analysis {
         Counts(
             self.planes
                 .iter()
-                .map(|p| vec![[0; 256]; p.clusters.count()])
+                .map(|p| vec![[[0; 256]; 4]; p.clusters.count()])
                 .collect(),
         )
     }
@@ -123,8 +130,10 @@ impl Analysis {
         for (number, (plane, counts)) in self.planes.iter().zip(&mut counts.0).enumerate() {
             for strip in scratch.split.plane(number).chunks(STRIP_LEN) {
                 let counts = &mut counts[usize::from(crate::codec::r32::table_for(strip, plane))];
-                for &symbol in strip {
-                    counts[usize::from(symbol)] += 1;
+                for four in strip.chunks(4) {
+                    for (&symbol, counts) in four.iter().zip(&mut *counts) {
+                        counts[usize::from(symbol)] += 1;
+                    }
                 }
             }
         }
@@ -136,7 +145,8 @@ impl Analysis {
         let mut freqs = Vec::new();
         let mut coders = Vec::new();
         for (plane, counts) in self.planes.into_iter().zip(&counts.0) {
-            let (coder, mut plane_freqs) = choose_tables(plane.clusters, counts);
+            let counts: Vec<Counts256> = counts.iter().map(sum_of_four).collect();
+            let (coder, mut plane_freqs) = choose_tables(plane.clusters, &counts);
             let used = counts.iter().flatten().filter(|&&count| count > 0).count();
             worth |= !coder.tables.is_empty() || used == 1;
             plane_freqs.base = if coders.is_empty() { self.base } else { 0 };
@@ -156,6 +166,16 @@ impl Analysis {
             written,
         )
     }
+}
+
+fn sum_of_four(counts: &Counts256By4) -> Counts256 {
+    let mut sum = counts[0];
+    for other in &counts[1..] {
+        for (sum, count) in sum.iter_mut().zip(other) {
+            *sum += count;
+        }
+    }
+    sum
 }
 
 /// The part of a block that is whole elements; only bytes of no dtype have another.

@@ -11,21 +11,28 @@ pub const BINS: usize = 64;
 const STEPS: usize = 12;
 
 /// How often each value of the upper six bits occurs in a strip.
-pub type Coarse = [u16; BINS];
+pub type Coarse = [i16; BINS];
 
-/// Counts the upper six bits of a strip's symbols.
+/// Counts the upper six bits of a strip's symbols, by four counters, so that equal neighbours do not wait for each other.
 pub fn coarse(strip: &[u8]) -> Coarse {
-    let mut counts = [0; BINS];
-    for symbol in strip {
-        counts[usize::from(symbol >> 2)] += 1;
+    let mut counts = [[0_i16; BINS]; 4];
+    for four in strip.chunks(4) {
+        for (symbol, counts) in four.iter().zip(&mut counts) {
+            counts[usize::from(symbol >> 2)] += 1;
+        }
     }
-    counts
+    let [mut sum, second, third, fourth] = counts;
+    for bin in 0..BINS {
+        sum[bin] += second[bin] + third[bin] + fourth[bin];
+    }
+    sum
 }
 
-/// What each bin costs in each cluster, in 1/16 bit.
+/// What each bin costs in each cluster, in 1/16 bit. Counts and costs are signed words, for which processors have an
+/// instruction that multiplies and adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
-    costs: Vec<[u16; BINS]>,
+    costs: Vec<[i16; BINS]>,
 }
 
 impl Clusters {
@@ -63,14 +70,14 @@ impl Clusters {
         for (strip, &cluster) in sample.iter().zip(assigned) {
             for (sum, &bin) in sums[cluster].iter_mut().zip(strip) {
                 // 64 to the 1 of the start: an empty bin is dear, but not beyond all
-                *sum += 64 * u64::from(bin);
+                *sum += 64 * u64::from(bin.unsigned_abs());
             }
         }
         let costs = sums
             .iter()
             .map(|sums| {
                 let total = log2_q16(sums.iter().sum());
-                sums.map(|sum| ((total - log2_q16(sum)) >> 12) as u16)
+                sums.map(|sum| ((total - log2_q16(sum)) >> 12) as i16)
             })
             .collect();
         Self { costs }
@@ -83,12 +90,12 @@ impl Clusters {
 
     /// The cluster in which the strip costs least; the first of equals.
     pub fn nearest(&self, strip: &Coarse) -> usize {
-        let mut best = (u32::MAX, 0);
+        let mut best = (i32::MAX, 0);
         for (cluster, costs) in self.costs.iter().enumerate() {
             let cost = strip
                 .iter()
                 .zip(costs)
-                .map(|(&n, &c)| u32::from(n) * u32::from(c))
+                .map(|(&n, &c)| i32::from(n) * i32::from(c))
                 .sum();
             if cost < best.0 {
                 best = (cost, cluster);
@@ -99,11 +106,11 @@ impl Clusters {
 }
 
 fn mean_bin(strip: &Coarse) -> u64 {
-    let count: u64 = strip.iter().map(|&n| u64::from(n)).sum();
+    let count: u64 = strip.iter().map(|&n| u64::from(n.unsigned_abs())).sum();
     let sum: u64 = strip
         .iter()
         .zip(0_u64..)
-        .map(|(&n, bin)| u64::from(n) * bin)
+        .map(|(&n, bin)| u64::from(n.unsigned_abs()) * bin)
         .sum();
     (sum << 16) / count.max(1)
 }
