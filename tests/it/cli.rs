@@ -321,6 +321,45 @@ fn reports_are_one_json_object_with_a_schema() {
     assert_eq!(info["images"][0]["files"][0]["spans"][1]["dtype"], "BF16");
 }
 
+/// 400 MB go through 250 MB of address space, both ways: memory depends on the threads, not on the file.
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    use std::io::Write;
+    const ELEMENTS: usize = 200 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let json = format!(
+        "{{\"w\":{{\"dtype\":\"BF16\",\"shape\":[{ELEMENTS}],\"data_offsets\":[0,{}]}}}}",
+        2 * ELEMENTS
+    );
+    let piece = models::bf16_weights(&mut models::Random::new(3), 1 << 20);
+    let mut file = fs::File::create(at.join("m.safetensors")).unwrap();
+    file.write_all(&(json.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(json.as_bytes()).unwrap();
+    for _ in 0..ELEMENTS >> 20 {
+        file.write_all(&piece).unwrap();
+    }
+    drop(file);
+    let program = env!("CARGO_BIN_EXE_bigsmall");
+    let bounded = |words: &str| {
+        let line = format!("ulimit -v 250000; exec {program} {words} -j 2");
+        let output = Command::new("bash")
+            .args(["-c", &line])
+            .current_dir(at)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{words}: {}", stderr(&output));
+    };
+    bounded("compress m.safetensors");
+    bounded("decompress m.bs -o back");
+    let same = Command::new("cmp")
+        .args(["m.safetensors", "back"])
+        .current_dir(at)
+        .status()
+        .unwrap();
+    assert!(same.success());
+}
+
 /// Every field of a report stands in docs/json.md, and the other way round.
 #[test]
 fn the_page_on_json_is_true() {
