@@ -133,9 +133,10 @@ impl Fs {
             What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
             _ => return Err(Errno::ENOTDIR),
         };
-        found
-            .map(|node| self.tree.remember(node).attr)
-            .ok_or(Errno::ENOENT)
+        let node = found.ok_or(Errno::ENOENT)?;
+        let attr = node.attr;
+        self.tree.remember(node);
+        Ok(attr)
     }
 
     /// The kernel forgets a node that it was told of `times` times.
@@ -143,9 +144,16 @@ impl Fs {
         self.tree.forget(ino, times);
     }
 
-    /// What the kernel is told of a node.
+    /// What the kernel is told of a node. A folder's time changes with what is in it, so it is asked for anew.
     pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
-        self.node(ino).map(|node| node.attr)
+        let node = self.node(ino)?;
+        if !matches!(node.what, What::Disk(Meaning::Folder)) {
+            return Ok(node.attr);
+        }
+        let stat = self.root.stat(&node.path)?;
+        Ok(Node::of_disk(node.path.clone(), Meaning::Folder, stat)
+            .attr
+            .with_number(ino))
     }
 
     /// The target of a link.

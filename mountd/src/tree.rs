@@ -48,6 +48,13 @@ pub(crate) struct Attr {
     pub(crate) gid: u32,
 }
 
+impl Attr {
+    /// The same under another inode number.
+    pub(crate) fn with_number(self, ino: u64) -> Self {
+        Self { ino, ..self }
+    }
+}
+
 /// What an inode number stands for. It never changes.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -72,7 +79,8 @@ impl Node {
         node
     }
 
-    fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
+    /// What a path of the disk stands for.
+    pub(crate) fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
         let (kind, size) = match &meaning {
             Meaning::Folder => (Kind::Folder, stat.size),
             Meaning::ImageFolder => (Kind::Folder, 0),
@@ -163,13 +171,12 @@ impl Tree {
     }
 
     /// Remembers a node that the kernel is told of once more.
-    pub(crate) fn remember(&self, node: Node) -> Arc<Node> {
+    pub(crate) fn remember(&self, node: Node) {
         let mut nodes = self.nodes.lock();
         let entry = nodes
             .entry(node.attr.ino)
             .or_insert_with(|| (Arc::new(node), 0));
         entry.1 += 1;
-        Arc::clone(&entry.0)
     }
 
     /// The kernel forgets a node that it was told of `times` times.

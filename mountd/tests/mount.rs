@@ -524,6 +524,10 @@ fn files_that_come_and_go_are_seen() {
     assert!(names(&mnt).is_empty());
     setup.image("m.bs", &original);
     wait_until("the new file", || mnt.join("m.safetensors").exists());
+    let modified = |folder: &Path| fs::metadata(folder).unwrap().modified().unwrap();
+    wait_until("the folder's time", || {
+        modified(&mnt) == modified(&setup.source())
+    });
     assert!(fs::read(mnt.join("m.safetensors")).unwrap() == original);
     fs::remove_file(setup.source().join("m.bs")).unwrap();
     wait_until("the removal", || !mnt.join("m.safetensors").exists());
