@@ -24,14 +24,17 @@ fn stem(name: &OsStr) -> Option<&[u8]> {
         .filter(|stem| !stem.is_empty())
 }
 
-/// The name of the file or folder that the image `name` stands for; `None` if it is no image's name.
+/// The name of the file or folder that the image `name` stands for; `None` if it is no image's name, or
+/// would stand for `.` or `..`.
 pub fn original_name(name: &OsStr, header: &Header) -> Option<OsString> {
     let stem = stem(name)?;
     let mut original = stem.to_vec();
     if header.kind == ImageKind::File && !stem.ends_with(header.suffix.as_bytes()) {
         original.extend_from_slice(header.suffix.as_bytes());
     }
-    Some(OsString::from_vec(original))
+    // `..bs` and `...bs` would stand for the folder itself and for the one above
+    let leads_elsewhere = matches!(original.as_slice(), b"." | b"..");
+    (!leads_elsewhere).then(|| OsString::from_vec(original))
 }
 
 /// The name of the image of file `name`, and the suffix that it records.
@@ -81,6 +84,8 @@ mod tests {
         }
         let folder = header("", ImageKind::Folder);
         assert_eq!(original_name(OsStr::new("m.bs"), &folder).unwrap(), "m");
-        assert_eq!(original_name(OsStr::new(".bs"), &folder), None);
+        for image in [".bs", "..bs", "...bs"] {
+            assert_eq!(original_name(OsStr::new(image), &folder), None);
+        }
     }
 }

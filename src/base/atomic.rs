@@ -4,9 +4,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -18,8 +21,9 @@ use nix::fcntl::renameat2;
 
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::digest;
 
-/// What stands in the name of a temporary, before the process number that wrote it.
+/// What stands in the name of a temporary, before the number of the process that writes it and a random one.
 const TEMPORARY_MARK: &str = ".part-";
 
 /// Refuses a target that must not be replaced: anything that exists, unless `force`; and with `force` still
@@ -55,40 +59,52 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The temporary for `target`: in the same folder, so that the rename stays in one file system.
+/// What the names of all temporaries for `target` begin with. A long name is replaced by its hash: the temporary's may
+/// not be longer than a file system allows.
+fn temporary_prefix(target: &Path) -> OsString {
+    const NAME_LEN_MAX: usize = 200;
+    let name = target.file_name().unwrap_or_default();
+    let mut prefix = OsString::from(".");
+    if name.len() <= NAME_LEN_MAX {
+        prefix.push(name);
+    } else {
+        prefix.push(format!("{:016x}", digest::xxh3(name.as_encoded_bytes())));
+    }
+    prefix.push(TEMPORARY_MARK);
+    prefix
+}
+
+/// A new name for a temporary of `target`: in the same folder, so that the rename stays in one file system, and unlike that
+/// of any other process, in whatever container.
 pub fn temporary_for(target: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(format!("{TEMPORARY_MARK}{}", std::process::id()));
+    let mut name = temporary_prefix(target);
+    let chance = RandomState::new().hash_one(std::process::id());
+    name.push(format!("{}-{chance:016x}", std::process::id()));
     folder_of(target).join(name)
 }
 
-/// Removes temporaries for `target` that processes which are no more have left.
+/// Removes temporaries for `target` whose writers are no more. A writer holds a lock on its temporary, which the kernel
+/// releases with the process: what can be locked is left over.
 pub fn remove_stale_temporaries(target: &Path) {
-    let mut prefix = OsString::from(".");
-    prefix.push(target.file_name().unwrap_or_default());
-    prefix.push(TEMPORARY_MARK);
+    let prefix = temporary_prefix(target);
     let Ok(entries) = fs::read_dir(folder_of(target)) else {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name
+        if !entry
+            .file_name()
             .as_encoded_bytes()
-            .strip_prefix(prefix.as_encoded_bytes())
-        else {
-            continue;
-        };
-        let Some(pid) = std::str::from_utf8(pid)
-            .ok()
-            .and_then(|p| p.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        if Path::new(&format!("/proc/{pid}")).exists() {
+            .starts_with(prefix.as_encoded_bytes())
+        {
             continue;
         }
         let path = entry.path();
+        let plain = entry
+            .file_type()
+            .is_ok_and(|kind| kind.is_file() || kind.is_dir());
+        if !plain || !File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            continue;
+        }
         // nothing depends on it: one that cannot be removed is met again next time
         let _ = if path.is_dir() {
             fs::remove_dir_all(&path)
@@ -150,20 +166,15 @@ impl OutputFile {
         check_target(target, force)?;
         remove_stale_temporaries(target);
         let temporary = temporary_for(target);
-        let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&temporary)
-        };
-        let file = open()
-            .or_else(|e| match e.kind() {
-                // left by a process that had our number; made anew, so that no link is followed
-                io::ErrorKind::AlreadyExists => fs::remove_file(&temporary).and_then(|()| open()),
-                _ => Err(e),
-            })
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
             .map_err(|e| Error::io("cannot write", target, e))?;
+        // where there are no locks, temporaries that are left over are for the user to remove
+        let _ = file.try_lock();
         Ok(Self {
             file,
             temporary,
@@ -229,7 +240,7 @@ impl OutputFile {
 impl Drop for OutputFile {
     fn drop(&mut self) {
         if !self.committed {
-            // it carries our process number, so a later run removes what this cannot
+            // a later run removes what this cannot
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -271,9 +282,12 @@ mod tests {
     #[test]
     fn temporaries_of_dead_processes_go() {
         let folder = tempfile::tempdir().unwrap();
-        let stale = folder.path().join(".x.bs.part-4294967294");
+        let target = folder.path().join("x.bs");
+        let stale = temporary_for(&target);
         File::create(&stale).unwrap();
-        remove_stale_temporaries(&folder.path().join("x.bs"));
+        let living = OutputFile::create(&target, false).unwrap();
         assert!(!stale.exists());
+        remove_stale_temporaries(&target);
+        assert!(living.temporary().exists());
     }
 }

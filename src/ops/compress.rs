@@ -28,6 +28,7 @@ use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
+use crate::ops::folder::Stamp;
 use crate::ops::stream;
 use crate::tensor::Layout;
 use crate::writer;
@@ -166,19 +167,27 @@ fn compress_file(
     )
 }
 
+/// A file that goes into an image, and what the disk said of it before.
+struct Opened {
+    source: Source,
+    stamp: Stamp,
+}
+
 /// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.
-fn open_source(path: &Path, within: String, opaque: bool) -> Result<Source> {
+fn open_source(path: &Path, within: String, opaque: bool) -> Result<Opened> {
+    let stamp = Stamp::of(path)?;
     let file = FileSource::open(path)?;
     let layout = match Layout::of_safetensors(&file) {
         Ok(layout) => layout,
         Err(error) if opaque && error.kind() == ErrorKind::Invalid => Layout::of_bytes(file.len()),
         Err(error) => return Err(named_better(error, &file).file(path)),
     };
-    Ok(Source {
+    let source = Source {
         path: within,
         bytes: Arc::new(file),
         layout,
-    })
+    };
+    Ok(Opened { source, stamp })
 }
 
 /// An image given to be compressed is a mistake of its own kind.
@@ -197,7 +206,7 @@ fn named_better(error: Error, file: &FileSource) -> Error {
 fn write_verified(
     kind: ImageKind,
     suffix: &str,
-    sources: &[Source],
+    sources: &[Opened],
     source: &Path,
     target: &Path,
     options: &CompressOptions,
@@ -213,26 +222,31 @@ fn write_verified(
         options,
         progress,
     )?;
-    let (mtime, mode) = folder::stamp(source)?;
+    let stamp = match sources {
+        [only] if kind == ImageKind::File => only.stamp.clone(),
+        _ => Stamp::of(source)?,
+    };
     // a folder's bits say who may list it: an image of it is a plain file
     let mode = if kind == ImageKind::Folder {
-        mode & 0o666
+        stamp.mode & 0o666
     } else {
-        mode
+        stamp.mode
     };
-    output.commit(Some(mtime), Some(mode))?;
+    output.commit(Some(stamp.mtime), Some(mode))?;
     Ok(written)
 }
 
 fn write_and_prove(
     kind: ImageKind,
     suffix: &str,
-    sources: &[Source],
+    sources: &[Opened],
     source: &Path,
     output: &mut OutputFile,
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
+    let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
+    let sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
     let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("compressing {label}"), original_bytes);
@@ -240,7 +254,7 @@ fn write_and_prove(
         profile: options.profile,
         threads: options.threads,
     };
-    let written = writer::write_image(kind, suffix, sources, &write, output, progress)?;
+    let written = writer::write_image(kind, suffix, &sources, &write, output, progress)?;
     output.sync()?;
     progress.begin(&format!("reading back {label}"), original_bytes);
     prove(
@@ -250,6 +264,8 @@ fn write_and_prove(
         progress,
     )
     .map_err(|e| e.file(source))?;
+    // what was read is what was there all the time
+    stamps.iter().try_for_each(|stamp| stamp.check())?;
     progress.end();
     Ok(ImageWritten {
         source: source.to_owned(),
@@ -305,12 +321,12 @@ fn to_stdout(
 fn stream_out(
     kind: ImageKind,
     suffix: &str,
-    sources: &[Source],
+    sources: &[Opened],
     source: &Path,
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
-    let target = std::env::temp_dir().join("bigsmall-stdout.bs");
+    let target = crate::base::atomic::temporary_for(&std::env::temp_dir().join("bigsmall"));
     let mut output = OutputFile::create(&target, true)?;
     let mut written = write_and_prove(
         kind,
@@ -367,7 +383,7 @@ fn compress_folder(
 
 /// All files of a folder as they go into one image. Links to files are followed; models are split into tensors, and
 /// everything else is stored as bytes.
-fn folder_sources(root: &Path, opaque: bool, progress: &dyn Progress) -> Result<Vec<Source>> {
+fn folder_sources(root: &Path, opaque: bool, progress: &dyn Progress) -> Result<Vec<Opened>> {
     let (mut sources, mut faults) = (Vec::new(), Vec::new());
     for entry in folder::walk(root)? {
         let full = root.join(&entry.path);
@@ -402,7 +418,7 @@ fn folder_sources(root: &Path, opaque: bool, progress: &dyn Progress) -> Result<
         }
     }
     refuse_faults(root, &faults)?;
-    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    sources.sort_by(|a: &Opened, b| a.source.path.cmp(&b.source.path));
     if sources.is_empty() {
         return Err(Error::invalid("there is no file in this folder").file(root));
     }

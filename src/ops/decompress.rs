@@ -24,6 +24,7 @@ use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
+use crate::ops::folder::Stamp;
 use crate::ops::stream;
 
 /// How to decompress.
@@ -157,8 +158,8 @@ impl Job<'_> {
     fn write(&self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
-        let (mtime, mode) = folder::stamp(archive.path())?;
-        output.commit(Some(mtime), Some(mode))
+        let stamp = Stamp::of(archive.path())?;
+        output.commit(Some(stamp.mtime), Some(stamp.mode))
     }
 
     fn restored(&mut self, archive: &Archive, file: &FileRecord, target: &Path) {
@@ -278,7 +279,9 @@ impl Job<'_> {
             return Ok(());
         }
         let archive = Archive::open(full)?;
-        let original = naming::original_name(name, archive.header()).unwrap_or_default();
+        let original = naming::original_name(name, archive.header()).ok_or_else(|| {
+            Error::damaged("the name of this image stands for no file").file(full)
+        })?;
         let relative = relative.with_file_name(original);
         match archive.header().kind {
             ImageKind::File => self.file_in(&archive, &archive.files()[0], output, &relative),

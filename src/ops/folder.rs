@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use crate::archive;
 use crate::archive::naming;
 use crate::base::Error;
+use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::OutputFile;
 use crate::base::ReadAt;
@@ -147,24 +148,59 @@ pub fn is_image(path: &Path) -> bool {
         && FileSource::open(path).is_ok_and(|source| archive::claims_to_be_image(&source))
 }
 
-/// Time of change and permission bits of a file.
-pub fn stamp(path: &Path) -> Result<(SystemTime, u32)> {
-    use std::os::unix::fs::PermissionsExt;
-    let metadata = fs::metadata(path).map_err(|e| Error::io("cannot stat", path, e))?;
-    let mtime = metadata
-        .modified()
-        .map_err(|e| Error::io("cannot stat", path, e))?;
-    Ok((mtime, metadata.permissions().mode()))
+/// What the disk says of a file; another content has another stamp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    path: PathBuf,
+    /// Time of change.
+    pub mtime: SystemTime,
+    /// Permission bits.
+    pub mode: u32,
+    identity: [i64; 5],
+}
+
+impl Stamp {
+    /// The stamp of what is at `path` now.
+    pub fn of(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let failed = |e| Error::io("cannot stat", path, e);
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let identity = [
+            metadata.dev().cast_signed(),
+            metadata.ino().cast_signed(),
+            metadata.len().cast_signed(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ];
+        let mtime = metadata.modified().map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            mtime,
+            mode: metadata.mode(),
+            identity,
+        })
+    }
+
+    /// An error if the file was changed or replaced since.
+    pub fn check(&self) -> Result<()> {
+        if Self::of(&self.path)? == *self {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Io, "changed while it was being read")
+            .file(&self.path)
+            .hint("do it again when nobody writes to it"))
+    }
 }
 
 /// Copies a file with its time and permissions; the copy appears complete.
 pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
+    let stamp = Stamp::of(from)?;
     let mut source = fs::File::open(from).map_err(|e| Error::io("cannot open", from, e))?;
     let mut output = OutputFile::create(to, force)?;
     let bytes = std::io::copy(&mut source, output.file())
         .map_err(|e| Error::io(format!("cannot copy `{}`", from.display()), to, e))?;
-    let (mtime, mode) = stamp(from)?;
-    output.commit(Some(mtime), Some(mode))?;
+    stamp.check()?;
+    output.commit(Some(stamp.mtime), Some(stamp.mode))?;
     Ok(bytes)
 }
 
@@ -176,6 +212,8 @@ pub struct OutputFolder {
     target: PathBuf,
     in_place: bool,
     committed: bool,
+    /// Held while the folder is written: it tells others that somebody lives who does.
+    _lock: Option<fs::File>,
 }
 
 impl OutputFolder {
@@ -199,11 +237,18 @@ impl OutputFolder {
         if !exists {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }
+        let lock = fs::File::open(&root).ok().filter(|_| !exists);
+        if let Some(lock) = &lock {
+            // where there are no locks, temporaries that are left over are for the user to remove
+            let _ = lock.try_lock();
+        }
+        let target = target.to_owned();
         Ok(Self {
             root,
-            target: target.to_owned(),
+            target,
             in_place: exists,
             committed: false,
+            _lock: lock,
         })
     }
 
@@ -250,7 +295,7 @@ impl OutputFolder {
 impl Drop for OutputFolder {
     fn drop(&mut self) {
         if !self.committed && !self.in_place {
-            // it carries our process number, so a later run removes what this cannot
+            // a later run removes what this cannot
             let _ = fs::remove_dir_all(&self.root);
         }
     }
@@ -265,14 +310,24 @@ pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An error if `output` is `source` or lies in it: a walk over the source would meet its own output.
+/// An error if `output` is `source` or one lies in the other: a walk over the source would meet its own output, or files of
+/// the source would be replaced.
 pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
     let real = |path: &Path| {
         let folder = fs::canonicalize(atomic::folder_of(path)).unwrap_or_default();
         fs::canonicalize(path)
             .unwrap_or_else(|_| folder.join(path.file_name().unwrap_or(OsStr::new(""))))
     };
-    if real(output).starts_with(real(source)) {
+    let (real_output, real_source) = (real(output), real(source));
+    if real_source.starts_with(&real_output) && real_source != real_output {
+        return Err(Error::invalid(format!(
+            "the source `{}` lies in the output",
+            source.display()
+        ))
+        .file(output)
+        .hint("choose a folder that does not hold the source"));
+    }
+    if real_output.starts_with(&real_source) {
         return Err(Error::invalid(format!(
             "the output lies in the source `{}`",
             source.display()
