@@ -102,6 +102,11 @@ fn attr_ttl(attr: &Attr) -> Duration {
     }
 }
 
+/// The share of the pool for names in a folder: inode numbers have 62 bits, so this is nobody's number.
+fn names_in(folder: INodeNo) -> u64 {
+    folder.0 | 1 << 63
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // what an older kernel lacks is not needed, only welcome
@@ -122,17 +127,18 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(parent.0, name) {
-            Ok(attr) => {
-                reply.entry_with_ttls(
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        // the head of an image may be read here, from a disk that may be slow
+        self.pool
+            .submit(names_in(parent), move || match fs.lookup(parent.0, &name) {
+                Ok(attr) => reply.entry_with_ttls(
                     &attr_ttl(&attr),
                     &NAME_TTL,
                     &file_attr(&attr),
                     Generation(0),
-                );
-            }
-            Err(e) => reply.error(errno(e)),
-        }
+                ),
+                Err(e) => reply.error(errno(e)),
+            });
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, times: u64) {
@@ -140,17 +146,20 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.fs.attr(ino.0) {
-            Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(&attr)),
-            Err(e) => reply.error(errno(e)),
-        }
+        let fs = Arc::clone(&self.fs);
+        self.pool
+            .submit(names_in(ino), move || match fs.attr(ino.0) {
+                Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(&attr)),
+                Err(e) => reply.error(errno(e)),
+            });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.read_link(ino.0) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(ino.0, move || match fs.read_link(ino.0) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
             Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -200,10 +209,12 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.open_folder(ino.0) {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-            Err(e) => reply.error(errno(e)),
-        }
+        let fs = Arc::clone(&self.fs);
+        self.pool
+            .submit(names_in(ino), move || match fs.open_folder(ino.0) {
+                Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                Err(e) => reply.error(errno(e)),
+            });
     }
 
     fn readdir(
@@ -238,8 +249,9 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.fs.statvfs() {
+    fn statfs(&self, _request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(names_in(ino), move || match fs.statvfs() {
             Ok(s) => reply.statfs(
                 s.blocks(),
                 s.blocks_free(),
@@ -251,7 +263,7 @@ impl Filesystem for Adapter {
                 s.fragment_size() as u32,
             ),
             Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     // answered once with "not known", after which the kernel does not ask again

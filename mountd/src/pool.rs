@@ -10,8 +10,8 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 /// Most threads. Each has a reply of at most 1 MiB in work.
-const THREADS_MAX: usize = 32;
-/// Most threads that work for one file.
+const THREADS_MAX: usize = 64;
+/// Most threads that work for one file, or for names in one folder.
 const PER_FILE_MAX: usize = 8;
 /// A thread without work for this long ends.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -75,15 +75,13 @@ impl Pool {
             tracing::error!("cannot start a thread: {error}");
             let mut state = self.0.state.lock();
             state.threads -= 1;
-            let stranded = if state.threads == 0 {
-                state.ready.pop_front()
-            } else {
-                None
-            };
-            drop(state);
-            // nobody else would ever do it
-            if let Some((_, work)) = stranded {
-                work();
+            // with no thread at all nobody else would ever do it
+            while state.threads == 0
+                && let Some((file, work)) = state.ready.pop_front()
+            {
+                drop(state);
+                do_one(&self.0, file, work);
+                state = self.0.state.lock();
             }
         }
     }
@@ -106,22 +104,26 @@ fn serve(shared: &Shared) {
                 }
             }
         };
-        // a fault in one request is that request's fault; the reply tells EIO when it is dropped unanswered
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-            tracing::error!("a request failed by a fault of the program");
-        }
-        let mut state = shared.state.lock();
-        let next = state.waiting.get_mut(&file).and_then(VecDeque::pop_front);
-        if let Some(work) = next {
-            state.ready.push_back((file, work));
-            continue;
-        }
-        state.waiting.remove(&file);
-        let busy = state.busy.entry(file).or_default();
-        *busy -= 1;
-        if *busy == 0 {
-            state.busy.remove(&file);
-        }
+        do_one(shared, file, work);
+    }
+}
+
+/// Does a piece of work, and makes the next of its file ready.
+fn do_one(shared: &Shared, file: u64, work: Work) {
+    // a fault in one request is that request's fault; the reply tells EIO when it is dropped unanswered
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+        tracing::error!("a request failed by a fault of the program");
+    }
+    let mut state = shared.state.lock();
+    if let Some(work) = state.waiting.get_mut(&file).and_then(VecDeque::pop_front) {
+        state.ready.push_back((file, work));
+        return;
+    }
+    state.waiting.remove(&file);
+    let busy = state.busy.entry(file).or_default();
+    *busy -= 1;
+    if *busy == 0 {
+        state.busy.remove(&file);
     }
 }
 

@@ -42,9 +42,15 @@ pub(crate) struct Stat {
     pub(crate) inode: u64,
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
+    /// Time of the last change of content, name or permissions; unlike mtime nobody can set it back.
+    pub(crate) ctime_ns: i64,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
 }
 
 impl Stat {
@@ -60,10 +66,8 @@ impl Stat {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            mtime_ns: stat
-                .st_mtime
-                .saturating_mul(1_000_000_000)
-                .saturating_add(stat.st_mtime_nsec),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
             mode: stat.st_mode & 0o777,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -81,14 +85,10 @@ impl Stat {
     }
 
     /// Bytes that differ if the content does, as far as the disk can tell.
-    pub(crate) fn identity(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        let fields = [
-            self.device,
-            self.inode,
-            self.size,
-            self.mtime_ns.cast_unsigned(),
-        ];
+    pub(crate) fn identity(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        let times = [self.mtime_ns, self.ctime_ns].map(i64::cast_unsigned);
+        let fields = [self.device, self.inode, self.size, times[0], times[1]];
         for (bytes, field) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(fields) {
             *bytes = field.to_le_bytes();
         }

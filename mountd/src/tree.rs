@@ -90,7 +90,7 @@ impl Node {
         };
         // a folder stays the same folder whatever is put into it
         let is_folder = matches!(meaning, Meaning::Folder);
-        let identity = if is_folder { [0; 32] } else { stat.identity() };
+        let identity = if is_folder { [0; 40] } else { stat.identity() };
         let ino = number(&path, &identity, "");
         let attr = attr(ino, kind, size, &stat);
         Self {

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// How much of a name is shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// Result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,7 +125,10 @@ impl Error {
     /// Names the tensor.
     #[must_use]
     pub fn tensor(mut self, name: &str) -> Self {
-        self.0.tensor.get_or_insert_with(|| name.to_owned());
+        // cut here already: a hostile image has a name of megabytes, and one error for each of its blocks
+        self.0
+            .tensor
+            .get_or_insert_with(|| name.chars().take(SHOWN_CHARS_MAX + 1).collect());
         self
     }
 
@@ -180,7 +186,6 @@ impl std::error::Error for Error {}
 /// A name from a file, made fit for a terminal or a log: control characters, line breaks and
 /// direction marks are written as escapes, and very long names are cut.
 pub fn escaped(name: &str) -> String {
-    const SHOWN_CHARS_MAX: usize = 200;
     let mut shown = String::with_capacity(name.len().min(SHOWN_CHARS_MAX));
     for (count, c) in name.chars().enumerate() {
         if count == SHOWN_CHARS_MAX {

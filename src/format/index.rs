@@ -256,6 +256,7 @@ impl Index {
             blocks: Vec::new(),
             data_end: 0,
         };
+        check_receipts_len(files.clone(), header.file_count, &receipts)?;
         for _ in 0..header.file_count {
             index.parse_file(&mut files, &mut spans)?;
         }
@@ -376,6 +377,29 @@ impl Index {
         );
         Ok(())
     }
+}
+
+/// Compares the number of spans that the files claim with the receipts that there are, before a record is made of any
+/// span: a small file may claim millions of them.
+fn check_receipts_len(mut files: Reader<'_>, file_count: u32, receipts: &Reader<'_>) -> Result<()> {
+    const FILE_RECEIPT_LEN: u64 = 32;
+    const SPAN_RECEIPT_LEN: u64 = 24;
+    let mut expected = u64::from(file_count).saturating_mul(FILE_RECEIPT_LEN);
+    for _ in 0..file_count {
+        files.take(2)?;
+        let path_len = files.u16()?;
+        let span_count = u64::from(files.u32()?);
+        files.take(8)?;
+        files.take(usize::from(path_len))?;
+        expected = expected.saturating_add(span_count.saturating_mul(SPAN_RECEIPT_LEN));
+    }
+    if expected != receipts.len() {
+        return Err(Error::damaged(format!(
+            "receipts of {} bytes, {expected} expected",
+            receipts.len()
+        )));
+    }
+    Ok(())
 }
 
 fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {

@@ -10,7 +10,7 @@ use crate::base::Error;
 use crate::base::Result;
 
 /// Reads little-endian fields one after another; what is missing is an error.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -65,6 +65,10 @@ impl<'a> Reader<'a> {
                 self.what
             ))),
         }
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.rest.len() as u64
     }
 
     pub(super) fn is_empty(&self) -> bool {
