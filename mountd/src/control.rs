@@ -83,6 +83,11 @@ fn read_record(mountpoint: &Path) -> Option<Record> {
     (record.mountpoint == mountpoint && is_ours(record.pid)).then_some(record)
 }
 
+/// Whether the daemon of a mountpoint lives, as far as its record tells.
+pub(crate) fn has_daemon(mountpoint: &Path) -> bool {
+    read_record(mountpoint).is_some()
+}
+
 /// Whether a process lives and is one of ours: numbers are used again. One that has ended and that nobody has asked after
 /// yet (a zombie, as in containers without an init) does not live.
 fn is_ours(pid: u32) -> bool {
@@ -107,8 +112,8 @@ struct Process {
 
 #[derive(Debug, Serialize)]
 struct MountReport {
-    mountpoint: PathBuf,
-    source: PathBuf,
+    mountpoint: String,
+    source: String,
     alive: bool,
     pid: Option<u32>,
     processes: Vec<Process>,
@@ -131,8 +136,8 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
             MountReport {
                 // with a record the daemon lives, and nothing needs to be asked of the mount
                 alive: record.is_some() || !mounting::is_dead(&mounted.mountpoint),
-                mountpoint: mounted.mountpoint,
-                source: mounted.source,
+                mountpoint: mounted.mountpoint.to_string_lossy().into_owned(),
+                source: mounted.source.to_string_lossy().into_owned(),
                 pid,
                 processes: pid
                     .map(|pid| Process {
@@ -157,7 +162,7 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
                 (true, None) => "process of another user".to_owned(),
                 (false, _) => "DEAD: mount it again, or unmount it".to_owned(),
             };
-            let (at, of) = (mount.mountpoint.display(), mount.source.display());
+            let (at, of) = (mount.mountpoint, mount.source);
             print(&format!("{at}  shows {of}  ({state})"))?;
         }
     }
@@ -167,7 +172,7 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
 #[derive(Debug, Serialize)]
 struct UnmountReport<'a> {
     schema: &'static str,
-    mountpoint: &'a Path,
+    mountpoint: &'a str,
     lazy: bool,
 }
 
@@ -187,7 +192,7 @@ pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
         let schema = "bigsmall.unmount/1";
         print_json(&UnmountReport {
             schema,
-            mountpoint: &mountpoint,
+            mountpoint: &mountpoint.to_string_lossy(),
             lazy: arguments.lazy,
         })?;
     }
@@ -196,29 +201,16 @@ pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
 
 /// The mountpoint meant by `path`, found without asking a mount that may be dead.
 fn find(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).map_err(|e| Error::io("cannot find", path, e))?;
-    let mounts = mounting::all()?;
-    let is_mount = |path: &Path| mounts.iter().any(|mounted| mounted.mountpoint == path);
-    if is_mount(&absolute) {
-        return Ok(absolute);
+    let resolved = mounting::resolve(path)?;
+    if mounting::all()?
+        .iter()
+        .any(|mounted| mounted.mountpoint == resolved)
+    {
+        return Ok(resolved);
     }
-    // through links, or with a trailing slash or `..`; the last part may be dead, its folder is not
-    let name = absolute.file_name().map(ToOwned::to_owned);
-    let folder = absolute
-        .parent()
-        .and_then(|folder| std::fs::canonicalize(folder).ok());
-    let resolved = folder.zip(name).map(|(folder, name)| folder.join(name));
-    let resolved = resolved.filter(|path| is_mount(path));
-    let resolved = resolved.or_else(|| {
-        std::fs::canonicalize(&absolute)
-            .ok()
-            .filter(|p| is_mount(p))
-    });
-    resolved.ok_or_else(|| {
-        Error::invalid("no mount of ours is here")
-            .file(path)
-            .hint("list them with `bigsmall mounts`")
-    })
+    Err(Error::invalid("no mount of ours is here")
+        .file(path)
+        .hint("list them with `bigsmall mounts`"))
 }
 
 fn print_json<R: Serialize>(report: &R) -> Result<()> {

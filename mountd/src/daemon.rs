@@ -56,13 +56,10 @@ impl Paths {
         let find = |path: &Path| {
             std::fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))
         };
-        // a dead mount cannot be resolved, so it is cleared under the name that the user gave
-        let absolute = std::path::absolute(&arguments.mountpoint).unwrap_or_default();
-        if mounting::is_dead(&absolute) {
-            mounting::heal(&absolute)?;
-        }
-        let (source, mountpoint) = (find(&arguments.source)?, find(&arguments.mountpoint)?);
-        mounting::heal(&mountpoint)?;
+        // a dead mount cannot be asked for anything, so it is cleared first
+        let resolved = mounting::resolve(&arguments.mountpoint)?;
+        mounting::heal(&resolved, control::has_daemon)?;
+        let (source, mountpoint) = (find(&arguments.source)?, find(&resolved)?);
         if !mountpoint.is_dir() {
             return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));
         }
@@ -98,8 +95,8 @@ fn start(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         if arguments.output.json {
             let report = serde_json::json!({
                 "schema": "bigsmall.mount/1",
-                "mountpoint": paths.mountpoint,
-                "source": paths.source,
+                "mountpoint": paths.mountpoint.to_string_lossy(),
+                "source": paths.source.to_string_lossy(),
                 "pid": child.id(),
             });
             let _ = writeln!(std::io::stdout().lock(), "{report:#}");
@@ -203,7 +200,22 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         // the next mount here writes its own
         let _ = std::fs::remove_file(record);
     }
+    if let Some(log) = log.filter(|_| arguments.log.is_none() && outcome.is_ok()) {
+        forget_quiet_log(&log);
+    }
     outcome
+}
+
+/// Removes a log of ours that tells of nothing: the runtime folder lives in memory.
+fn forget_quiet_log(log: &Path) {
+    let loud = |text: &String| {
+        [" ERROR ", " WARN ", "\"ERROR\"", "\"WARN\""]
+            .iter()
+            .any(|l| text.contains(l))
+    };
+    if !std::fs::read_to_string(log).is_ok_and(|text| loud(&text)) {
+        let _ = std::fs::remove_file(log);
+    }
 }
 
 enum Event {
@@ -221,6 +233,14 @@ fn wait_for_end(ends: &mpsc::Receiver<Event>, mountpoint: &Path) -> Result<ExitC
         Ok(Event::Ended(result)) => ended(result),
         Ok(Event::Signal(signal)) => {
             tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
+            if mounting::top_at(mountpoint)? == mounting::Top::Foreign {
+                // unmounting works by name, and would take that away
+                tracing::warn!(
+                    "something else is mounted over `{}`: ours ends below it",
+                    mountpoint.display()
+                );
+                return Ok(ExitCode::SUCCESS);
+            }
             // first gently, then without asking: whatever is open goes on for a short while
             mounting::unmount(mountpoint, false)
                 .or_else(|_| mounting::unmount(mountpoint, true))?;

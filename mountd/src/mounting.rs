@@ -40,6 +40,36 @@ pub(crate) struct Mounted {
 
 /// All mounts of ours, in the order in which they were made.
 pub(crate) fn all() -> Result<Vec<Mounted>> {
+    Ok(every()?
+        .into_iter()
+        .filter(|(fstype, _)| fstype == FSTYPE.as_bytes())
+        .map(|m| m.1)
+        .collect())
+}
+
+/// What is mounted at exactly this place, if anything: the last of several, which hides the others. Nothing is asked of the
+/// mount itself, whose daemon may be dead or stopped.
+pub(crate) fn top_at(mountpoint: &Path) -> Result<Top> {
+    let top = every()?
+        .into_iter()
+        .rfind(|(_, mounted)| mounted.mountpoint == mountpoint);
+    Ok(match top {
+        None => Top::Nothing,
+        Some((fstype, _)) if fstype == FSTYPE.as_bytes() => Top::Ours,
+        Some(_) => Top::Foreign,
+    })
+}
+
+/// What is mounted at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Top {
+    Nothing,
+    Ours,
+    Foreign,
+}
+
+/// All mounts with their types.
+fn every() -> Result<Vec<(Vec<u8>, Mounted)>> {
     let path = Path::new("/proc/self/mountinfo");
     let text = std::fs::read(path).map_err(|e| Error::io("cannot list the mounts", path, e))?;
     Ok(text
@@ -48,18 +78,33 @@ pub(crate) fn all() -> Result<Vec<Mounted>> {
         .collect())
 }
 
+/// `path` absolute and without links, the last part included, and still nothing is asked of a mount that may be there.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
+    const LINKS_MAX: usize = 40;
+    let failed = |e| Error::io("cannot find", path, e);
+    let mut resolved = std::path::absolute(path).map_err(failed)?;
+    for _ in 0..LINKS_MAX {
+        let (Some(folder), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+            break;
+        };
+        resolved = std::fs::canonicalize(folder).map_err(failed)?.join(name);
+        match std::fs::read_link(&resolved) {
+            Ok(target) => resolved = resolved.with_file_name("").join(target),
+            Err(_) => return Ok(resolved),
+        }
+    }
+    std::fs::canonicalize(&resolved).map_err(failed)
+}
+
 /// `36 35 98:0 /root /mountpoint options [optional] - fstype source superoptions`.
-fn parse_mountinfo(line: &[u8]) -> Option<Mounted> {
+fn parse_mountinfo(line: &[u8]) -> Option<(Vec<u8>, Mounted)> {
     let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
-    let fstype = *fields.get(dash + 1)?;
-    if fstype != FSTYPE.as_bytes() {
-        return None;
-    }
-    Some(Mounted {
+    let mounted = Mounted {
         mountpoint: unescape(fields.get(4)?),
         source: unescape(fields.get(dash + 2)?),
-    })
+    };
+    Some((fields.get(dash + 1)?.to_vec(), mounted))
 }
 
 /// The kernel writes blanks, tabs, line feeds and backslashes as three octal digits.
@@ -83,19 +128,15 @@ pub(crate) fn is_dead(mountpoint: &Path) -> bool {
     std::fs::read_dir(mountpoint).is_err_and(|e| e.raw_os_error() == Some(Errno::ENOTCONN as i32))
 }
 
-/// Clears dead mounts of ours from the mountpoint; a living one is an error.
-pub(crate) fn heal(mountpoint: &Path) -> Result<()> {
+/// Clears dead mounts of ours from the mountpoint, which is resolved; a living one is an error. What others have mounted is
+/// left alone.
+pub(crate) fn heal(mountpoint: &Path, has_daemon: impl Fn(&Path) -> bool) -> Result<()> {
     // each round clears one of several that may be stacked
     for _ in 0..16 {
-        if is_dead(mountpoint) {
-            tracing::info!("clearing a dead mount from `{}`", mountpoint.display());
-            unmount(mountpoint, true)?;
-            continue;
+        if top_at(mountpoint)? != Top::Ours {
+            return Ok(());
         }
-        if all()?
-            .iter()
-            .any(|mounted| mounted.mountpoint == mountpoint)
-        {
+        if has_daemon(mountpoint) || !is_dead(mountpoint) {
             return Err(Error::invalid("something is mounted here already")
                 .file(mountpoint)
                 .hint(format!(
@@ -103,7 +144,8 @@ pub(crate) fn heal(mountpoint: &Path) -> Result<()> {
                     mountpoint.display()
                 )));
         }
-        return Ok(());
+        tracing::info!("clearing a dead mount from `{}`", mountpoint.display());
+        unmount(mountpoint, true)?;
     }
     Err(Error::new(ErrorKind::Io, "dead mounts cannot be cleared").file(mountpoint))
 }
@@ -315,10 +357,12 @@ mod tests {
     fn mountinfo_is_understood() {
         let line =
             br"101 26 0:45 / /mnt/a\040b ro,nosuid shared:1 - fuse.bigsmall /src\134x ro,user_id=0";
-        let mounted = parse_mountinfo(line).unwrap();
+        let (fstype, mounted) = parse_mountinfo(line).unwrap();
+        assert_eq!(fstype, FSTYPE.as_bytes());
         assert_eq!(mounted.mountpoint, Path::new("/mnt/a b"));
         assert_eq!(mounted.source, Path::new(r"/src\x"));
-        assert_eq!(parse_mountinfo(b"1 2 0:3 / /x rw - ext4 /dev/sda rw"), None);
+        let (fstype, _) = parse_mountinfo(b"1 2 0:3 / /x rw - ext4 /dev/sda rw").unwrap();
+        assert_eq!(fstype, b"ext4");
         assert_eq!(parse_mountinfo(b""), None);
     }
 }

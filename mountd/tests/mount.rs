@@ -201,6 +201,13 @@ fn kill(pid: u32, signal: &str) {
     );
 }
 
+/// Whether a process runs; one that has ended and that nobody has asked after yet does not.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
@@ -516,6 +523,64 @@ fn inodes_are_stable_and_another_content_is_another_inode() {
     }
 }
 
+/// `cp -p` and `rsync -t` give a changed file its old time back; size and time alone do not tell it from the old one.
+#[test]
+fn a_file_changed_in_place_with_its_time_set_back_is_another() {
+    let mut setup = Setup::new();
+    let path = setup.source().join("plain.bin");
+    let write = |byte: u8| {
+        put(&path, &vec![byte; 300_000]);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+    };
+    write(b'A');
+    let mounted = setup.mounted().join("plain.bin");
+    assert_eq!(
+        File::open(&mounted).unwrap().read(&mut [0; 4096]).unwrap(),
+        4096
+    );
+    let inode = fs::metadata(&mounted).unwrap().ino();
+    write(b'B');
+    wait_until("the new content", || {
+        fs::metadata(&mounted).unwrap().ino() != inode
+    });
+    assert!(fs::read(&mounted).unwrap().iter().all(|&byte| byte == b'B'));
+}
+
+#[test]
+fn only_our_own_dead_mounts_are_cleared_and_links_lead_to_them() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(100, 1));
+    let mnt = setup.mounted();
+    let link = setup.folder.path().join("link");
+    std::os::unix::fs::symlink("mnt", &link).unwrap();
+    let pid = setup.pid();
+    kill(pid, "-KILL");
+    wait_until("the end", || fs::read_dir(&mnt).is_err());
+    let source = setup.source();
+    assert!(setup.mount_at(&source, &link, &[]).status.success());
+    assert_eq!(names(&mnt), ["m.safetensors"]);
+    // something mounted over ours is not ours to take away
+    let over = Command::new("mount")
+        .args(["-t", "tmpfs", "tmpfs", text(&mnt)])
+        .status()
+        .unwrap();
+    assert!(over.success());
+    let pid = setup.pid();
+    kill(pid, "-TERM");
+    wait_until("the end", || !is_running(pid));
+    let lines = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(
+        lines.contains(&format!("tmpfs {} tmpfs", text(&mnt))),
+        "{lines}"
+    );
+    assert!(Command::new("umount").arg(&mnt).status().unwrap().success());
+}
+
 #[test]
 fn files_that_come_and_go_are_seen() {
     let mut setup = Setup::new();
@@ -591,7 +656,7 @@ fn signals_unmount_even_with_open_files() {
         let pid = setup.pid();
         kill(pid, signal);
         wait_until("the unmount", || !is_mounted(&mnt));
-        wait_until("the end", || !Path::new(&format!("/proc/{pid}")).exists());
+        wait_until("the end", || !is_running(pid));
         drop(open);
     }
 }

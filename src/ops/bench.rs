@@ -26,6 +26,7 @@ use crate::entropy::simd::dispatch;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::Output;
+use crate::ops::report;
 use crate::tensor::Layout;
 
 /// Runs of each measurement; the median counts.
@@ -66,6 +67,7 @@ pub struct BenchResult {
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     /// The model.
+    #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
     /// Its bytes.
     pub bytes: u64,

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::archive;
 use crate::archive::Archive;
 use crate::archive::naming;
 use crate::base::Error;
@@ -29,6 +30,7 @@ use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
+use crate::ops::report;
 use crate::ops::stream;
 use crate::tensor::Layout;
 use crate::writer;
@@ -65,8 +67,10 @@ pub struct CompressOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageWritten {
     /// What was compressed.
+    #[serde(serialize_with = "report::path")]
     pub source: PathBuf,
     /// The image; `-` for standard output.
+    #[serde(serialize_with = "report::path")]
     pub output: PathBuf,
     /// Bytes of the originals.
     pub original_bytes: u64,
@@ -482,6 +486,9 @@ fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
                 faults.push(error);
             }
         } else {
+            if entry.kind == EntryKind::File && folder::is_image(&full) {
+                faults.extend(image_in_the_way(root, entry));
+            }
             taken.insert(entry.path.clone());
         }
     }
@@ -495,6 +502,24 @@ fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
         plan.push(Planned { entry, image });
     }
     Ok(plan)
+}
+
+/// An image in the source is copied as it is. If the file that it stands for is there, too, the copy could not be told from the
+/// image of that file: only one of both would come back.
+fn image_in_the_way(root: &Path, entry: &Entry) -> Option<Error> {
+    let full = root.join(&entry.path);
+    let source = FileSource::open(&full).ok()?;
+    let header = archive::peek(&source, &full).ok()?;
+    let original = naming::original_name(entry.path.file_name()?, &header)?;
+    let original = full.with_file_name(original);
+    fs::symlink_metadata(&original).ok()?;
+    Some(
+        Error::invalid(format!(
+            "is an image of `{}`, which is there, too",
+            original.display()
+        ))
+        .file(&full),
+    )
 }
 
 /// One error for all files of a folder that cannot be compressed.

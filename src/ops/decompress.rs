@@ -25,6 +25,7 @@ use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
+use crate::ops::report;
 use crate::ops::stream;
 
 /// How to decompress.
@@ -42,8 +43,10 @@ pub struct DecompressOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct FileRestored {
     /// The image.
+    #[serde(serialize_with = "report::path")]
     pub source: PathBuf,
     /// The file; `-` for standard output.
+    #[serde(serialize_with = "report::path")]
     pub output: PathBuf,
     /// Its bytes.
     pub bytes: u64,

@@ -130,15 +130,24 @@ fn looks_like_safetensors(path: &Path) -> bool {
 
 /// The image at `source`, or all images under it.
 pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = named_like_images(source)?;
+    if source.is_dir() {
+        paths.retain(|path| is_image(path));
+    }
+    Ok(paths)
+}
+
+/// The file at `source`, or all files under it whose names are those of images.
+pub fn named_like_images(source: &Path) -> Result<Vec<PathBuf>> {
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     if !metadata.is_dir() {
         return Ok(vec![source.to_owned()]);
     }
+    let named = |entry: &Entry| entry.path.file_name().is_some_and(naming::is_image_name);
     Ok(walk(source)?
         .into_iter()
-        .filter(|entry| entry.kind == EntryKind::File)
+        .filter(|entry| entry.kind == EntryKind::File && named(entry))
         .map(|entry| source.join(entry.path))
-        .filter(|path| is_image(path))
         .collect())
 }
 
@@ -341,6 +350,27 @@ pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stamp_tells_a_file_that_was_written_to_or_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        let put = |path: &Path, bytes: &[u8]| {
+            std::io::Write::write_all(&mut fs::File::create(path).unwrap(), bytes).unwrap();
+        };
+        put(&path, b"one");
+        let stamp = Stamp::of(&path).unwrap();
+        stamp.check().unwrap();
+        put(&folder.path().join("n"), b"two");
+        let mtime = stamp.mtime;
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path().join("n"))
+            .unwrap();
+        file.set_modified(mtime).unwrap();
+        fs::rename(folder.path().join("n"), &path).unwrap();
+        assert!(stamp.check().is_err());
+    }
 
     #[test]
     fn links_that_leave_are_told_from_those_that_stay() {

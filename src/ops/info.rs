@@ -15,6 +15,7 @@ use crate::base::units;
 use crate::format::ImageKind;
 use crate::format::SpanRecord;
 use crate::ops::folder;
+use crate::ops::report;
 use crate::tensor::SpanKind;
 
 /// One span of a file.
@@ -68,6 +69,7 @@ pub struct DtypeInfo {
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageInfo {
     /// The image.
+    #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
     /// `file` or `folder`.
     pub kind: &'static str,

@@ -5,5 +5,6 @@ pub mod compress;
 pub mod decompress;
 pub mod folder;
 pub mod info;
+mod report;
 pub mod stream;
 pub mod verify;

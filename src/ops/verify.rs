@@ -14,6 +14,7 @@ use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::ops::folder;
+use crate::ops::report;
 use crate::ops::stream;
 
 /// How many faults of one image are listed; the rest is only counted.
@@ -23,6 +24,7 @@ const FAULTS_LISTED_MAX: usize = 100;
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageReport {
     /// The image.
+    #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
     /// Whether everything is right.
     pub ok: bool,
@@ -66,9 +68,18 @@ pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
+    for path in folder::named_like_images(source)? {
+        if !paths.contains(&path) {
+            progress.warn(&format!(
+                "`{}` is no image that could be known as one, and was not verified",
+                path.display()
+            ));
+        }
+    }
+    let alone = !source.is_dir();
     let mut images = Vec::new();
     for path in paths {
-        images.push(verify_path(&path, threads, progress)?);
+        images.push(verify_path(&path, alone, threads, progress)?);
     }
     Ok(VerifyReport {
         ok: images.iter().all(|image| image.ok),
@@ -76,20 +87,25 @@ pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<
     })
 }
 
-fn verify_path(path: &Path, threads: usize, progress: &dyn Progress) -> Result<ImageReport> {
+/// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
+fn verify_path(
+    path: &Path,
+    alone: bool,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<ImageReport> {
+    let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
     match Archive::open(path) {
         Ok(archive) => verify_image(&archive, threads, progress),
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::OverLimit) => {
-            Ok(ImageReport {
-                path: path.to_owned(),
-                ok: false,
-                verified_bytes: 0,
-                blocks: 0,
-                damaged_blocks: 0,
-                files: Vec::new(),
-                faults: vec![error.to_string()],
-            })
-        }
+        Err(error) if is_finding(error.kind()) => Ok(ImageReport {
+            path: path.to_owned(),
+            ok: false,
+            verified_bytes: 0,
+            blocks: 0,
+            damaged_blocks: 0,
+            files: Vec::new(),
+            faults: vec![error.to_string()],
+        }),
         Err(error) => Err(error),
     }
 }

@@ -321,6 +321,97 @@ fn reports_are_one_json_object_with_a_schema() {
     assert_eq!(info["images"][0]["files"][0]["spans"][1]["dtype"], "BF16");
 }
 
+/// An image's name could stand for the folder above: `...bs` less `.bs` is `..`.
+#[test]
+fn no_name_of_an_image_leads_out_of_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::create_dir_all(at.join("src")).unwrap();
+    fs::create_dir_all(at.join("in")).unwrap();
+    put(&at.join("src/evil.txt"), b"evil");
+    for name in ["...bs", "..bs"] {
+        assert_eq!(
+            code(&bigsmall(
+                at,
+                &["compress", "src", "-o", "one.bs", "--force"]
+            )),
+            0
+        );
+        fs::rename(at.join("one.bs"), at.join("in").join(name)).unwrap();
+        assert_eq!(
+            code(&bigsmall(at, &["decompress", "in", "-o", "out"])),
+            4,
+            "{name}"
+        );
+        assert_eq!(names(at), ["in", "src"]);
+        fs::remove_file(at.join("in").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn an_image_beside_its_own_file_is_not_mirrored() {
+    let folder = folder_with_model();
+    let at = folder.path();
+    fs::create_dir(at.join("src")).unwrap();
+    put(&at.join("src/m.safetensors"), &models::small_file());
+    assert_eq!(code(&bigsmall(at, &["compress", "src/m.safetensors"])), 0);
+    let refused = bigsmall(at, &["compress", "src", "-o", "out"]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        stderr(&refused).contains("which is there, too"),
+        "{}",
+        stderr(&refused)
+    );
+    // an output that holds the source would replace files of it
+    assert_eq!(
+        code(&bigsmall(at, &["compress", "src", "-o", ".", "--force"])),
+        2
+    );
+}
+
+#[test]
+fn verify_of_a_folder_tells_of_every_image() {
+    let folder = folder_with_model();
+    let at = folder.path();
+    fs::create_dir(at.join("d")).unwrap();
+    assert_eq!(
+        code(&bigsmall(
+            at,
+            &["compress", "m.safetensors", "-o", "d/good.bs"]
+        )),
+        0
+    );
+    let image = fs::read(at.join("d/good.bs")).unwrap();
+    let mut newer = image.clone();
+    newer[8] = 2;
+    let checksum = bigsmall::base::digest::xxh3(&newer[..120]).to_le_bytes();
+    newer[120..128].copy_from_slice(&checksum);
+    put(&at.join("d/newer.bs"), &newer);
+    put(&at.join("d/cut.bs"), &image[..image.len() - 7]);
+    put(&at.join("d/zeros.bs"), &[0; 500]);
+    let found = bigsmall(at, &["verify", "d", "--json"]);
+    assert_eq!(code(&found), 1);
+    let report: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    let ok: Vec<bool> = report["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["ok"].as_bool().unwrap())
+        .collect();
+    assert_eq!(ok, [false, true, false]);
+    assert!(stderr(&found).contains("zeros.bs"), "{}", stderr(&found));
+    assert_eq!(code(&bigsmall(at, &["verify", "d/newer.bs"])), 6);
+}
+
+#[test]
+fn long_names_have_room_for_their_temporaries() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("{}.safetensors", "n".repeat(240));
+    put(&folder.path().join(&name), &models::small_file());
+    assert_eq!(code(&bigsmall(folder.path(), &["compress", &name])), 0);
+    assert_eq!(names(folder.path()).len(), 2);
+}
+
 /// 400 MB go through 250 MB of address space, both ways: memory depends on the threads, not on the file.
 #[test]
 fn memory_does_not_grow_with_the_file() {
