@@ -290,20 +290,32 @@ impl Fs {
         Ok(listing)
     }
 
+    /// What `name` directly under `inner` in an image of a folder is. Files stand in ascending order of their paths, so it
+    /// is found by halving.
     fn find_within(&self, image: &Node, inner: &str, name: &OsStr) -> Result<Option<Node>> {
         let Some(wanted) = name.to_str() else {
             return Ok(None);
         };
         let archive = self.image(image)?;
-        let found = archive
-            .files()
-            .iter()
-            .enumerate()
-            .find_map(|(number, file)| {
-                let (name, node) = child(image, inner, below(inner, file)?, number, file);
-                (name == wanted).then_some(node)
-            });
-        Ok(found)
+        let files = archive.files();
+        let path = if inner.is_empty() {
+            wanted.to_owned()
+        } else {
+            format!("{inner}/{wanted}")
+        };
+        let number = files.partition_point(|file| file.path < path);
+        if let Some(file) = files.get(number).filter(|file| file.path == path) {
+            return Ok(Some(Node::within(
+                image,
+                &path,
+                What::ImageFile(number),
+                file.len,
+            )));
+        }
+        let below = format!("{path}/");
+        let first = files.get(files.partition_point(|file| file.path < below));
+        let is_folder = first.is_some_and(|file| file.path.starts_with(&below));
+        Ok(is_folder.then(|| Node::within(image, &path, What::ImageFolder(path.clone()), 0)))
     }
 
     fn open_node(&self, node: &Node) -> Result<OpenFile> {

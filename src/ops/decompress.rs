@@ -276,6 +276,13 @@ impl Job<'_> {
     fn mirrored_file(&mut self, full: &Path, relative: &Path, output: &OutputFolder) -> Result<()> {
         let name = full.file_name().unwrap_or_default();
         if !folder::is_image(full) {
+            if naming::is_image_name(name) {
+                let text = format!(
+                    "`{}` is no image that could be known as one: copied",
+                    full.display()
+                );
+                self.progress.warn(&text);
+            }
             let to = output.path(relative);
             self.report.bytes += folder::copy_file(full, &to, self.options.force)?;
             self.report.copied_files += 1;
