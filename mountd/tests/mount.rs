@@ -134,30 +134,25 @@ impl Setup {
         self.mnt()
     }
 
-    fn pid(&self) -> u32 {
+    /// What `mounts` says of the mount.
+    fn report(&self) -> serde_json::Value {
         let report = mounts();
         let mine = |mount: &&serde_json::Value| mount["mountpoint"] == text(&self.mnt());
-        let mount = report["mounts"]
+        report["mounts"]
             .as_array()
             .unwrap()
             .iter()
             .find(mine)
             .unwrap()
-            .clone();
-        u32::try_from(mount["pid"].as_u64().unwrap()).unwrap()
+            .clone()
+    }
+
+    fn pid(&self) -> u32 {
+        u32::try_from(self.report()["pid"].as_u64().unwrap()).unwrap()
     }
 
     fn log(&self) -> String {
-        let report = mounts();
-        let mine = |mount: &&serde_json::Value| mount["mountpoint"] == text(&self.mnt());
-        let mount = report["mounts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(mine)
-            .unwrap()
-            .clone();
-        fs::read_to_string(mount["log"].as_str().unwrap()).unwrap()
+        fs::read_to_string(self.report()["log"].as_str().unwrap()).unwrap()
     }
 }
 
