@@ -159,7 +159,8 @@ def rans(table, ids, x, stream, bits, shift, m):
         freq, rest, symbol = table[:, (x & (1 << bits) - 1) + (ids[first // 512] << bits)]
         x = freq * (x >> bits) + rest; low = np.flatnonzero(x < 1 << shift)
         x[low] = x[low] << shift | stream[pos:pos + len(low)]; pos += len(low); out.append(symbol)
-    need(pos == len(stream) and (x == 1 << shift).all(), "bad end of rANS"); return np.concatenate(out)[:m]
+    need(pos == len(stream) and (x >> shift == 1).all(), "bad end of rANS")
+    return np.concatenate(out)[:m], x - (1 << shift)
 def escapes(values, mask, lits):
     need(mask.sum() == len(lits), "other number of escapes"); values[mask] = array(lits)
 def r16(c, n, lanes):
@@ -168,8 +169,10 @@ def r16(c, n, lanes):
     symbols, freqs = [*c[16:16 + k - escape]] + [256] * escape, [*c[32:32 + k]]
     need(k <= 16 and escape < 2 and sum(freqs) == 256 and min(freqs) and symbols == sorted(set(symbols))
          and len(c) == align(q + lits, 16) + m, "bad R16 head or length")
-    e = rans(lookup(symbols, freqs), [0] * (m // 512 + 1), array(c, "<u2", lanes, 48), array(c[p:q]), 8, 8, m)
-    escapes(e, e == 256, c[q:q + lits]); w = e << 8 | array(c[len(c) - m:])
+    x, ids = array(c, "<u2", lanes, 48), [0] * (m // 512 + 1)
+    e, end = rans(lookup(symbols, freqs), ids, x, array(c[p:q]), 8, 8, m)
+    need(not end.any(), "bad end of rANS"); escapes(e, e == 256, c[q:q + lits])
+    w = e << 8 | array(c[len(c) - m:])
     return (w >> 1 | w << 15).astype("<u2").tobytes()
 @functools.lru_cache(1)
 def read_tables(data, codec):
@@ -186,23 +189,38 @@ def read_tables(data, codec):
             tables.append(lookup(symbols, freqs))
         planes.append((bits, base, k, np.concatenate(tables, axis=1)))
     need(p == len(data), "tables not used up"); return planes
-def r32(c, n, lanes, codec, tables):
+def states(c, p, lanes):
+    """Section 8, rans of version 2: the states at p, and where they end."""
+    widths = [v for pair in c[p + 2 * lanes:][:lanes // 2] for v in (pair & 15, pair >> 4)]; high = []
+    start, used = p + lanes * 5 // 2, 0
+    end = start + align(sum(widths), 16) // 8; bits = number(c[start:end])
+    for width in widths: high.append(bits >> used & (1 << width) - 1 | 1 << width); used += width
+    need(bits >> used == 0, "states")
+    return array(c, "<u2", lanes, p) | np.array(high, np.uint32) << 16, end
+def r32(c, n, lanes, codec, tables, version):
     """Section 8."""
-    (w, count), top, planes, lits = R32[codec], codec in (4, 6), [], b""; m, p = n // w, align(8 * count, 16)
-    for (head, value), (bits, _, k, table) in zip(struct.iter_unpack("<II", c[:8 * count]), tables):
-        coding, lits_len = head & 255, head >> 8
+    (w, count), top, planes, lits, held = R32[codec], codec in (4, 6), [], b"", b""; m = n // w
+    heads, a = [*struct.iter_unpack("<II", c[:8 * count])], 4 if version > 1 else 16; p = align(8 * count, a)
+    tail = 48 * -(-m // 64) if top else m * (heads[-1][0] & 255 == 0)
+    size = min(tail, 2 * lanes * sum(head & 255 == 2 for head, _ in heads)) if version > 1 else 0
+    for (head, value), (bits, _, k, table) in zip(heads, tables):
+        coding, lits_len = head & 255, head >> 8; last = not top and len(planes) == count - 1
         need(coding < 3 and value < (1, 256, M64)[coding] and (not lits_len or top and not planes), "plane")
-        if coding == 0: planes.append(array(c, np.uint8, m, p)); p += m
+        if coding == 0: planes.append(array(c, np.uint8, m - size * last, p)); p += m - size * last
         if coding == 1: planes.append(np.full(m, value, np.uint32))
         if coding == 2:
             width, strips = 2 * (k > 1) + 2 * (k > 4), -(-m // 512)
-            x = array(c, "<u4", lanes, p); p += 4 * lanes; words = array(c, "<u2", value, p); p += 2 * value
+            x, p = states(c, p, lanes) if version > 1 else (array(c, "<u4", lanes, p), p + 4 * lanes)
+            words = array(c, "<u2", value, p); p += 2 * value
             v = number(c[p:p + (strips * width + 7) // 8]); p += (strips * width + 7) // 8
             ids = [v >> width * i & (1 << width) - 1 for i in range(strips)]; need(max(ids) < k, "table id")
-            planes.append(rans(table, ids, x, words, bits, 16, m))
-        lits += c[p:p + lits_len]; p = align(p + lits_len, 16)
-    need(len(c) == p + top * 48 * -(-m // 64), "other length of the block")
-    if top: planes[0] = top_bits(planes[0], tables[0][1], lits, array(c[p:]).reshape(-1, 48))
+            plane, x = rans(table, ids, x, words, bits, 16, m); planes.append(plane)
+            held += x.astype("<u2").tobytes()
+        lits += c[p:p + lits_len]; p = align(p + lits_len, a)
+    held, unused = held[len(held) - size:], held[:len(held) - size]
+    need(len(c) == p + top * (tail - size) and not any(unused), "other length of the block")
+    if top: planes[0] = top_bits(planes[0], tables[0][1], lits, array(c[p:] + held).reshape(-1, 48))
+    elif size: planes[-1] = np.concatenate([planes[-1], array(held)])
     x = functools.reduce(lambda a, b: a << 8 | b, [plane.astype(np.uint64) for plane in planes])
     return (x >> 1 | x << 15 if codec == 5 else x).astype(f"<u{w}").tobytes()
 def top_bits(symbols, base, lits, packed):
@@ -211,14 +229,15 @@ def top_bits(symbols, base, lits, packed):
     escapes(e, escaped, lits); low, high = packed[:, :32], packed[:, 32:]
     v = np.hstack([low & 15, low >> 4]) | np.hstack([high >> s & 3 for s in (0, 2, 4, 6)]) << 4
     v = v.ravel()[:len(e)]; return v >> 5 << 15 | e << 7 | (symbols & 3) << 5 | v & 31
-def decode(c, n, lanes, codec, tables):
+def decode(c, n, lanes, codec, tables, version):
     """Section 6."""
     need(codec <= 3 or codec in R32, f"codec {codec} is unknown", NotImplementedError)
     if codec == 0: return c
     if codec == 1: need(len(c) in (1, 2, 4, 8), "bad pattern"); return (c * (n // len(c) + 1))[:n]
     if codec == 2: return zstd(c, n)
     need(n % (2 if codec == 3 else R32[codec][0]) == 0, "bytes beyond the last element")
-    return r16(c, n, lanes) if codec == 3 else r32(c, n, lanes, codec, read_tables(tables, codec))
+    return r16(c, n, lanes) if codec == 3 else r32(
+        c, n, lanes, codec, read_tables(tables, codec), version)
 
 # ---- the image ----
 PATH = re.compile(rb"(?:(?!\.\.?(?:/|\Z))[^/\\\0%s]{1,255}(?:/(?!\Z)|\Z))+" % (b":" * (os.name == "nt")))
@@ -265,8 +284,10 @@ class Image:
         self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
         for b, at in enumerate(range(0, length, 1 << shift)):
             (checksum, coded, codec, version), n = next(self.blocks), min(1 << shift, length - at)
-            WHERE[2:] = [f"block {b}"]; need(version == 1, f"codec version {version}", NotImplementedError)
-            need(coded <= n + 1024, "too long"); part = decode(self.take(coded), n, 1 << lanes, codec, tables)
+            WHERE[2:] = [f"block {b}"]; known = 1 <= version <= 1 + (codec in R32)
+            need(known, f"codec {codec} of version {version}", NotImplementedError)
+            need(coded <= n + 1024, "too long")
+            part = decode(self.take(coded), n, 1 << lanes, codec, tables, version)
             need(len(part) == n and xxh3(part) == checksum, "checksum differs")
             out.write(part); sha.update(part); own.update(part)
         need(own.digest() == md5, "md5 of the span differs"); WHERE[1:] = []; return length

@@ -28,8 +28,19 @@ impl CodecId {
     /// Byte planes of elements of 8 bytes.
     pub const R32_BYTES_8: Self = Self(10);
 
-    /// The version of a codec that this build writes, and the only one that it reads.
-    pub const VERSION: u8 = 1;
+    /// The version that this build writes; it reads this and all before it, from 1 on.
+    pub fn version(self) -> u8 {
+        match self {
+            Self::R32_BF16
+            | Self::R32_F16
+            | Self::R32_F32
+            | Self::R32_BYTES_1
+            | Self::R32_BYTES_2
+            | Self::R32_BYTES_4
+            | Self::R32_BYTES_8 => 2,
+            _ => 1,
+        }
+    }
 
     /// The name used in docs and reports.
     pub fn name(self) -> &'static str {

@@ -33,7 +33,7 @@ pub fn decode_block(
         Error::unsupported(format!("codec {} version {version} is not known", codec.0))
             .hint("a newer `bigsmall` wrote this file: update")
     };
-    if version != CodecId::VERSION {
+    if !(1..=codec.version()).contains(&version) {
         return Err(unknown());
     }
     let well_formed = match codec {
@@ -49,7 +49,7 @@ pub fn decode_block(
         CodecId::R16 => r16::decode(coded, lanes, out),
         _ => {
             let transform = Transform::of_codec(codec).ok_or_else(unknown)?;
-            r32::decode(transform, coded, tables, lanes, out, scratch)
+            r32::decode(transform, version, coded, tables, lanes, out, scratch)
         }
     };
     if well_formed {

@@ -7,6 +7,7 @@ use crate::codec::profile::Profile;
 use crate::codec::r16;
 use crate::codec::r32;
 use crate::codec::r32::PlaneCoder;
+use crate::codec::r32::R32Scratch;
 use crate::codec::simple;
 use crate::codec::transform::Split;
 use crate::codec::transform::Transform;
@@ -27,7 +28,7 @@ const SAMPLE_BLOCKS: usize = 32;
 #[derive(Debug, Default)]
 pub struct EncodeScratch {
     pub(crate) split: Split,
-    stack: Vec<u16>,
+    r32: R32Scratch,
     r16: R16Coded,
     candidate: Vec<u8>,
 }
@@ -123,7 +124,7 @@ impl SpanCoder {
                 self.transform,
                 &scratch.split,
                 planes,
-                &mut scratch.stack,
+                &mut scratch.r32,
                 &mut candidate,
             );
             least = offer(self.transform.codec(), &candidate);

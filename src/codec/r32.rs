@@ -5,23 +5,50 @@ use crate::codec::simple;
 use crate::codec::tables::PlaneTables;
 use crate::codec::tables::SpanTables;
 use crate::codec::transform::Split;
+use crate::codec::transform::Top;
 use crate::codec::transform::Transform;
 use crate::entropy::cluster;
 use crate::entropy::cluster::Clusters;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::r32;
+use crate::entropy::r32::Carried;
 use crate::entropy::r32::EncodeTable;
+use crate::entropy::r32::LANES_MAX;
+use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::dispatch;
 
-/// Payloads of planes begin at multiples of this.
-const ALIGN: usize = 16;
+/// What differs between the versions of the codec: since version 2 the states are packed and carry the end of the block, and
+/// less is padded.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    /// Payloads of planes begin at multiples of this.
+    align: usize,
+    /// Whether states are packed and carry bytes.
+    carries: bool,
+}
+
+impl Form {
+    fn of_version(version: u8) -> Self {
+        let carries = version > 1;
+        let align = if carries { 4 } else { 16 };
+        Self { align, carries }
+    }
+
+    fn descriptors_len(self, planes: usize) -> usize {
+        (8 * planes).next_multiple_of(self.align)
+    }
+}
+
 /// A plane is coded only if that saves more than this share of it, as decoding costs time.
 const GAIN_SHARE_MIN: usize = 128;
+/// Most planes of a block.
+const PLANES_MAX: usize = 8;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Coding {
+    #[default]
     Raw = 0,
     Const = 1,
     Rans = 2,
@@ -37,69 +64,116 @@ pub(crate) struct PlaneCoder {
     pub(crate) tables: Vec<EncodeTable>,
 }
 
+/// Buffers of the encoder.
+#[derive(Debug, Default)]
+pub(crate) struct R32Scratch {
+    coded: R32Coded,
+    ids: Vec<u8>,
+    payloads: [Payload; PLANES_MAX],
+}
+
+/// A coded plane, literals apart.
+#[derive(Debug, Default)]
+struct Payload {
+    coding: Coding,
+    value: u32,
+    bytes: Vec<u8>,
+}
+
 /// Encodes a split block, 64 lanes, and appends it to `out`.
 pub(crate) fn encode(
     transform: Transform,
     split: &Split,
     coders: &[PlaneCoder],
-    stack: &mut Vec<u16>,
+    scratch: &mut R32Scratch,
     out: &mut Vec<u8>,
 ) {
     let start = out.len();
-    out.resize(start + descriptors_len(coders.len()), 0);
-    let mut ids = Vec::new();
-    for (number, coder) in coders.iter().enumerate() {
+    let form = Form::of_version(transform.codec().version());
+    out.resize(start + form.descriptors_len(coders.len()), 0);
+    // the last plane first: its end is what the others carry, if it stays raw
+    let mut tail = if transform.has_top() {
+        split.packed.as_slice()
+    } else {
+        &[]
+    };
+    let mut carried_len = 0;
+    for (number, coder) in coders.iter().enumerate().rev() {
         let plane = split.plane(number);
+        let mut carried = [0; 2 * LANES_MAX];
+        let end = tail.len() - carried_len;
+        let len = end.min(carried.len());
+        carried[2 * LANES_MAX - len..].copy_from_slice(&tail[end - len..end]);
+        let payload = encode_plane(plane, coder, &carried, scratch, number);
+        if payload == Coding::Rans {
+            carried_len += len;
+        } else if payload == Coding::Raw && number + 1 == coders.len() && !transform.has_top() {
+            tail = plane;
+        }
+    }
+    for (number, payload) in scratch.payloads[..coders.len()].iter().enumerate() {
+        let is_tail = !transform.has_top() && number + 1 == coders.len();
+        let kept = payload.bytes.len() - if is_tail { carried_len } else { 0 };
+        out.extend_from_slice(&payload.bytes[..kept]);
         let lits: &[u8] = if transform.has_top() && number == 0 {
             &split.lits
         } else {
             &[]
         };
-        let (coding, value) = encode_plane(plane, coder, &mut ids, stack, out);
         out.extend_from_slice(lits);
-        out.resize(start + (out.len() - start).next_multiple_of(ALIGN), 0);
+        out.resize(start + (out.len() - start).next_multiple_of(form.align), 0);
         let descriptor = &mut out[start + 8 * number..][..8];
-        descriptor[..4].copy_from_slice(&((lits.len() as u32) << 8 | coding as u32).to_le_bytes());
-        descriptor[4..].copy_from_slice(&value.to_le_bytes());
+        let head = (lits.len() as u32) << 8 | payload.coding as u32;
+        descriptor[..4].copy_from_slice(&head.to_le_bytes());
+        descriptor[4..].copy_from_slice(&payload.value.to_le_bytes());
     }
-    out.extend_from_slice(&split.packed);
+    if transform.has_top() {
+        out.extend_from_slice(&tail[..tail.len() - carried_len]);
+    }
 }
 
-fn descriptors_len(planes: usize) -> usize {
-    (8 * planes).next_multiple_of(ALIGN)
-}
-
+/// Encodes plane `number` into its payload and says how.
 fn encode_plane(
     plane: &[u8],
     coder: &PlaneCoder,
-    ids: &mut Vec<u8>,
-    stack: &mut Vec<u16>,
-    out: &mut Vec<u8>,
-) -> (Coding, u32) {
+    carried: &Carried,
+    scratch: &mut R32Scratch,
+    number: usize,
+) -> Coding {
+    let R32Scratch {
+        coded,
+        ids,
+        payloads,
+    } = scratch;
+    let Payload {
+        coding,
+        value,
+        bytes,
+    } = &mut payloads[number];
+    bytes.clear();
     let first = plane.first().copied().unwrap_or_default();
     if plane.iter().all(|&byte| byte == first) {
-        return (Coding::Const, u32::from(first));
+        (*coding, *value) = (Coding::Const, u32::from(first));
+        return *coding;
     }
-    let before = out.len();
     if !coder.tables.is_empty() {
         ids.clear();
         ids.extend(plane.chunks(STRIP_LEN).map(|strip| table_for(strip, coder)));
-        let held = plane
-            .chunks(STRIP_LEN)
-            .zip(&*ids)
-            .all(|(strip, &id)| coder.tables[usize::from(id)].holds(strip));
         // a symbol without a frequency means that the source changed since it was analysed
-        if held {
-            let words = r32::encode::<64>(plane, ids, &coder.tables, stack, out);
-            pack_ids(ids, coder.tables.len(), out);
-            if out.len() - before < plane.len() - plane.len() / GAIN_SHARE_MIN {
-                return (Coding::Rans, words as u32);
+        if (dispatch::kernels().r32_encode)(plane, ids, &coder.tables, carried, coded) {
+            r32::write_states(&coded.states, bytes);
+            bytes.extend(coded.words().iter().flat_map(|word| word.to_le_bytes()));
+            pack_ids(ids, coder.tables.len(), bytes);
+            if bytes.len() < plane.len() - plane.len() / GAIN_SHARE_MIN {
+                (*coding, *value) = (Coding::Rans, coded.words().len() as u32);
+                return *coding;
             }
-            out.truncate(before);
+            bytes.clear();
         }
     }
-    out.extend_from_slice(plane);
-    (Coding::Raw, 0)
+    bytes.extend_from_slice(plane);
+    (*coding, *value) = (Coding::Raw, 0);
+    *coding
 }
 
 /// The table that a strip uses.
@@ -122,20 +196,23 @@ fn pack_ids(ids: &[u8], table_count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes a block; false if it is not well formed.
+/// Decodes a block of this version of its codec; false if it is not well formed.
 pub(crate) fn decode(
     transform: Transform,
+    version: u8,
     coded: &[u8],
     tables: Option<&SpanTables>,
     lanes: usize,
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> bool {
-    decode_parts(transform, coded, tables, lanes, out, scratch).unwrap_or(false)
+    let form = Form::of_version(version);
+    decode_parts(transform, form, coded, tables, lanes, out, scratch).unwrap_or(false)
 }
 
 fn decode_parts(
     transform: Transform,
+    form: Form,
     coded: &[u8],
     tables: Option<&SpanTables>,
     lanes: usize,
@@ -147,23 +224,42 @@ fn decode_parts(
     }
     let tables = tables.filter(|tables| tables.codec == transform.codec())?;
     let elements = out.len() / transform.width();
+    let plane_count = transform.plane_count();
     scratch.planes.clear();
-    scratch.planes.resize(elements * transform.plane_count(), 0);
-    let descriptors = coded.get(..descriptors_len(transform.plane_count()))?;
+    scratch.planes.resize(elements * plane_count, 0);
+    let descriptors = coded.get(..form.descriptors_len(plane_count))?;
     let mut rest = coded.get(descriptors.len()..)?;
-    let mut top_lits: &[u8] = &[];
-    if !simple::is_zero(&descriptors[8 * transform.plane_count()..]) {
+    let (descriptors, padding) = descriptors.split_at(8 * plane_count);
+    if !simple::is_zero(padding) {
         return None;
     }
     let (descriptors, _) = descriptors.as_chunks::<8>();
+    let tail_len = tail_len(transform, descriptors, elements);
+    let rans_count = descriptors
+        .iter()
+        .filter(|d| d[0] == Coding::Rans as u8)
+        .count();
+    let carried_len = if form.carries {
+        tail_len.min(2 * lanes * rans_count)
+    } else {
+        0
+    };
+    let mut carried = CarriedBytes::default();
+    let mut top_lits: &[u8] = &[];
     let planes = scratch.planes.chunks_mut(elements);
     for (number, (plane, descriptor)) in planes.zip(descriptors).enumerate() {
         let [coding, lits @ .., v0, v1, v2, v3] = *descriptor;
         let value = u32::from_le_bytes([v0, v1, v2, v3]);
         let lits_len = u32::from_le_bytes([lits[0], lits[1], lits[2], 0]) as usize;
-        let plane_tables = tables.planes.get(number)?;
         let before = rest.len();
-        decode_plane(coding, value, plane_tables, lanes, &mut rest, plane)?;
+        let is_tail = !transform.has_top() && number + 1 == plane_count;
+        let coded = CodedPlane {
+            coding,
+            value,
+            carried_len: if is_tail { carried_len } else { 0 },
+        };
+        let plane_tables = tables.planes.get(number)?;
+        coded.decode(form, plane_tables, lanes, &mut rest, plane, &mut carried)?;
         let (lits, after) = rest.split_at_checked(lits_len)?;
         if transform.has_top() && number == 0 {
             top_lits = lits;
@@ -171,62 +267,128 @@ fn decode_parts(
             return None;
         }
         let used = before - after.len();
-        rest = simple::skip_padding(after, used, ALIGN)?;
+        rest = simple::skip_padding(after, used, form.align)?;
     }
+    let carried = carried.end(carried_len)?;
     let packed_len = if transform.has_top() {
-        planes::packed_len(elements)
+        tail_len - carried_len
     } else {
+        // the end of the last plane, which is the end of all planes
+        let end = scratch.planes.len();
+        scratch.planes[end - carried_len..].copy_from_slice(carried);
         0
     };
     if rest.len() != packed_len {
         return None;
     }
     let base = tables.planes.first()?.base;
-    Some(transform.merge(
-        &scratch.planes,
+    let top = Top {
         base,
-        top_lits,
-        rest,
-        &mut scratch.words,
-        out,
-    ))
+        lits: top_lits,
+        packed: rest,
+        packed_end: carried,
+    };
+    Some(transform.merge(&scratch.planes, &top, &mut scratch.words, out))
 }
 
-fn decode_plane(
+/// Length of the tail of a block, whose last bytes the states carry: the packed plane, or the last plane if it is raw.
+fn tail_len(transform: Transform, descriptors: &[[u8; 8]], elements: usize) -> usize {
+    if transform.has_top() {
+        planes::packed_len(elements)
+    } else if descriptors
+        .last()
+        .is_some_and(|d| d[0] == Coding::Raw as u8)
+    {
+        elements
+    } else {
+        0
+    }
+}
+
+/// What the planes of a block have carried, in their order.
+struct CarriedBytes {
+    bytes: [u8; PLANES_MAX * 2 * LANES_MAX],
+    len: usize,
+}
+
+impl Default for CarriedBytes {
+    fn default() -> Self {
+        let bytes = [0; PLANES_MAX * 2 * LANES_MAX];
+        Self { bytes, len: 0 }
+    }
+}
+
+impl CarriedBytes {
+    fn push(&mut self, carried: &Carried, lanes: usize) {
+        self.bytes[self.len..][..2 * lanes].copy_from_slice(&carried[..2 * lanes]);
+        self.len += 2 * lanes;
+    }
+
+    /// The last `len` bytes; none if one of the others is not zero.
+    fn end(&self, len: usize) -> Option<&[u8]> {
+        let (unused, end) = self.bytes[..self.len].split_at_checked(self.len.checked_sub(len)?)?;
+        simple::is_zero(unused).then_some(end)
+    }
+}
+
+/// What a descriptor says of a plane, and how many bytes of it are carried by others.
+struct CodedPlane {
     coding: u8,
     value: u32,
-    tables: &PlaneTables,
-    lanes: usize,
-    rest: &mut &[u8],
-    plane: &mut [u8],
-) -> Option<()> {
-    let mut take = |len: usize| {
-        let (head, tail) = rest.split_at_checked(len)?;
-        *rest = tail;
-        Some(head)
-    };
-    match coding {
-        coding if coding == Coding::Raw as u8 && value == 0 => {
-            plane.copy_from_slice(take(plane.len())?);
-        }
-        coding if coding == Coding::Const as u8 => plane.fill(u8::try_from(value).ok()?),
-        coding if coding == Coding::Rans as u8 => {
-            if tables.tables.is_empty() {
-                return None;
+    carried_len: usize,
+}
+
+impl CodedPlane {
+    fn decode(
+        &self,
+        form: Form,
+        tables: &PlaneTables,
+        lanes: usize,
+        rest: &mut &[u8],
+        plane: &mut [u8],
+        carried: &mut CarriedBytes,
+    ) -> Option<()> {
+        match self.coding {
+            coding if coding == Coding::Raw as u8 && self.value == 0 => {
+                let stored = plane.len() - self.carried_len;
+                plane[..stored].copy_from_slice(take(rest, stored)?);
             }
-            let coded = R32Plane {
-                states: take(4 * lanes)?,
-                words: take((value as usize).checked_mul(2)?)?,
-                ids: take(r32::ids_len(plane.len(), tables.tables.len()))?,
-                tables: &tables.tables,
-                bits: tables.bits,
-            };
-            if !coded.ids_end_with_zeros(plane.len()) {
-                return None;
+            coding if coding == Coding::Const as u8 => {
+                plane.fill(u8::try_from(self.value).ok()?);
             }
-            return (dispatch::kernels().r32_decode)(&coded, plane).then_some(());
+            coding if coding == Coding::Rans as u8 => {
+                if tables.tables.is_empty() {
+                    return None;
+                }
+                let packed_states;
+                let states = if form.carries {
+                    packed_states = r32::read_states(rest, lanes)?;
+                    &packed_states[..4 * lanes]
+                } else {
+                    take(rest, 4 * lanes)?
+                };
+                let coded = R32Plane {
+                    states,
+                    words: take(rest, (self.value as usize).checked_mul(2)?)?,
+                    ids: take(rest, r32::ids_len(plane.len(), tables.tables.len()))?,
+                    tables: &tables.tables,
+                    bits: tables.bits,
+                };
+                if !coded.ids_end_with_zeros(plane.len()) {
+                    return None;
+                }
+                let bytes = (dispatch::kernels().r32_decode)(&coded, plane)?;
+                carried.push(&bytes, lanes);
+            }
+            _ => return None,
         }
-        _ => return None,
+        Some(())
     }
-    Some(())
+}
+
+/// Takes `len` bytes off `rest`.
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (head, tail) = rest.split_at_checked(len)?;
+    *rest = tail;
+    Some(head)
 }

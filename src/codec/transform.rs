@@ -2,7 +2,10 @@
 
 use crate::base::CodecId;
 use crate::entropy::planes;
+use crate::entropy::planes::GROUP_BYTES;
+use crate::entropy::planes::GROUP_LEN;
 use crate::entropy::planes::Word;
+use crate::entropy::r32::LANES_MAX;
 use crate::entropy::simd::dispatch;
 use crate::tensor::Family;
 
@@ -134,13 +137,11 @@ impl Transform {
         }
     }
 
-    /// Puts a block together; false if the literals are not used up exactly.
+    /// Puts a block together from its planes, one after another; false if what `top` needs is not used up exactly.
     pub fn merge(
         self,
         bytes: &[u8],
-        base: u8,
-        lits: &[u8],
-        packed: &[u8],
+        top: &Top<'_>,
         words: &mut Vec<Word>,
         block: &mut [u8],
     ) -> bool {
@@ -148,7 +149,7 @@ impl Transform {
         match self {
             Self::Bf16 => {
                 let (out, _) = block.as_chunks_mut::<2>();
-                (dispatch::kernels().merge_top)(bytes, base, lits, packed, out)
+                top.merge(bytes, out)
             }
             Self::F16 => {
                 let (high, low) = bytes.split_at(elements);
@@ -158,8 +159,8 @@ impl Transform {
             Self::F32 => {
                 words.clear();
                 words.resize(elements, [0; 2]);
-                let (top, low) = bytes.split_at(elements);
-                let whole = (dispatch::kernels().merge_top)(top, base, lits, packed, words);
+                let (symbols, low) = bytes.split_at(elements);
+                let whole = top.merge(symbols, words);
                 let (one, zero) = low.split_at(elements);
                 let (quads, _) = block.as_chunks_mut::<4>();
                 for (((quad, word), one), zero) in quads.iter_mut().zip(words).zip(one).zip(zero) {
@@ -179,6 +180,45 @@ impl Transform {
                 true
             }
         }
+    }
+}
+
+/// What a `top` plane needs beside its symbols.
+#[derive(Debug)]
+pub struct Top<'a> {
+    /// Window base.
+    pub base: u8,
+    /// Exponents of the escapes.
+    pub lits: &'a [u8],
+    /// The packed plane without its end.
+    pub packed: &'a [u8],
+    /// The end of the packed plane.
+    pub packed_end: &'a [u8],
+}
+
+impl Top<'_> {
+    /// Most bytes of a packed plane's end, the part of a group before it included.
+    const END_MAX: usize = 6 * LANES_MAX + GROUP_BYTES;
+
+    /// Puts the words together: those of the groups that are whole in `packed`, and then those of the others.
+    fn merge(&self, symbols: &[u8], words: &mut [Word]) -> bool {
+        let merge = dispatch::kernels().merge_top;
+        let groups = (self.packed.len() / GROUP_BYTES).min(words.len() / GROUP_LEN);
+        let (packed, cut) = self.packed.split_at(groups * GROUP_BYTES);
+        let (head, tail) = words.split_at_mut(groups * GROUP_LEN);
+        let (head_symbols, tail_symbols) = symbols.split_at(groups * GROUP_LEN);
+        let Some(used) = merge(head_symbols, self.base, self.lits, packed, head) else {
+            return false;
+        };
+        let lits = &self.lits[used..];
+        if self.packed_end.is_empty() {
+            return merge(tail_symbols, self.base, lits, cut, tail) == Some(lits.len());
+        }
+        let mut end = [0; Self::END_MAX];
+        let end = &mut end[..cut.len() + self.packed_end.len()];
+        end[..cut.len()].copy_from_slice(cut);
+        end[cut.len()..].copy_from_slice(self.packed_end);
+        merge(tail_symbols, self.base, lits, end, tail) == Some(lits.len())
     }
 }
 

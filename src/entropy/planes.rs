@@ -7,9 +7,10 @@ pub const WINDOW_LEN: u8 = 62;
 pub const BASE_MAX: u8 = 255 - WINDOW_LEN;
 /// The exponent code of an escape.
 pub const ESCAPE: u8 = 63;
-/// Elements of a group of the packed plane, and the bytes that they take.
-const GROUP_LEN: usize = 64;
-const GROUP_BYTES: usize = 48;
+/// Elements of a group of the packed plane.
+pub const GROUP_LEN: usize = 64;
+/// Bytes that a group takes in the packed plane.
+pub const GROUP_BYTES: usize = 48;
 
 /// A 16-bit element as its two little-endian bytes: a block's bytes are seen so without a copy.
 pub type Word = [u8; 2];
@@ -122,14 +123,20 @@ fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
     v
 }
 
-/// Puts bf16 `words` together from symbols, literals and the packed plane. False if the literals are not used up exactly,
-/// or the packed plane has bits of missing elements.
+/// Puts bf16 `words` together from symbols, literals and the packed plane. Gives the number of literals used; none if there
+/// are too few of them, or the packed plane has bits of missing elements.
 #[inline(always)]
 #[expect(
     clippy::inline_always,
     reason = "compiled once for each processor that a set of kernels is for"
 )]
-pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+pub fn merge_top(
+    symbols: &[u8],
+    base: u8,
+    lits: &[u8],
+    packed: &[u8],
+    words: &mut [Word],
+) -> Option<usize> {
     assert_eq!(symbols.len(), words.len(), "a symbol for each element");
     assert_eq!(
         packed.len(),
@@ -150,7 +157,7 @@ pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &m
             words,
             GROUP_LEN,
         ) {
-            return false;
+            return None;
         }
     }
     if let Some(group) = groups.last().filter(|_| !last.is_empty()) {
@@ -167,11 +174,11 @@ pub fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &m
             last.len(),
         ) || low[last.len()..].iter().any(|&v| v != 0)
         {
-            return false;
+            return None;
         }
         last.copy_from_slice(&words[..last.len()]);
     }
-    escapes == lits.len()
+    Some(escapes)
 }
 
 /// One group; the first `count` elements may take literals.
@@ -267,10 +274,12 @@ mod tests {
                 let (mut lits, mut packed) = (Vec::new(), Vec::new());
                 split_top(words, base, &mut symbols, &mut lits, &mut packed);
                 let mut back = vec![[0; 2]; len];
-                assert!(merge_top(&symbols, base, &lits, &packed, &mut back));
+                let used = merge_top(&symbols, base, &lits, &packed, &mut back);
+                assert_eq!(used, Some(lits.len()));
                 assert!(back == words, "base {base}, {len} elements");
-                lits.push(0);
-                assert!(!merge_top(&symbols, base, &lits, &packed, &mut back));
+                if lits.pop().is_some() {
+                    assert_eq!(merge_top(&symbols, base, &lits, &packed, &mut back), None);
+                }
             }
         }
     }

@@ -1,10 +1,15 @@
 //! R32: a plane of bytes by 64 (or 32) interleaved rANS lanes with states of 32 bits and words of 16
-//! (docs/format.md, section 8). Here are the tables and the encoder; the decoder is a kernel in `simd`.
+//! (docs/format.md, section 8). Here are the tables, the states as they are written and the encoder; the decoder is a kernel
+//! in `simd`.
+
+use std::ops::Range;
 
 use crate::entropy::cluster::STRIP_LEN;
 
-/// Least state of a lane between two steps, and the state with which coding begins and decoding ends.
+/// Least state of a lane between two steps. Coding begins, and decoding ends, with this and 16 carried bits.
 pub const STATE_MIN: u32 = 1 << 16;
+/// Most lanes.
+pub const LANES_MAX: usize = 64;
 /// Bits of a table's sum of frequencies in what this build writes.
 pub const TABLE_BITS: u32 = 12;
 
@@ -24,6 +29,64 @@ pub fn decode_table(freqs: &[u16; 256], bits: u32) -> DecodeTable {
     assert_eq!(slot, 1 << bits, "frequencies sum to 2^bits");
     table
 }
+
+/// The bytes that the lanes carry in the states with which coding begins: two a lane, those of missing lanes 0.
+pub type Carried = [u8; 2 * LANES_MAX];
+
+/// Appends the states at the end of coding as they are written: the low halves, the width of each high half less one by
+/// four bits, and the high halves without their highest bit, packed from the lowest bit, to a whole number of words.
+pub fn write_states(states: &[u32], out: &mut Vec<u8>) {
+    let width = |state: u32| (state >> 16).ilog2();
+    out.extend(states.iter().flat_map(|&x| (x as u16).to_le_bytes()));
+    let pair = |pair: &[u32]| (width(pair[0]) | width(pair[1]) << 4) as u8;
+    out.extend(states.chunks_exact(2).map(pair));
+    let (mut bits, mut count) = (0_u64, 0);
+    for &state in states {
+        bits |= u64::from(state >> 16 ^ 1 << width(state)) << count;
+        count += width(state);
+        while count >= 16 {
+            out.extend_from_slice(&(bits as u16).to_le_bytes());
+            bits >>= 16;
+            count -= 16;
+        }
+    }
+    if count > 0 {
+        out.extend_from_slice(&(bits as u16).to_le_bytes());
+    }
+}
+
+/// Reads what [`write_states`] has written for `lanes` lanes, as four bytes each, and takes it off `rest`; none if that ends
+/// too soon or has bits left over.
+pub fn read_states(rest: &mut &[u8], lanes: usize) -> Option<[u8; 4 * LANES_MAX]> {
+    let (low, tail) = rest.split_at_checked(2 * lanes)?;
+    let (widths, mut tail) = tail.split_at_checked(lanes / 2)?;
+    let mut states = [0; 4 * LANES_MAX];
+    let widths = widths.iter().flat_map(|pair| [pair & 15, pair >> 4]);
+    let (mut bits, mut count) = (0_u32, 0);
+    for ((state, low), width) in states
+        .as_chunks_mut::<4>()
+        .0
+        .iter_mut()
+        .zip(low.as_chunks::<2>().0)
+        .zip(widths)
+    {
+        if count < width {
+            let (word, after) = tail.split_first_chunk()?;
+            bits |= u32::from(u16::from_le_bytes(*word)) << count;
+            count += 16;
+            tail = after;
+        }
+        let high = bits & ((1 << width) - 1) | 1 << width;
+        *state = (high << 16 | u32::from(u16::from_le_bytes(*low))).to_le_bytes();
+        bits >>= width;
+        count -= width;
+    }
+    *rest = tail;
+    (bits == 0).then_some(states)
+}
+
+/// Words that a kernel may write below the last one in use.
+const STACK_SLACK: usize = 16;
 
 /// A coded plane as the kernel takes it.
 #[derive(Debug)]
@@ -86,6 +149,8 @@ struct EncodeSymbol {
 #[derive(Debug, Clone)]
 pub struct EncodeTable {
     symbols: Box<[EncodeSymbol; 256]>,
+    /// For each symbol: frequency | start << 16.
+    pub(super) entries: Box<[u32; 256]>,
     padding: u8,
 }
 
@@ -93,6 +158,7 @@ impl EncodeTable {
     /// From frequencies with sum `2^TABLE_BITS`.
     pub fn new(freqs: &[u16; 256]) -> Self {
         let mut symbols = Box::new([EncodeSymbol::default(); 256]);
+        let mut entries = Box::new([0; 256]);
         let (mut start, mut padding) = (0, 0_u8);
         for (symbol, &f) in (0_u8..=255).zip(freqs) {
             if f > 0 {
@@ -103,70 +169,117 @@ impl EncodeTable {
                     freq,
                     start,
                 };
+                entries[usize::from(symbol)] = freq | start << 16;
                 start += freq;
             }
             if f > freqs[usize::from(padding)] {
                 padding = symbol;
             }
         }
-        Self { symbols, padding }
-    }
-
-    /// Whether every symbol of `plane` has a frequency.
-    pub fn holds(&self, plane: &[u8]) -> bool {
-        plane
-            .iter()
-            .all(|&symbol| self.symbols[usize::from(symbol)].freq > 0)
+        Self {
+            symbols,
+            entries,
+            padding,
+        }
     }
 }
 
-/// Encodes `plane`, strip by strip with `tables[ids[strip]]`, by `L` lanes, and appends states and words to
-/// `out`. Returns the number of words. Every symbol must have a frequency in its strip's table. `stack` is scratch.
+/// Encodes `plane`, strip by strip with `tables[ids[strip]]`, by `L` lanes that carry the bytes of `carried`, into `coded`.
+/// False if a symbol has no frequency in its strip's table: then nothing in `coded` counts.
 pub fn encode<const L: usize>(
     plane: &[u8],
     ids: &[u8],
     tables: &[EncodeTable],
-    stack: &mut Vec<u16>,
-    out: &mut Vec<u8>,
-) -> usize {
-    // at most one word for each symbol, the padding of the last step included
-    let capacity = plane.len().next_multiple_of(L);
-    if stack.len() < capacity {
-        stack.resize(capacity, 0);
+    carried: &Carried,
+    coded: &mut R32Coded,
+) -> bool {
+    let mut place = EncodePlace::<L>::begin(plane.len(), carried, coded);
+    let held = place.steps(0..plane.len().div_ceil(L), plane, ids, tables, coded);
+    place.finish(coded);
+    held
+}
+
+/// What the encoder makes of a plane.
+#[derive(Debug, Default)]
+pub struct R32Coded {
+    /// The states at the end of coding, one a lane.
+    pub states: Vec<u32>,
+    /// The words are its end, from [`R32Coded::first`] on.
+    pub(super) stack: Vec<u16>,
+    first: usize,
+}
+
+impl R32Coded {
+    /// The words, in the order in which the decoder takes them.
+    pub fn words(&self) -> &[u16] {
+        &self.stack[self.first..]
     }
-    let stack = &mut stack[..capacity];
-    let mut states = [STATE_MIN; L];
-    let mut top = capacity;
-    for (strip, id) in plane.chunks(STRIP_LEN).zip(ids).rev() {
-        let table = &tables[usize::from(*id)];
-        for step in strip.chunks(L).rev() {
+}
+
+/// Where the encoder of a plane stands between two steps.
+#[derive(Debug)]
+pub(super) struct EncodePlace<const L: usize> {
+    pub(super) states: [u32; L],
+    /// The first word in use of the stack, which grows down.
+    pub(super) top: usize,
+}
+
+impl<const L: usize> EncodePlace<L> {
+    /// The place before the last step of a plane of `elements`, which is coded first.
+    pub(super) fn begin(elements: usize, carried: &Carried, coded: &mut R32Coded) -> Self {
+        // at most one word for each symbol, the padding of the last step included, and what a vector writes below
+        let capacity = elements.next_multiple_of(L) + STACK_SLACK;
+        if coded.stack.len() < capacity {
+            coded.stack.resize(capacity, 0);
+        }
+        let mut states = [STATE_MIN; L];
+        for (state, bytes) in states.iter_mut().zip(carried.as_chunks::<2>().0) {
+            *state |= u32::from(u16::from_le_bytes(*bytes));
+        }
+        let top = coded.stack.len();
+        Self { states, top }
+    }
+
+    /// Codes `steps`, the last of them first. False if a symbol has no frequency.
+    pub(super) fn steps(
+        &mut self,
+        steps: Range<usize>,
+        plane: &[u8],
+        ids: &[u8],
+        tables: &[EncodeTable],
+        coded: &mut R32Coded,
+    ) -> bool {
+        let stack = &mut coded.stack;
+        let mut held = true;
+        for number in steps.rev() {
+            let table = &tables[usize::from(ids[number * L / STRIP_LEN])];
+            let step = &plane[number * L..plane.len().min((number + 1) * L)];
             let mut padded = [table.padding; L];
-            let symbols: &[u8; L] = if let Ok(whole) = step.try_into() {
-                whole
-            } else {
-                padded[..step.len()].copy_from_slice(step);
-                &padded
-            };
+            padded[..step.len()].copy_from_slice(step);
             for lane in (0..L).rev() {
-                let symbol = &table.symbols[usize::from(symbols[lane])];
-                let mut x = states[lane];
+                let symbol = &table.symbols[usize::from(padded[lane])];
+                held &= symbol.freq > 0;
+                let mut x = self.states[lane];
                 let spill = u64::from(x) >= u64::from(symbol.freq) << (32 - TABLE_BITS);
                 // written in any case, kept only if the state spills: no branch to mispredict
-                stack[top - 1] = x as u16;
-                top -= usize::from(spill);
+                stack[self.top - 1] = x as u16;
+                self.top -= usize::from(spill);
                 x >>= 16 * u32::from(spill);
                 let mut quotient = ((u64::from(x) * symbol.reciprocal) >> 43) as u32;
                 let mut rest = x - quotient * symbol.freq;
                 let short = u32::from(rest >= symbol.freq);
                 quotient += short;
-                rest -= symbol.freq & short.wrapping_neg();
-                states[lane] = (quotient << TABLE_BITS) + rest + symbol.start;
+                rest = rest.wrapping_sub(symbol.freq & short.wrapping_neg());
+                self.states[lane] = (quotient << TABLE_BITS) + rest + symbol.start;
             }
         }
+        held
     }
-    for state in states {
-        out.extend_from_slice(&state.to_le_bytes());
+
+    /// Puts down states and words.
+    pub(super) fn finish(self, coded: &mut R32Coded) {
+        coded.states.clear();
+        coded.states.extend_from_slice(&self.states);
+        coded.first = self.top;
     }
-    out.extend(stack[top..].iter().flat_map(|word| word.to_le_bytes()));
-    capacity - top
 }

@@ -149,7 +149,7 @@ impl Index {
             offset: 0,
             coded_len: 0,
             codec: CodecId::RAW,
-            codec_version: CodecId::VERSION,
+            codec_version: 1,
         };
         index.blocks = vec![blank; count];
         Ok(index)

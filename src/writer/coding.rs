@@ -276,7 +276,7 @@ fn put_blocks(
             offset: data.position(),
             coded_len: *len,
             codec: *codec,
-            codec_version: CodecId::VERSION,
+            codec_version: codec.version(),
         };
         data.put(block)?;
         data.pad_to(

@@ -18,7 +18,11 @@ use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
+use crate::entropy::r32::Carried;
 use crate::entropy::r32::DecodeTable;
+use crate::entropy::r32::EncodePlace;
+use crate::entropy::r32::EncodeTable;
+use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::dispatch::Kernels;
 use crate::entropy::simd::scalar;
@@ -37,16 +41,17 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
         && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("avx512vbmi2")
         && is_x86_feature_detected!("popcnt");
-    let set = |name, r32_decode| Kernels {
+    let set = |name, r32_decode, r32_encode| Kernels {
         name,
         r16_decode,
         r32_decode,
+        r32_encode,
         merge_top,
         split_top,
     };
     let sets = [
-        set("avx512-loads", r32_decode::<false>),
-        set("avx512", r32_decode::<true>),
+        set("avx512-loads", r32_decode::<false>, r32_encode::<false>),
+        set("avx512", r32_decode::<true>, r32_encode::<true>),
     ];
     if can { Some(sets) } else { None }
 }
@@ -60,7 +65,7 @@ fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     place.finish(block, out)
 }
 
-fn r32_decode<const GATHER: bool>(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+fn r32_decode<const GATHER: bool>(plane: &R32Plane<'_>, out: &mut [u8]) -> Option<Carried> {
     let Some(mut place) = R32Place::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
@@ -69,9 +74,38 @@ fn r32_decode<const GATHER: bool>(plane: &R32Plane<'_>, out: &mut [u8]) -> bool 
     place.finish::<128>(plane, out)
 }
 
-fn merge_top(symbols: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+fn r32_encode<const GATHER: bool>(
+    plane: &[u8],
+    ids: &[u8],
+    tables: &[EncodeTable],
+    carried: &Carried,
+    coded: &mut R32Coded,
+) -> bool {
+    let mut place = EncodePlace::<LANES>::begin(plane.len(), carried, coded);
+    let whole = plane.len() / LANES;
+    let last = whole..plane.len().div_ceil(LANES);
+    let mut held = place.steps(last, plane, ids, tables, coded);
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    held &= unsafe { r32_encode_steps::<GATHER>(plane, ids, tables, &mut place, coded) };
+    place.finish(coded);
+    held
+}
+
+fn merge_top(
+    symbols: &[u8],
+    base: u8,
+    lits: &[u8],
+    packed: &[u8],
+    words: &mut [Word],
+) -> Option<usize> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
-    fn with_features(s: &[u8], base: u8, lits: &[u8], packed: &[u8], words: &mut [Word]) -> bool {
+    fn with_features(
+        s: &[u8],
+        base: u8,
+        lits: &[u8],
+        packed: &[u8],
+        words: &mut [Word],
+    ) -> Option<usize> {
         planes::merge_top(s, base, lits, packed, words)
     }
     // SAFETY: `kernels` gives this function out only where the features were detected
@@ -319,4 +353,86 @@ fn words_at(window: &[u8; 128], at: usize) -> __m256i {
     let words = &window[at.min(96)..][..32];
     // SAFETY: the slice has the 32 bytes that are read; no alignment is needed
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// Frequency and start of 16 symbols.
+#[target_feature(enable = "avx512f")]
+fn entries<const GATHER: bool>(table: &EncodeTable, symbols: &[u8; 16]) -> __m512i {
+    if GATHER {
+        // SAFETY: the array has the 16 bytes that are read; no alignment is needed
+        let symbols = unsafe { _mm_loadu_si128(symbols.as_ptr().cast()) };
+        let places = _mm512_cvtepu8_epi32(symbols);
+        // SAFETY: the table has 256 entries of 4 bytes, and a byte names one of them
+        return unsafe { _mm512_i32gather_epi32::<4>(places, table.entries.as_ptr().cast()) };
+    }
+    let mut bytes = [0_u8; 64];
+    for (bytes, symbol) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(symbols) {
+        *bytes = table.entries[usize::from(*symbol)].to_le_bytes();
+    }
+    load(&bytes)
+}
+
+/// Codes the whole steps of `plane`, the last of them first. False if a symbol has no frequency.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+fn r32_encode_steps<const GATHER: bool>(
+    plane: &[u8],
+    ids: &[u8],
+    tables: &[EncodeTable],
+    place: &mut EncodePlace<LANES>,
+    coded: &mut R32Coded,
+) -> bool {
+    let mut states = [_mm512_setzero_si512(); 4];
+    let mut bytes = [0_u8; 4 * LANES];
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+        *bytes = state.to_le_bytes();
+    }
+    for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<64>().0) {
+        *state = load(bytes);
+    }
+    let half = _mm512_set1_epi32(0xffff);
+    let zero = _mm512_setzero_si512();
+    let mut missing = 0;
+    for (number, step) in plane.as_chunks::<LANES>().0.iter().enumerate().rev() {
+        let table = &tables[usize::from(ids[number * LANES / STRIP_LEN])];
+        let groups = states.iter_mut().zip(step.as_chunks::<16>().0);
+        for (state, symbols) in groups.rev() {
+            let entry = entries::<GATHER>(table, symbols);
+            let freq = _mm512_and_si512(entry, half);
+            missing |= _mm512_testn_epi32_mask(freq, freq);
+            let spill = _mm512_cmpge_epu32_mask(*state, _mm512_slli_epi32::<20>(freq));
+            let words = _mm256_maskz_compress_epi16(spill, _mm512_cvtepi32_epi16(*state));
+            place.top -= spill.count_ones() as usize;
+            put_words(&mut coded.stack[place.top..], words, spill.count_ones());
+            let x = _mm512_mask_srli_epi32::<16>(*state, spill, *state);
+            // the quotient by way of floats is at most one off, as it is below 2^20: what is left over tells
+            let near = _mm512_div_ps(_mm512_cvtepu32_ps(x), _mm512_cvtepi32_ps(freq));
+            let mut quotient = _mm512_cvttps_epi32(near);
+            let mut rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, freq));
+            let below = _mm512_cmplt_epi32_mask(rest, zero);
+            let ones = _mm512_set1_epi32(1);
+            quotient = _mm512_mask_sub_epi32(quotient, below, quotient, ones);
+            rest = _mm512_mask_add_epi32(rest, below, rest, freq);
+            let above = _mm512_cmpge_epi32_mask(rest, freq);
+            quotient = _mm512_mask_add_epi32(quotient, above, quotient, ones);
+            rest = _mm512_mask_sub_epi32(rest, above, rest, freq);
+            let high = _mm512_slli_epi32::<12>(quotient);
+            *state = _mm512_add_epi32(_mm512_add_epi32(high, rest), _mm512_srli_epi32::<16>(entry));
+        }
+    }
+    for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<64>().0) {
+        store(bytes, *state);
+    }
+    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *state = u32::from_le_bytes(*bytes);
+    }
+    missing == 0
+}
+
+/// Writes the first `count` of 16 words.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn put_words(out: &mut [u16], words: __m256i, count: u32) {
+    let out = &mut out[..count as usize];
+    let first = ((1_u32 << count) - 1) as u16;
+    // SAFETY: the slice has as many words as the mask has bits, and no other is written; no alignment is needed
+    unsafe { _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), first, words) };
 }

@@ -10,13 +10,19 @@ use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
 use crate::entropy::r32;
+use crate::entropy::r32::Carried;
+use crate::entropy::r32::EncodeTable;
+use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::scalar;
 
-/// Symbols, base, literals and packed plane to words.
-pub type MergeTop = fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> bool;
+/// Symbols, base, literals and packed plane to words and the number of literals used.
+pub type MergeTop = fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> Option<usize>;
 /// Words and base to symbols, literals and packed plane.
 pub type SplitTop = fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>);
+
+/// A plane, the table ids of its strips, tables and what the lanes are to carry, to states and words.
+pub type R32Encode = fn(&[u8], &[u8], &[EncodeTable], &Carried, &mut R32Coded) -> bool;
 
 /// One set of kernels.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +31,10 @@ pub struct Kernels {
     pub name: &'static str,
     /// Decodes an R16 block; false if it is not well formed.
     pub r16_decode: fn(&R16Block<'_>, &mut [Word]) -> bool,
-    /// Decodes an R32 plane; false if it is not well formed.
-    pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> bool,
+    /// Decodes an R32 plane and gives what its lanes carried; none if it is not well formed.
+    pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> Option<Carried>,
+    /// [`r32::encode`] by 64 lanes.
+    pub r32_encode: R32Encode,
     /// [`planes::merge_top`]
     pub merge_top: MergeTop,
     /// [`planes::split_top`]
@@ -37,6 +45,7 @@ const SCALAR: Kernels = Kernels {
     name: "scalar",
     r16_decode: scalar::r16_decode,
     r32_decode: scalar::r32_decode,
+    r32_encode: r32::encode::<64>,
     merge_top: planes::merge_top,
     split_top: planes::split_top,
 };
@@ -122,7 +131,6 @@ mod tests {
     use crate::entropy::r16;
     use crate::entropy::r16::R16Coded;
     use crate::entropy::r16::R16Table;
-    use crate::entropy::r32::EncodeTable;
 
     const SIZES: [usize; 15] = [
         0, 1, 31, 32, 63, 64, 65, 127, 511, 512, 513, 4096, 65_535, 65_536, 65_537,
@@ -261,32 +269,55 @@ mod tests {
             let ids: Vec<u8> = (0..len.div_ceil(512))
                 .map(|_| (random.next() % count as u64) as u8)
                 .collect();
-            let (mut stack, mut out) = (Vec::new(), Vec::new());
             let lanes = if round % 7 == 0 { 32 } else { 64 };
-            let word_count = if lanes == 32 {
-                r32::encode::<32>(&source, &ids, &encode, &mut stack, &mut out)
+            let mut carried = [0; 128];
+            carried[..2 * lanes].copy_from_slice(&random.bytes(2 * lanes));
+            let mut coded = R32Coded::default();
+            if lanes == 32 {
+                assert!(r32::encode::<32>(
+                    &source, &ids, &encode, &carried, &mut coded
+                ));
             } else {
-                r32::encode::<64>(&source, &ids, &encode, &mut stack, &mut out)
-            };
+                assert!(r32::encode::<64>(
+                    &source, &ids, &encode, &carried, &mut coded
+                ));
+                for set in available() {
+                    let mut same = R32Coded::default();
+                    assert!((set.r32_encode)(
+                        &source, &ids, &encode, &carried, &mut same
+                    ));
+                    assert!(
+                        (same.words(), &same.states) == (coded.words(), &coded.states),
+                        "{}, {len} elements",
+                        set.name
+                    );
+                }
+            }
+            let mut states = Vec::new();
+            r32::write_states(&coded.states, &mut states);
+            let mut rest = states.as_slice();
+            let states = r32::read_states(&mut rest, lanes).unwrap();
+            assert!(rest.is_empty());
+            let states = &states[..4 * lanes];
+            let words: Vec<u8> = coded.words().iter().flat_map(|w| w.to_le_bytes()).collect();
             let bits = r32::id_bits(count);
             let pack = |group: &[u8]| group.iter().rev().fold(0, |byte, id| byte << bits | id);
             let per_byte = 8_usize.checked_div(bits);
             let packed: Vec<u8> = per_byte
                 .map(|per_byte| ids.chunks(per_byte).map(pack).collect())
                 .unwrap_or_default();
-            let (states, words) = out.split_at(4 * lanes);
-            assert_eq!(words.len(), 2 * word_count);
             let plane = R32Plane {
                 states,
-                words,
+                words: &words,
                 ids: &packed,
                 tables: &decode,
                 bits: 12,
             };
             for set in available() {
                 let mut out = vec![0; len];
-                assert!(
+                assert_eq!(
                     (set.r32_decode)(&plane, &mut out),
+                    Some(carried),
                     "{}, {len} elements",
                     set.name
                 );
@@ -346,7 +377,8 @@ mod tests {
                 let (symbols, lits, packed) = split(&set);
                 assert!((&symbols, &lits, &packed) == (&expected.0, &expected.1, &expected.2));
                 let mut back = vec![[0; 2]; len];
-                assert!((set.merge_top)(&symbols, base, &lits, &packed, &mut back));
+                let used = (set.merge_top)(&symbols, base, &lits, &packed, &mut back);
+                assert_eq!(used, Some(lits.len()));
                 assert!(back == source, "{}", set.name);
             }
         }

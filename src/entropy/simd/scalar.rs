@@ -5,6 +5,8 @@
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
+use crate::entropy::r32::Carried;
+use crate::entropy::r32::LANES_MAX;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::r32::STATE_MIN;
 
@@ -134,12 +136,12 @@ pub(super) struct R32Place<const L: usize> {
     pub(super) position: usize,
 }
 
-/// Decodes an R32 plane (docs/format.md, section 8).
-pub fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+/// Decodes an R32 plane (docs/format.md, section 8) and gives what its lanes carried; none if it is not well formed.
+pub fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> Option<Carried> {
     if plane.states.len() == 4 * 64 {
-        R32Place::<64>::begin(plane).is_some_and(|place| place.finish::<128>(plane, out))
+        R32Place::<64>::begin(plane)?.finish::<128>(plane, out)
     } else {
-        R32Place::<32>::begin(plane).is_some_and(|place| place.finish::<64>(plane, out))
+        R32Place::<32>::begin(plane)?.finish::<64>(plane, out)
     }
 }
 
@@ -160,14 +162,17 @@ impl<const L: usize> R32Place<L> {
         })
     }
 
-    /// Does the steps that are left, and says whether everything came out even. `B` is the bytes of `L` words.
-    pub(super) fn finish<const B: usize>(mut self, plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+    /// Does the steps that are left, and gives what the lanes carried if everything came out even. `B` is the bytes of `L`
+    /// words.
+    pub(super) fn finish<const B: usize>(
+        mut self,
+        plane: &R32Plane<'_>,
+        out: &mut [u8],
+    ) -> Option<Carried> {
         let mask = (1_u32 << plane.bits) - 1;
         while self.done < out.len() {
             let strip = self.done / STRIP_LEN;
-            let Some(table) = plane.tables.get(plane.table_id(strip)) else {
-                return false;
-            };
+            let table = plane.tables.get(plane.table_id(strip))?;
             let end = ((strip + 1) * STRIP_LEN).min(out.len());
             for symbols in out[self.done..end].chunks_mut(L) {
                 let mut entries = [0_u32; L];
@@ -195,7 +200,12 @@ impl<const L: usize> R32Place<L> {
             }
             self.done = end;
         }
-        self.position == plane.words.len() && self.states.iter().all(|&x| x == STATE_MIN)
+        let mut carried = [0; 2 * LANES_MAX];
+        for (bytes, state) in carried.as_chunks_mut::<2>().0.iter_mut().zip(self.states) {
+            *bytes = (state as u16).to_le_bytes();
+        }
+        let even = self.position == plane.words.len() && self.states.iter().all(|x| x >> 16 == 1);
+        even.then_some(carried)
     }
 }
 
