@@ -248,7 +248,8 @@ class Image:
         need(heads, "neither header nor trailer is whole")
         (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
             self.files) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
-        need(version == 1 and not features, f"version {version}, features {features:#x}", NotImplementedError)
+        self.features, self.seen = features, []
+        need(version == 1 and features < 2, f"version {version}, features {features:#x}", NotImplementedError)
         need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 28 and (
             self.files == 1 or self.kind and self.files <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
             re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
@@ -275,25 +276,35 @@ class Image:
              and [*self.receipts, *self.blocks] == [], "something is left over, or another length")
     def span(self, out, sha):
         """Sections 4.2 to 4.4: writes the next span, proves its blocks and its md5, returns its length."""
-        kind, shift, lanes, dtype, rank, name, length = struct.unpack("<BBBBH2xI4xQ", self.spans.read(24))
+        kind, shift, lanes, dtype, rank, name, repeats, length = struct.unpack(
+            "<BBBBH2xIIQ", self.spans.read(24))
         text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5(); md5, size = next(self.receipts)
         WHERE[1:] = [("header ", "tensor ", "bytes ")[kind] + ascii(text[dtype:dtype + name].decode())]
         need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
              and len(text) == (dtype + name + 8 * rank) * (kind == 1), "bad record of a span")
         need(size <= 1 << 18 and (length or not size), "bad receipt")
-        self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
-        for b, at in enumerate(range(0, length, 1 << shift)):
-            (checksum, coded, codec, version), n = next(self.blocks), min(1 << shift, length - at)
+        like, number = (length, shift, lanes), repeats * self.features
+        if number:  # the place of tables and blocks is that of an earlier span
+            need(number <= len(self.seen) and self.seen[number - 1][0] == like and not size, "bad repeat")
+            _, tables, blocks = self.seen[number - 1]
+        else:
+            self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
+            records = [next(self.blocks) for _ in range(0, length, 1 << shift)]
+            blocks = [(*record, self.place(record[1])) for record in records]
+        self.seen.append((None if number else like, tables, blocks))
+        for b, (checksum, coded, codec, version, place) in enumerate(blocks):
+            n = min(1 << shift, length - (b << shift))
             WHERE[2:] = [f"block {b}"]; known = 1 <= version <= 1 + (codec in R32)
             need(known, f"codec {codec} of version {version}", NotImplementedError)
             need(coded <= n + 1024, "too long")
-            part = decode(self.take(coded), n, 1 << lanes, codec, tables, version)
+            part = decode(self.data[place:place + coded], n, 1 << lanes, codec, tables, version)
             need(len(part) == n and xxh3(part) == checksum, "checksum differs")
             out.write(part); sha.update(part); own.update(part)
         need(own.digest() == md5, "md5 of the span differs"); WHERE[1:] = []; return length
-    def take(self, n):
-        """Section 5: the next n bytes of the data."""
-        p = self.p; self.p = align(p + n, 16); need(self.p <= self.tail, "cut off"); return self.data[p:p + n]
+    def place(self, n):
+        """Section 5: where the next n bytes of the data are."""
+        p = self.p; self.p = align(p + n, 16); need(self.p <= self.tail, "cut off"); return p
+    def take(self, n): p = self.place(n); return self.data[p:p + n]
 def read_sections(index):
     """Section 4: {tag: payload}."""
     found, p, last = {}, 0, 0

@@ -55,6 +55,7 @@ mod tests {
         Header {
             kind,
             suffix: suffix.into(),
+            required_features: 0,
             image_len: 0,
             original_len: 0,
             index_len: 0,

@@ -49,9 +49,10 @@ impl VirtualFile {
         let span = &archive.index().spans[span_number];
         self.cache
             .block(archive.id(), span.blocks.start + number as usize, || {
+                let owner = span.repeats.unwrap_or(span_number);
                 let tables = self
                     .cache
-                    .tables(archive.id(), span_number, || archive.read_tables(span))?;
+                    .tables(archive.id(), owner, || archive.read_tables(span))?;
                 let range = span.block_range(number);
                 let mut block = vec![0; (range.end - range.start) as usize];
                 with_scratch(|scratch| {

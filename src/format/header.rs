@@ -23,6 +23,9 @@ pub const ALIGN: u64 = 16;
 /// Longest suffix.
 pub const SUFFIX_LEN_MAX: usize = 16;
 
+/// Required feature: spans may repeat earlier ones (docs/format.md, section 4.2).
+pub const FEATURE_REPEATS: u64 = 1;
+
 const CHECKED_LEN: usize = 120;
 
 /// What an image stands for.
@@ -41,6 +44,8 @@ pub struct Header {
     pub kind: ImageKind,
     /// What was taken off the file's name, such as `.safetensors`.
     pub suffix: String,
+    /// What a reader must know.
+    pub required_features: u64,
     /// Bytes of the image.
     pub image_len: u64,
     /// Bytes of all original files.
@@ -84,8 +89,11 @@ impl Header {
         bytes.push(u8::from(self.kind == ImageKind::Folder));
         bytes.push(self.suffix.len() as u8);
         bytes.extend_from_slice(self.suffix.as_bytes());
-        bytes.resize(48, 0);
+        bytes.resize(32, 0);
+        let optional_features = 0;
         for field in [
+            self.required_features,
+            optional_features,
             self.image_len,
             self.original_len,
             self.index_len,
@@ -153,9 +161,10 @@ impl Header {
         }
         reader.take(2)?;
         let required_features = reader.u64()?;
-        if required_features != 0 {
+        let unknown = required_features & !FEATURE_REPEATS;
+        if unknown != 0 {
             return Err(Error::unsupported(format!(
-                "required features {required_features:#x} are not known"
+                "required features {unknown:#x} are not known"
             ))
             .hint("a newer `bigsmall` wrote this file: update"));
         }
@@ -163,6 +172,7 @@ impl Header {
         let header = Self {
             kind,
             suffix: suffix.to_owned(),
+            required_features,
             image_len: reader.u64()?,
             original_len: reader.u64()?,
             index_len: reader.u64()?,
@@ -207,6 +217,7 @@ mod tests {
         Header {
             kind: ImageKind::File,
             suffix: ".safetensors".into(),
+            required_features: 0,
             image_len: 128 + 48 + 64 + 48 + 128,
             original_len: 10,
             index_len: 48,

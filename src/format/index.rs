@@ -12,6 +12,7 @@ use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Result;
 use crate::format::header::ALIGN;
+use crate::format::header::FEATURE_REPEATS;
 use crate::format::header::Header;
 use crate::format::header::ImageKind;
 use crate::format::header::TAIL_PADDING;
@@ -53,6 +54,8 @@ pub struct SpanRecord {
     pub lanes_shift: u8,
     /// md5 of its bytes.
     pub md5: [u8; 16],
+    /// The earlier span in [`Index::spans`] whose bytes these are: its tables and blocks serve both.
+    pub repeats: Option<usize>,
     /// Bytes of its tables.
     pub tables_len: u32,
     /// Where its tables begin in the image.
@@ -83,7 +86,7 @@ pub struct Index {
     pub files: Vec<FileRecord>,
     /// The spans of all files, in order.
     pub spans: Vec<SpanRecord>,
-    /// The blocks of all spans, in order.
+    /// The blocks of all spans that do not repeat others, in order.
     pub blocks: Vec<BlockRecord>,
     /// Where the last block ends, padding included.
     pub data_end: u64,
@@ -97,6 +100,7 @@ impl SpanRecord {
             block_shift,
             lanes_shift: 6,
             md5: [0; 16],
+            repeats: None,
             tables_len: 0,
             tables_offset: 0,
             blocks: 0..0,
@@ -157,7 +161,15 @@ impl Index {
 
     fn number_blocks(&mut self) -> Result<usize> {
         let mut next = 0_u64;
-        for span in &mut self.spans {
+        for number in 0..self.spans.len() {
+            let (before, from) = self.spans.split_at_mut(number);
+            let Some(span) = from.first_mut() else {
+                continue;
+            };
+            if let Some(repeated) = span.repeats {
+                span.blocks = repeated_blocks(span, before.get(repeated))?;
+                continue;
+            }
             let end = next.saturating_add(span.block_count());
             // sixteen bytes of index for each block
             if end > Limits::FORMAT_1.index_len_max >> 4 {
@@ -178,7 +190,7 @@ impl Index {
         };
         let mut at = data_offset;
         for span in &mut self.spans {
-            if span.span.len == 0 {
+            if span.span.len == 0 || span.repeats.is_some() {
                 continue;
             }
             at = add(at, 0, span.align()).ok_or_else(too_far)?;
@@ -190,6 +202,14 @@ impl Index {
             }
         }
         self.data_end = at;
+        for number in 0..self.spans.len() {
+            let (before, from) = self.spans.split_at_mut(number);
+            let repeated = from.first().and_then(|span| before.get(span.repeats?));
+            if let (Some(span), Some(repeated)) = (from.first_mut(), repeated) {
+                span.tables_len = repeated.tables_len;
+                span.tables_offset = repeated.tables_offset;
+            }
+        }
         Ok(())
     }
 
@@ -198,6 +218,15 @@ impl Index {
         self.data_end
             .saturating_add(TAIL_PADDING)
             .next_multiple_of(ALIGN)
+    }
+
+    /// What a reader must know to read this index.
+    pub fn required_features(&self) -> u64 {
+        if self.spans.iter().any(|span| span.repeats.is_some()) {
+            FEATURE_REPEATS
+        } else {
+            0
+        }
     }
 
     /// The bytes of the index.
@@ -223,7 +252,8 @@ impl Index {
         }
         for record in &self.spans {
             receipts.extend_from_slice(&record.md5);
-            receipts.extend_from_slice(&record.tables_len.to_le_bytes());
+            let own_tables_len = record.repeats.map_or(record.tables_len, |_| 0);
+            receipts.extend_from_slice(&own_tables_len.to_le_bytes());
             receipts.extend_from_slice(&[0; 4]);
         }
         section::write(section::RECEIPTS, &receipts, false, &mut out);
@@ -258,7 +288,7 @@ impl Index {
         };
         check_receipts_len(files.clone(), header.file_count, &receipts)?;
         for _ in 0..header.file_count {
-            index.parse_file(&mut files, &mut spans)?;
+            index.parse_file(&mut files, &mut spans, header.required_features)?;
         }
         files.finish()?;
         spans.finish()?;
@@ -270,7 +300,7 @@ impl Index {
             span.md5 = receipts.digest()?;
             span.tables_len = receipts.u32()?;
             receipts.take(4)?;
-            if span.tables_len > 0 && span.span.len == 0 {
+            if span.tables_len > 0 && (span.span.len == 0 || span.repeats.is_some()) {
                 return Err(Error::damaged("tables of nothing").tensor(span.span.label()));
             }
             if span.tables_len > Limits::FORMAT_1.tables_len_max {
@@ -292,7 +322,12 @@ impl Index {
         Ok(index)
     }
 
-    fn parse_file(&mut self, files: &mut Reader<'_>, spans: &mut Reader<'_>) -> Result<()> {
+    fn parse_file(
+        &mut self,
+        files: &mut Reader<'_>,
+        spans: &mut Reader<'_>,
+        features: u64,
+    ) -> Result<()> {
         let kind = files.u8()?;
         files.take(1)?;
         let path_len = files.u16()?;
@@ -305,7 +340,10 @@ impl Index {
         let first = self.spans.len();
         let mut start = 0_u64;
         for _ in 0..span_count {
-            let record = parse_span(spans, start)?;
+            let mut record = parse_span(spans, start)?;
+            if features & FEATURE_REPEATS == 0 {
+                record.repeats = None;
+            }
             start = start
                 .checked_add(record.span.len)
                 .filter(|&end| end <= len)
@@ -346,7 +384,7 @@ impl Index {
 
     fn parse_blocks(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         let count = self.number_blocks()?;
-        for span in &self.spans {
+        for span in self.spans.iter().filter(|span| span.repeats.is_none()) {
             for number in 0..span.block_count() {
                 let checksum = reader.u64()?;
                 let coded_len = reader.u32()?;
@@ -377,6 +415,20 @@ impl Index {
         );
         Ok(())
     }
+}
+
+/// The blocks of the span that `span` repeats, which must be like it and stand before it.
+fn repeated_blocks(
+    span: &SpanRecord,
+    repeated: Option<&SpanRecord>,
+) -> Result<std::ops::Range<usize>> {
+    let geometry = |span: &SpanRecord| (span.span.len, span.block_shift, span.lanes_shift);
+    repeated
+        .filter(|repeated| repeated.repeats.is_none() && geometry(repeated) == geometry(span))
+        .map(|repeated| repeated.blocks.clone())
+        .ok_or_else(|| {
+            Error::damaged("repeats what is no earlier span like it").tensor(span.span.label())
+        })
 }
 
 /// Compares the number of spans that the files claim with the receipts that there are, before a record is made of any
@@ -418,7 +470,8 @@ fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {
     out.extend_from_slice(&(span.shape.len() as u16).to_le_bytes());
     out.extend_from_slice(&[0; 2]);
     out.extend_from_slice(&(span.name.len() as u32).to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    let repeats = record.repeats.map_or(0, |number| number as u32 + 1);
+    out.extend_from_slice(&repeats.to_le_bytes());
     out.extend_from_slice(&span.len.to_le_bytes());
     out.extend_from_slice(span.dtype.as_bytes());
     out.extend_from_slice(span.name.as_bytes());
@@ -433,7 +486,7 @@ fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
     let rank = reader.u16()?;
     reader.take(2)?;
     let name_len = reader.u32()?;
-    reader.take(4)?;
+    let repeats = reader.u32()?.checked_sub(1).map(|number| number as usize);
     let len = reader.u64()?;
     let dtype = reader.text(usize::from(dtype_len))?;
     let name = reader.text(name_len as usize)?;
@@ -474,6 +527,7 @@ fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
     Ok(SpanRecord {
         block_shift,
         lanes_shift,
+        repeats,
         ..SpanRecord::new(span, block_shift)
     })
 }

@@ -33,6 +33,8 @@ pub struct SpanInfo {
     pub coded_bytes: u64,
     /// Blocks by codec.
     pub codecs: BTreeMap<String, u64>,
+    /// The earlier tensor of the same bytes, whose blocks serve both.
+    pub repeats: Option<String>,
     /// md5 of the original bytes.
     pub md5: String,
 }
@@ -165,10 +167,16 @@ fn image_info(archive: &Archive) -> ImageInfo {
 
 fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
     let mut codecs = BTreeMap::new();
-    let mut coded_bytes = u64::from(record.tables_len);
-    for block in &archive.index().blocks[record.blocks.clone()] {
-        coded_bytes += u64::from(block.coded_len);
-        *codecs.entry(block.codec.name().to_owned()).or_default() += 1;
+    let repeated = record.repeats.map(|number| &archive.index().spans[number]);
+    let mut coded_bytes = 0;
+    if repeated.is_some() {
+        codecs.insert("repeat".to_owned(), record.blocks.len() as u64);
+    } else {
+        coded_bytes += u64::from(record.tables_len);
+        for block in &archive.index().blocks[record.blocks.clone()] {
+            coded_bytes += u64::from(block.coded_len);
+            *codecs.entry(block.codec.name().to_owned()).or_default() += 1;
+        }
     }
     SpanInfo {
         name: record.span.label().to_owned(),
@@ -177,6 +185,7 @@ fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
         original_bytes: record.span.len,
         coded_bytes,
         codecs,
+        repeats: repeated.map(|span| span.span.label().to_owned()),
         md5: hex(&record.md5),
     }
 }

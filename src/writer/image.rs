@@ -20,6 +20,7 @@ use crate::writer::coding;
 use crate::writer::coding::Task;
 use crate::writer::data::DataWriter;
 use crate::writer::receipts;
+use crate::writer::twins;
 
 /// A file that goes into an image.
 #[derive(Debug, Clone)]
@@ -65,13 +66,16 @@ pub fn write_image(
             "the suffix `{suffix}` cannot be recorded"
         )));
     }
-    let mut index = blank_index(sources, options.profile)?;
+    let repeats = twins::find(sources, options.threads, progress)?;
+    let mut index = blank_index(sources, &repeats, options.profile)?;
     let index_len = index.encode().len() as u64;
     let data_offset = Header::data_offset(index_len);
     let mut data = DataWriter::new(output);
     data.pad_to(data_offset)?;
     let records = index.spans.clone();
     let tasks = tasks(sources, &index, &records);
+    let repeated = records.iter().filter(|record| record.repeats.is_some());
+    progress.advance(repeated.map(|record| record.span.len).sum());
     let receipts = std::thread::scope(|scope| {
         let receipts = scope.spawn(|| receipts::take(sources, progress));
         let coded = coding::code_all(&tasks, options, &mut data, &mut index, progress);
@@ -107,6 +111,7 @@ pub fn write_image(
     let header = Header {
         kind,
         suffix: suffix.to_owned(),
+        required_features: index.required_features(),
         image_len: index.tail_offset() + index_len + HEADER_LEN as u64,
         original_len: index.files.iter().map(|file| file.len).sum(),
         index_len,
@@ -124,7 +129,7 @@ pub fn write_image(
     })
 }
 
-fn blank_index(sources: &[Source], profile: Profile) -> Result<Index> {
+fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
     let (mut files, mut spans) = (Vec::new(), Vec::new());
     for source in sources {
         let first = spans.len();
@@ -138,6 +143,9 @@ fn blank_index(sources: &[Source], profile: Profile) -> Result<Index> {
             sha256: [0; 32],
         });
     }
+    for (span, repeats) in spans.iter_mut().zip(repeats) {
+        span.repeats = *repeats;
+    }
     Index::blank(files, spans)
 }
 
@@ -146,6 +154,7 @@ fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) ->
     records
         .iter()
         .enumerate()
+        .filter(|(_, record)| record.repeats.is_none())
         .map(|(number, record)| Task {
             number,
             record,

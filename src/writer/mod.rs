@@ -5,6 +5,7 @@ mod coding;
 mod data;
 pub mod image;
 mod receipts;
+mod twins;
 
 pub use image::Source;
 pub use image::WriteOptions;

@@ -17,5 +17,6 @@ mod damage;
 mod format_page;
 mod golden;
 mod models;
+mod repeats;
 mod roundtrip;
 mod virtual_file;

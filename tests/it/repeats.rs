@@ -1,0 +1,131 @@
+//! A tensor that stands twice is stored once, in one file and across the files of a folder, and comes back twice.
+
+use std::fs;
+
+use bigsmall::archive::Archive;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::progress::Silent;
+use bigsmall::codec::Profile;
+use bigsmall::format::Header;
+use bigsmall::format::Index;
+use bigsmall::format::header::FEATURE_REPEATS;
+use bigsmall::ops::compress;
+use bigsmall::ops::decompress;
+use bigsmall::ops::decompress::DecompressOptions;
+use bigsmall::ops::info;
+use bigsmall::ops::verify;
+
+use crate::models;
+use crate::models::Random;
+use crate::models::Tensor;
+use crate::roundtrip::image_of;
+use crate::roundtrip::options;
+use crate::roundtrip::put;
+
+fn tensor(name: &str, data: &[u8]) -> Tensor {
+    Tensor {
+        name: name.into(),
+        dtype: "BF16",
+        shape: vec![data.len() as u64 / 2],
+        data: data.to_vec(),
+    }
+}
+
+/// Embeddings, another tensor of the same length, one that differs in its last byte, and a head tied to the embeddings.
+fn tied_model() -> Vec<u8> {
+    let mut random = Random::new(11);
+    let embeddings = models::bf16_weights(&mut random, 700_000);
+    let other = models::bf16_weights(&mut random, 700_000);
+    let mut nearly = embeddings.clone();
+    *nearly.last_mut().unwrap() ^= 1;
+    let tensors = [
+        tensor("embed", &embeddings),
+        tensor("other", &other),
+        tensor("nearly", &nearly),
+        tensor("head", &embeddings),
+    ];
+    models::file(&tensors, 0, "")
+}
+
+#[test]
+fn a_tied_head_takes_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tied_model();
+    for profile in Profile::ALL.map(|(_, profile)| profile) {
+        let image = image_of(folder.path(), &model, profile, 2);
+        assert!(image == image_of(folder.path(), &model, profile, 1));
+        assert!(image.len() < model.len() * 3 / 4 * 68 / 100, "{profile:?}");
+        let path = folder.path().join("m.bs");
+        let archive = Archive::open(&path).unwrap();
+        let repeats: Vec<_> = archive.index().spans.iter().map(|s| s.repeats).collect();
+        assert_eq!(repeats, [None, None, None, None, Some(1)]);
+        assert_eq!(archive.header().required_features, FEATURE_REPEATS);
+        assert!(verify::verify(&path, 2, &Silent).unwrap().ok);
+        let report = &info::info(&path).unwrap().images[0];
+        let head = report.files[0].spans.last().unwrap();
+        assert_eq!(
+            (head.coded_bytes, head.repeats.as_deref()),
+            (0, Some("embed"))
+        );
+        let restored = folder.path().join("restored");
+        restore(&path, &restored);
+        assert!(fs::read(restored).unwrap() == model);
+    }
+}
+
+#[test]
+fn across_the_files_of_a_folder_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("models");
+    fs::create_dir(&source).unwrap();
+    let model = tied_model();
+    for name in ["a.safetensors", "b.safetensors"] {
+        put(&source.join(name), &model);
+    }
+    let image = folder.path().join("models.bs");
+    compress::compress(&source, &options(&image, Profile::Balanced, 2), &Silent).unwrap();
+    let once = folder.path().join("once.bs");
+    let one = source.join("a.safetensors");
+    compress::compress(&one, &options(&once, Profile::Balanced, 2), &Silent).unwrap();
+    let len = |path| fs::metadata(path).unwrap().len();
+    assert!(len(&image) < len(&once) + 2000);
+    let restored = folder.path().join("restored");
+    restore(&image, &restored);
+    for name in ["a.safetensors", "b.safetensors"] {
+        assert!(fs::read(restored.join(name)).unwrap() == model);
+    }
+}
+
+#[test]
+fn only_an_earlier_span_of_the_same_length_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    image_of(folder.path(), &tied_model(), Profile::Balanced, 2);
+    let archive = Archive::open(&folder.path().join("m.bs")).unwrap();
+    let read = |index: &Index, features| {
+        let header = Header {
+            required_features: features,
+            ..archive.header().clone()
+        };
+        Index::parse(&index.encode(), &header)
+    };
+    let good = archive.index().clone();
+    assert!(read(&good, FEATURE_REPEATS).is_ok());
+    // itself, a later one, one that repeats, one of another length, none at all
+    for (span, repeats) in [(1, 1), (1, 4), (4, 4), (4, 0), (4, 1000)] {
+        let mut index = good.clone();
+        index.spans[span].repeats = Some(repeats);
+        let error = read(&index, FEATURE_REPEATS).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{span} repeats {repeats}");
+    }
+    // without the feature the field means nothing, so blocks are missing
+    assert!(read(&good, 0).is_err());
+}
+
+fn restore(image: &std::path::Path, output: &std::path::Path) {
+    let options = DecompressOptions {
+        output: compress::Output::Path(output.to_owned()),
+        force: true,
+        threads: 2,
+    };
+    decompress::decompress(image, &options, &Silent).unwrap();
+}
