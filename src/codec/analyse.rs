@@ -13,39 +13,60 @@ use crate::entropy::cluster::Clusters;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::frequency;
 use crate::entropy::planes;
+use crate::entropy::r16;
+use crate::entropy::r16::R16Table;
 use crate::entropy::r32;
 use crate::entropy::r32::EncodeTable;
 use crate::tensor::Family;
 
 /// Below this many elements one table serves a plane: more would cost what they save.
 const CLUSTERED_ELEMENTS_MIN: u64 = 64 << 10;
+/// About how many strips of a sample are looked at: more find the same clusters and take longer.
+const CLUSTERED_STRIPS_MAX: usize = 1024;
 /// A plane is coded only if all its blocks together save more than this share.
 const GAIN_SHARE_MIN: u64 = 128;
 
 type Counts256 = [u64; 256];
 
-/// Four counters of one thing, used in turn, so that equal neighbours do not wait for each other.
-type Counts256By4 = [Counts256; 4];
-
-/// How often each symbol occurs in each cluster of each plane.
+/// What was counted of one plane.
 #[derive(Debug, Clone)]
-pub struct Counts(Vec<Vec<Counts256By4>>);
+struct PlaneCounts {
+    /// How often each symbol occurs in each cluster.
+    clusters: Vec<Counts256>,
+    /// The cluster of each strip.
+    of_strips: Vec<u8>,
+}
+
+/// What was counted of each plane, of blocks that follow one another.
+#[derive(Debug, Clone)]
+pub struct Counts(Vec<PlaneCounts>);
 
 impl Counts {
-    /// Adds the counts of other blocks of the same span.
-    pub fn add(&mut self, other: &Self) {
-        for (plane, other) in self.0.iter_mut().zip(&other.0) {
-            for (cluster, other) in plane.iter_mut().zip(other) {
-                for (count, other) in cluster
-                    .as_flattened_mut()
-                    .iter_mut()
-                    .zip(other.as_flattened())
-                {
-                    *count += other;
-                }
+    /// Adds the counts of the blocks that follow.
+    pub fn add(&mut self, following: &Self) {
+        for (plane, following) in self.0.iter_mut().zip(&following.0) {
+            plane.of_strips.extend_from_slice(&following.of_strips);
+            let counts = plane.clusters.as_flattened_mut().iter_mut();
+            for (count, more) in counts.zip(following.clusters.as_flattened()) {
+                *count += more;
             }
         }
     }
+
+    /// All counts of a plane, whatever the cluster.
+    fn total(&self, plane: usize) -> Counts256 {
+        sum_of(&self.0[plane].clusters)
+    }
+}
+
+fn sum_of(clusters: &[Counts256]) -> Counts256 {
+    let mut all = [0; 256];
+    for cluster in clusters {
+        for (sum, count) in all.iter_mut().zip(cluster) {
+            *sum += count;
+        }
+    }
+    all
 }
 
 /// What a sample of the span has shown.
@@ -55,7 +76,8 @@ pub struct Analysis {
     transform: Transform,
     profile: Profile,
     base: u8,
-    planes: Vec<PlaneCoder>,
+    /// The clusters of each plane.
+    planes: Vec<Clusters>,
 }
 
 impl Analysis {
@@ -81,25 +103,20 @@ impl Analysis {
         };
         let mut strips = vec![Vec::new(); transform.plane_count()];
         if wanted > 1 {
+            let len: usize = sample.iter().map(|block| block.len()).sum();
+            let step = (len / transform.width() / STRIP_LEN).div_ceil(CLUSTERED_STRIPS_MAX);
             for block in sample {
                 transform.split(whole_elements(transform, block), base, &mut scratch.split);
                 for (number, strips) in strips.iter_mut().enumerate() {
                     let plane = scratch.split.plane(number).chunks_exact(STRIP_LEN);
-                    strips.extend(plane.map(cluster::coarse));
+                    let few = plane.step_by(step.max(1)).map(cluster::histogram);
+                    strips.extend(few.map(|histogram| cluster::coarse(&histogram)));
                 }
             }
         }
         let planes = strips
             .iter()
-            .map(|strips| {
-                let clusters = Clusters::find(strips, wanted);
-                let table_of = (0..clusters.count() as u8).collect();
-                PlaneCoder {
-                    clusters,
-                    table_of,
-                    tables: Vec::new(),
-                }
-            })
+            .map(|strips| Clusters::find(strips, wanted))
             .collect();
         Self {
             family,
@@ -112,43 +129,56 @@ impl Analysis {
 
     /// Counts of nothing.
     pub fn no_counts(&self) -> Counts {
-        Counts(
-            self.planes
-                .iter()
-                .map(|p| vec![[[0; 256]; 4]; p.clusters.count()])
-                .collect(),
-        )
+        let none = |clusters: &Clusters| PlaneCounts {
+            clusters: vec![[0; 256]; clusters.count()],
+            of_strips: Vec::new(),
+        };
+        Counts(self.planes.iter().map(none).collect())
     }
 
     /// Counts the symbols of one more block.
     pub fn count(&self, block: &[u8], counts: &mut Counts, scratch: &mut EncodeScratch) {
-        self.transform.split(
-            whole_elements(self.transform, block),
-            self.base,
-            &mut scratch.split,
-        );
-        for (number, (plane, counts)) in self.planes.iter().zip(&mut counts.0).enumerate() {
+        let whole = whole_elements(self.transform, block);
+        self.transform.split(whole, self.base, &mut scratch.split);
+        for (number, (clusters, counts)) in self.planes.iter().zip(&mut counts.0).enumerate() {
             for strip in scratch.split.plane(number).chunks(STRIP_LEN) {
-                let counts = &mut counts[usize::from(crate::codec::r32::table_for(strip, plane))];
-                for four in strip.chunks(4) {
-                    for (&symbol, counts) in four.iter().zip(&mut *counts) {
-                        counts[usize::from(symbol)] += 1;
-                    }
+                let histogram = cluster::histogram(strip);
+                let nearest = if clusters.count() == 1 {
+                    0
+                } else {
+                    clusters.nearest(&cluster::coarse(&histogram))
+                };
+                counts.of_strips.push(nearest as u8);
+                for (count, &more) in counts.clusters[nearest].iter_mut().zip(&histogram) {
+                    *count += u64::from(more);
                 }
             }
         }
     }
 
+    /// Whether R16 would make a bf16 span smaller: how many bytes each way is about to take, R16 first.
+    pub(crate) fn lens_r16_r32(&self, counts: &Counts) -> (u64, u64) {
+        let symbols = counts.total(0);
+        let elements: u64 = symbols.iter().sum();
+        let mut exponents = [0; 256];
+        for (code, four) in symbols.as_chunks::<4>().0.iter().enumerate() {
+            exponents[code] = four.iter().sum::<u64>() as u32;
+        }
+        let blocks = (2 * elements).div_ceil(1 << self.profile.block_shift());
+        let r16 = r16::coded_len(&R16Table::of(&exponents), &exponents) + elements;
+        let r32 = best_tables(&counts.0[0].clusters).bytes + elements * 3 / 4;
+        (r16 + 176 * blocks, r32 + 220 * blocks)
+    }
+
     /// The coder for a span with these counts.
-    pub fn finish(self, counts: &Counts) -> SpanCoder {
+    pub fn finish(&self, counts: &Counts) -> SpanCoder {
         let mut worth = false;
         let mut freqs = Vec::new();
         let mut coders = Vec::new();
-        for (plane, counts) in self.planes.into_iter().zip(&counts.0) {
-            let counts: Vec<Counts256> = counts.iter().map(sum_of_four).collect();
-            let (coder, mut plane_freqs) = choose_tables(plane.clusters, &counts);
-            let used = counts.iter().flatten().filter(|&&count| count > 0).count();
-            worth |= !coder.tables.is_empty() || used == 1;
+        for counts in &counts.0 {
+            let (coder, mut plane_freqs) = choose_tables(counts);
+            let used = counts.clusters.iter().flatten().filter(|&&count| count > 0);
+            worth |= !coder.tables.is_empty() || used.count() == 1;
             plane_freqs.base = if coders.is_empty() { self.base } else { 0 };
             freqs.push(plane_freqs);
             coders.push(coder);
@@ -158,24 +188,9 @@ impl Analysis {
         } else {
             Vec::new()
         };
-        SpanCoder::new(
-            self.family,
-            self.profile,
-            self.base,
-            worth.then_some(coders),
-            written,
-        )
+        let planes = worth.then_some(coders);
+        SpanCoder::new(self.family, self.profile, self.base, planes, written)
     }
-}
-
-fn sum_of_four(counts: &Counts256By4) -> Counts256 {
-    let mut sum = counts[0];
-    for other in &counts[1..] {
-        for (sum, count) in sum.iter_mut().zip(other) {
-            *sum += count;
-        }
-    }
-    sum
 }
 
 /// The part of a block that is whole elements; only bytes of no dtype have another.
@@ -193,80 +208,64 @@ fn window_base(transform: Transform, sample: &[&[u8]]) -> u8 {
     planes::window_base(&exponents)
 }
 
-/// A table for each cluster, or one for all, or none: whatever is smallest.
-fn choose_tables(clusters: Clusters, counts: &[Counts256]) -> (PlaneCoder, PlaneFreqs) {
-    let mut all = [0; 256];
-    for cluster in counts {
-        for (sum, count) in all.iter_mut().zip(cluster) {
-            *sum += count;
-        }
-    }
-    let elements: u64 = all.iter().sum();
-    let none = || {
-        let clusters = Clusters::find(&[], 1);
-        PlaneCoder {
-            clusters,
-            table_of: vec![0],
-            tables: Vec::new(),
-        }
-    };
-    if all.iter().filter(|&&count| count > 0).count() < 2 {
-        return (none(), PlaneFreqs::default());
-    }
-    let used: Vec<Counts256> = counts
-        .iter()
-        .filter(|c| c.iter().any(|&n| n > 0))
-        .copied()
-        .collect();
-    let one = coded_bytes(&[all], elements);
-    let many = coded_bytes(&used, elements);
-    let worth = elements - elements / GAIN_SHARE_MIN;
-    if one.min(many) >= worth {
-        return (none(), PlaneFreqs::default());
-    }
-    if one <= many {
-        let freqs = vec![frequency::normalise(&all, r32::TABLE_BITS)];
-        let coder = PlaneCoder {
-            tables: encode_tables(&freqs),
-            ..none()
-        };
-        return (
-            coder,
-            PlaneFreqs {
-                tables: freqs,
-                base: 0,
-            },
-        );
-    }
-    let mut next = 0;
-    let table_of = counts
-        .iter()
-        .map(|counts| {
-            let table = next;
-            next += u8::from(counts.iter().any(|&n| n > 0));
-            table
-        })
-        .collect();
-    let freqs: Vec<_> = used
-        .iter()
-        .map(|c| frequency::normalise(c, r32::TABLE_BITS))
-        .collect();
-    let coder = PlaneCoder {
-        clusters,
-        table_of,
-        tables: encode_tables(&freqs),
-    };
-    (
-        coder,
-        PlaneFreqs {
-            tables: freqs,
-            base: 0,
-        },
-    )
+/// The tables with which a plane takes least.
+struct BestTables {
+    /// The counts that each table is for; none if the plane is better left as it is.
+    tables: Vec<Counts256>,
+    /// About how many bytes the plane takes.
+    bytes: u64,
 }
 
-fn encode_tables(freqs: &[tables::Freqs]) -> Vec<EncodeTable> {
-    freqs.iter().map(EncodeTable::new).collect()
+/// A table for each cluster, or one for all, or none: whatever is smallest.
+fn best_tables(clusters: &[Counts256]) -> BestTables {
+    let all = sum_of(clusters);
+    let elements: u64 = all.iter().sum();
+    let none = BestTables {
+        tables: Vec::new(),
+        bytes: elements,
+    };
+    if all.iter().filter(|&&count| count > 0).count() < 2 {
+        return none;
+    }
+    let used = clusters.iter().filter(|c| c.iter().any(|&n| n > 0));
+    let used: Vec<Counts256> = used.copied().collect();
+    let (one, many) = (coded_bytes(&[all], elements), coded_bytes(&used, elements));
+    if one.min(many) >= elements - elements / GAIN_SHARE_MIN {
+        return none;
+    }
+    let tables = if one <= many { vec![all] } else { used };
+    let bytes = one.min(many);
+    BestTables { tables, bytes }
+}
+
+fn choose_tables(counts: &PlaneCounts) -> (PlaneCoder, PlaneFreqs) {
+    let best = best_tables(&counts.clusters);
+    let freqs: Vec<_> = best
+        .tables
+        .iter()
+        .map(|counts| frequency::normalise(counts, r32::TABLE_BITS))
+        .collect();
+    let mut ids = Vec::new();
+    if freqs.len() > 1 {
+        let mut next = 0;
+        let table_of: Vec<u8> = counts
+            .clusters
+            .iter()
+            .map(|counts| {
+                let table = next;
+                next += u8::from(counts.iter().any(|&n| n > 0));
+                table
+            })
+            .collect();
+        let table_of = |&cluster: &u8| table_of[usize::from(cluster)];
+        ids = counts.of_strips.iter().map(table_of).collect();
+    }
+    let tables = freqs.iter().map(EncodeTable::new).collect();
+    let freqs = PlaneFreqs {
+        tables: freqs,
+        base: 0,
+    };
+    (PlaneCoder { tables, ids }, freqs)
 }
 
 /// About how many bytes a plane takes with a table for each of `clusters`, tables and ids included.

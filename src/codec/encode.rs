@@ -11,6 +11,7 @@ use crate::codec::r32::R32Scratch;
 use crate::codec::simple;
 use crate::codec::transform::Split;
 use crate::codec::transform::Transform;
+use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::r16::R16Coded;
 use crate::tensor::Family;
 
@@ -20,6 +21,9 @@ const RANS_LEN_MIN: u64 = 4 << 10;
 const R16_TRIED_ELEMENTS_MAX: u64 = 256 << 10;
 /// A block is coded only if that saves more than this share of it: decoding costs time.
 const GAIN_SHARE_MIN: usize = 128;
+
+/// Two ways of coding a span are both tried only if they are about to differ by less than this share.
+const CLEAR_SHARE: u64 = 400;
 
 /// How many blocks are looked at to find the clusters of a span.
 const SAMPLE_BLOCKS: usize = 32;
@@ -98,8 +102,14 @@ impl SpanCoder {
         &self.tables
     }
 
-    /// Appends the smallest coding of `block` to `out` and says which it is.
-    pub fn encode(&self, block: &[u8], scratch: &mut EncodeScratch, out: &mut Vec<u8>) -> CodecId {
+    /// Appends the smallest coding of `block`, which begins at byte `start_in_span` of the span, to `out` and says which it is.
+    pub fn encode(
+        &self,
+        block: &[u8],
+        start_in_span: u64,
+        scratch: &mut EncodeScratch,
+        out: &mut Vec<u8>,
+    ) -> CodecId {
         if let Some(pattern) = simple::pattern(block) {
             out.extend_from_slice(pattern);
             return CodecId::CONST;
@@ -123,6 +133,7 @@ impl SpanCoder {
             r32::encode(
                 self.transform,
                 &scratch.split,
+                (start_in_span / self.transform.width() as u64) as usize / STRIP_LEN,
                 planes,
                 &mut scratch.r32,
                 &mut candidate,
@@ -154,9 +165,11 @@ impl SpanCoder {
             tables: self.tables.clone(),
             ..CodedSpan::default()
         };
+        let mut start = 0;
         for block in blocks {
             let before = span.bytes.len();
-            let codec = self.encode(block, scratch, &mut span.bytes);
+            let codec = self.encode(block, start, scratch, &mut span.bytes);
+            start += block.len() as u64;
             span.blocks
                 .push((codec, (span.bytes.len() - before) as u32));
         }
@@ -196,12 +209,23 @@ pub fn encode_span(
     for block in blocks {
         analysis.count(block, &mut counts, scratch);
     }
+    let tries_both = plain.tries_r16 && len / 2 < R16_TRIED_ELEMENTS_MAX;
+    let (r16, r32) = if tries_both {
+        analysis.lens_r16_r32(&counts)
+    } else {
+        (len, 0)
+    };
+    // what is clear by the counts need not be tried
+    if r16 + r16 / CLEAR_SHARE < r32 {
+        return plain.encode_all(blocks, scratch);
+    }
     let with_tables = analysis.finish(&counts).encode_all(blocks, scratch);
-    if plain.tries_r16 && len / 2 < R16_TRIED_ELEMENTS_MAX {
-        let without = plain.encode_all(blocks, scratch);
-        if without.bytes.len() <= with_tables.bytes.len() + with_tables.tables.len() {
-            return without;
-        }
+    if r32 + r32 / CLEAR_SHARE < r16 {
+        return with_tables;
+    }
+    let without = plain.encode_all(blocks, scratch);
+    if without.bytes.len() <= with_tables.bytes.len() + with_tables.tables.len() {
+        return without;
     }
     with_tables
 }

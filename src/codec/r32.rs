@@ -7,8 +7,6 @@ use crate::codec::tables::SpanTables;
 use crate::codec::transform::Split;
 use crate::codec::transform::Top;
 use crate::codec::transform::Transform;
-use crate::entropy::cluster;
-use crate::entropy::cluster::Clusters;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::r32;
@@ -55,13 +53,22 @@ enum Coding {
 }
 
 /// The encoder of one plane of a span.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PlaneCoder {
-    pub(crate) clusters: Clusters,
-    /// For each cluster its place among the tables.
-    pub(crate) table_of: Vec<u8>,
     /// Empty if the plane is not worth coding.
     pub(crate) tables: Vec<EncodeTable>,
+    /// For each strip of the span its table; empty if there is one for all.
+    pub(crate) ids: Vec<u8>,
+}
+
+impl PlaneCoder {
+    /// The tables of `count` strips from `first` on. Strips that were not there when the span was looked at get the first.
+    fn ids_of(&self, first: usize, count: usize, ids: &mut Vec<u8>) {
+        ids.clear();
+        let known = self.ids.get(first..).unwrap_or_default();
+        ids.extend_from_slice(&known[..count.min(known.len())]);
+        ids.resize(count, 0);
+    }
 }
 
 /// Buffers of the encoder.
@@ -80,10 +87,11 @@ struct Payload {
     bytes: Vec<u8>,
 }
 
-/// Encodes a split block, 64 lanes, and appends it to `out`.
+/// Encodes a split block, 64 lanes, whose first strip is the span's `first_strip`, and appends it to `out`.
 pub(crate) fn encode(
     transform: Transform,
     split: &Split,
+    first_strip: usize,
     coders: &[PlaneCoder],
     scratch: &mut R32Scratch,
     out: &mut Vec<u8>,
@@ -104,10 +112,12 @@ pub(crate) fn encode(
         let end = tail.len() - carried_len;
         let len = end.min(carried.len());
         carried[2 * LANES_MAX - len..].copy_from_slice(&tail[end - len..end]);
-        let payload = encode_plane(plane, coder, &carried, scratch, number);
-        if payload == Coding::Rans {
+        let (ids, payload) = (&mut scratch.ids, &mut scratch.payloads[number]);
+        coder.ids_of(first_strip, plane.len().div_ceil(STRIP_LEN), ids);
+        let coding = encode_plane(plane, coder, ids, &carried, &mut scratch.coded, payload);
+        if coding == Coding::Rans {
             carried_len += len;
-        } else if payload == Coding::Raw && number + 1 == coders.len() && !transform.has_top() {
+        } else if coding == Coding::Raw && number + 1 == coders.len() && !transform.has_top() {
             tail = plane;
         }
     }
@@ -132,24 +142,20 @@ pub(crate) fn encode(
     }
 }
 
-/// Encodes plane `number` into its payload and says how.
+/// Encodes a plane into `payload` and says how.
 fn encode_plane(
     plane: &[u8],
     coder: &PlaneCoder,
+    ids: &[u8],
     carried: &Carried,
-    scratch: &mut R32Scratch,
-    number: usize,
+    coded: &mut R32Coded,
+    payload: &mut Payload,
 ) -> Coding {
-    let R32Scratch {
-        coded,
-        ids,
-        payloads,
-    } = scratch;
     let Payload {
         coding,
         value,
         bytes,
-    } = &mut payloads[number];
+    } = payload;
     bytes.clear();
     let first = plane.first().copied().unwrap_or_default();
     if plane.iter().all(|&byte| byte == first) {
@@ -157,8 +163,6 @@ fn encode_plane(
         return *coding;
     }
     if !coder.tables.is_empty() {
-        ids.clear();
-        ids.extend(plane.chunks(STRIP_LEN).map(|strip| table_for(strip, coder)));
         // a symbol without a frequency means that the source changed since it was analysed
         if (dispatch::kernels().r32_encode)(plane, ids, &coder.tables, carried, coded) {
             r32::write_states(&coded.states, bytes);
@@ -174,16 +178,6 @@ fn encode_plane(
     bytes.extend_from_slice(plane);
     (*coding, *value) = (Coding::Raw, 0);
     *coding
-}
-
-/// The table that a strip uses.
-pub(crate) fn table_for(strip: &[u8], coder: &PlaneCoder) -> u8 {
-    let cluster = if coder.clusters.count() == 1 {
-        0
-    } else {
-        coder.clusters.nearest(&cluster::coarse(strip))
-    };
-    coder.table_of[cluster]
 }
 
 fn pack_ids(ids: &[u8], table_count: usize, out: &mut Vec<u8>) {

@@ -13,22 +13,39 @@ const STEPS: usize = 12;
 /// How often each value of the upper six bits occurs in a strip.
 pub type Coarse = [i16; BINS];
 
-/// Counts the upper six bits of a strip's symbols, by four counters, so that equal neighbours do not wait for each other.
-pub fn coarse(strip: &[u8]) -> Coarse {
-    let mut counts = [[0_i16; BINS]; 4];
-    for four in strip.chunks(4) {
+/// How often each symbol occurs in a strip.
+pub type Histogram = [u16; 256];
+
+/// Counts the symbols of a strip, by four counters, so that equal neighbours do not wait for each other.
+pub fn histogram(strip: &[u8]) -> Histogram {
+    assert!(strip.len() <= STRIP_LEN, "no more than a strip");
+    let mut counts = [[0; 256]; 4];
+    let (fours, rest) = strip.as_chunks::<4>();
+    for four in fours {
         for (symbol, counts) in four.iter().zip(&mut counts) {
-            counts[usize::from(symbol >> 2)] += 1;
+            counts[usize::from(*symbol)] += 1;
         }
     }
+    for symbol in rest {
+        counts[0][usize::from(*symbol)] += 1;
+    }
     let [mut sum, second, third, fourth] = counts;
-    for bin in 0..BINS {
-        sum[bin] += second[bin] + third[bin] + fourth[bin];
+    for symbol in 0..256 {
+        sum[symbol] += second[symbol] + third[symbol] + fourth[symbol];
     }
     sum
 }
 
-/// What each bin costs in each cluster, in 1/16 bit. Counts and costs are signed words, for which processors have an
+/// The coarse histogram of a strip.
+pub fn coarse(histogram: &Histogram) -> Coarse {
+    let mut sums = [0; BINS];
+    for (sum, four) in sums.iter_mut().zip(histogram.as_chunks::<4>().0) {
+        *sum = (four[0] + four[1] + four[2] + four[3]).cast_signed();
+    }
+    sums
+}
+
+/// What each bin costs in each cluster, in 1/64 bit. Counts and costs are signed words, for which processors have an
 /// instruction that multiplies and adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
@@ -77,7 +94,7 @@ impl Clusters {
             .iter()
             .map(|sums| {
                 let total = log2_q16(sums.iter().sum());
-                sums.map(|sum| ((total - log2_q16(sum)) >> 12) as i16)
+                sums.map(|sum| ((total - log2_q16(sum)) >> 10) as i16)
             })
             .collect();
         Self { costs }
@@ -125,7 +142,7 @@ mod tests {
             let symbols: Vec<u8> = (0..STRIP_LEN)
                 .map(|i| centre + ((i + shift) % 7) as u8 * 4)
                 .collect();
-            coarse(&symbols)
+            coarse(&histogram(&symbols))
         };
         let sample: Vec<Coarse> = (0..64)
             .map(|i| strip(if i % 3 == 0 { 40 } else { 160 }, i))

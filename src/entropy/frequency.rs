@@ -1,25 +1,40 @@
 //! From counts to frequencies that sum to a power of two, and what coding with them costs. Integers only, so that
 //! every machine finds the same.
 
-/// log2(x) in 1/65536 bit, for x >= 1; the fraction by repeated squaring (exact to the last bit shown).
+/// Bits of a number, behind its highest, that its logarithm takes into account.
+const LOG2_BITS: u32 = 10;
+
+/// The fraction of log2(1 + i / 1024), in 1/65536 bit.
+static LOG2: [u16; 1 << LOG2_BITS] = {
+    let mut table = [0; 1 << LOG2_BITS];
+    let mut i = 0;
+    while i < table.len() {
+        // mantissa in [1, 2) with 31 fractional bits, squared for each bit of the result
+        let mut mantissa = ((1 << LOG2_BITS) + i as u64) << (31 - LOG2_BITS);
+        let mut bit = 16;
+        while bit > 0 {
+            bit -= 1;
+            mantissa = (mantissa * mantissa) >> 31;
+            if mantissa >= 1 << 32 {
+                mantissa >>= 1;
+                table[i] |= 1 << bit;
+            }
+        }
+        i += 1;
+    }
+    table
+};
+
+/// log2(x) in 1/65536 bit, for x >= 1, of its 11 highest bits.
 pub fn log2_q16(x: u64) -> u64 {
     assert!(x > 0, "the logarithm of nothing was asked for");
-    let whole = 63 - u64::from(x.leading_zeros());
-    // mantissa in [1, 2) with 31 fractional bits
-    let mut mantissa = if whole >= 31 {
-        x >> (whole - 31)
+    let whole = x.ilog2();
+    let fraction = if whole >= LOG2_BITS {
+        x >> (whole - LOG2_BITS)
     } else {
-        x << (31 - whole)
+        x << (LOG2_BITS - whole)
     };
-    let mut result = whole << 16;
-    for bit in (0..16).rev() {
-        mantissa = (mantissa * mantissa) >> 31;
-        if mantissa >= 1 << 32 {
-            mantissa >>= 1;
-            result |= 1 << bit;
-        }
-    }
-    result
+    u64::from(whole) << 16 | u64::from(LOG2[fraction as usize & (LOG2.len() - 1)])
 }
 
 /// Frequencies for `counts` with sum `2^bits`: at least 1 for each symbol that occurs, 0 for the others, as near to

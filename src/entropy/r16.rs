@@ -1,6 +1,7 @@
 //! R16: exponents of bf16 by 64 (or 32) interleaved rANS lanes with states of 16 bits and at most 16 symbols
 //! (docs/format.md, section 7). Here are the table and the encoder; the decoder is a kernel in `simd`.
 
+use crate::entropy::frequency::log2_q16;
 use crate::entropy::planes::Word;
 
 /// The sum of the frequencies.
@@ -13,6 +14,20 @@ const STATE_MIN: u32 = 256;
 const SHARE_MIN: u64 = 1400;
 /// Symbols of a table, the escape included.
 pub const SYMBOLS_MAX: usize = 16;
+
+/// About how many bytes the exponents that were counted take, escapes included, and the R plane apart.
+pub fn coded_len(table: &R16Table, counts: &[u32; 256]) -> u64 {
+    let bits_of = |f: u8| (8 << 16) - log2_q16(u64::from(f));
+    let escape = table.freqs.last().copied().map_or(0, bits_of) + (8 << 16);
+    let mut bits = 0;
+    for (symbol, &count) in (0_u8..=255).zip(counts) {
+        let place = table.symbols.binary_search(&symbol).ok();
+        let cost = place.map_or(escape, |place| bits_of(table.freqs[place]));
+        // states of 16 bits lose about a hundredth of a bit
+        bits += u64::from(count) * (cost + 560);
+    }
+    bits >> 19
+}
 
 /// The symbols of a block and their frequencies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

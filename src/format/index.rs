@@ -470,7 +470,9 @@ fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {
     out.extend_from_slice(&(span.shape.len() as u16).to_le_bytes());
     out.extend_from_slice(&[0; 2]);
     out.extend_from_slice(&(span.name.len() as u32).to_le_bytes());
-    let repeats = record.repeats.map_or(0, |number| number as u32 + 1);
+    let repeats = record
+        .repeats
+        .map_or(0, |number| (number as u32).saturating_add(1));
     out.extend_from_slice(&repeats.to_le_bytes());
     out.extend_from_slice(&span.len.to_le_bytes());
     out.extend_from_slice(span.dtype.as_bytes());

@@ -162,11 +162,12 @@ fn code_large(
     begin_span(&task, coder.tables(), data, index)?;
     let block_len = task.record.block_len();
     let piece_len = PIECE_LEN.max(block_len);
-    let code = |scratch: &mut EncodeScratch, bytes: &[u8]| {
+    let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
         let (mut out, mut blocks) = (Vec::new(), Vec::new());
-        for block in bytes.chunks(block_len as usize) {
+        let starts = (start..).step_by(block_len as usize);
+        for (start, block) in starts.zip(bytes.chunks(block_len as usize)) {
             let before = out.len();
-            let codec = coder.encode(block, scratch, &mut out);
+            let codec = coder.encode(block, start, scratch, &mut out);
             blocks.push((codec, (out.len() - before) as u32, digest::xxh3(block)));
         }
         (bytes.len() as u64, CodedBlocks { bytes: out, blocks })
@@ -192,7 +193,7 @@ fn in_pieces<T: Send>(
     piece_len: u64,
     options: &WriteOptions,
     progress: &dyn Progress,
-    work: impl Fn(&mut EncodeScratch, &[u8]) -> T + Sync,
+    work: impl Fn(&mut EncodeScratch, u64, &[u8]) -> T + Sync,
     sink: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     parallel::ordered(
@@ -203,7 +204,7 @@ fn in_pieces<T: Send>(
             progress.check()?;
             let start = number as u64 * piece_len;
             let bytes = task.read(start, task.len().min(start + piece_len))?;
-            Ok(work(scratch, &bytes))
+            Ok(work(scratch, start, &bytes))
         },
         sink,
     )
@@ -229,7 +230,7 @@ fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) ->
     let analysis = Analysis::new(family, options.profile, task.len(), &sample, &mut scratch);
     let mut counts = analysis.no_counts();
     let piece_len = PIECE_LEN.next_multiple_of(Transform::of(family).width() as u64);
-    let count = |scratch: &mut EncodeScratch, bytes: &[u8]| {
+    let count = |scratch: &mut EncodeScratch, _, bytes: &[u8]| {
         let mut counts = analysis.no_counts();
         analysis.count(bytes, &mut counts, scratch);
         counts

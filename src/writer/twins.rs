@@ -1,6 +1,6 @@
 //! Spans with the same bytes, such as a head tied to the embeddings or twelve equal masks: they are stored once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::base::Progress;
 use crate::base::ReadAt;
@@ -57,7 +57,7 @@ pub(super) fn find(
         source.layout.spans.iter().map(with_bytes)
     });
     let mut repeats = Vec::new();
-    let mut firsts: HashMap<(u64, u64, u64), Vec<Place<'_>>> = HashMap::new();
+    let mut firsts: BTreeMap<(u64, u64, u64), Vec<Place<'_>>> = BTreeMap::new();
     for (number, (span, bytes)) in all.enumerate() {
         repeats.push(None);
         if span.len < LEN_MIN {
