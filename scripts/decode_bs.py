@@ -249,7 +249,7 @@ class Image:
         (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
             self.files) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
         self.features, self.seen = features, []
-        need(version == 1 and features < 2, f"version {version}, features {features:#x}", NotImplementedError)
+        need(version == 1 and features < 4, f"version {version}, features {features:#x}", NotImplementedError)
         need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 28 and (
             self.files == 1 or self.kind and self.files <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
             re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
@@ -257,7 +257,7 @@ class Image:
         need(index, "neither copy of the index is whole")
         self.data, self.p, part = data, align(128 + index_len, 16), read_sections(index[0])
         self.paths, self.spans, self.sha256 = io.BytesIO(part[1]), io.BytesIO(part[2]), io.BytesIO(part[3])
-        self.receipts = struct.iter_unpack("<16sI4x", part[3][32 * self.files:])
+        self.receipts = struct.iter_unpack("<16sII", part[3][32 * self.files:])
         self.blocks = struct.iter_unpack("<QIBBxx", part[4])
     def restore(self, target):
         """Sections 4.1 and 4.3: writes the files; proves their lengths and sha256."""
@@ -278,20 +278,23 @@ class Image:
         """Sections 4.2 to 4.4: writes the next span, proves its blocks and its md5, returns its length."""
         kind, shift, lanes, dtype, rank, name, repeats, length = struct.unpack(
             "<BBBBH2xIIQ", self.spans.read(24))
-        text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5(); md5, size = next(self.receipts)
+        text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5()
+        md5, size, shares = next(self.receipts); shares *= self.features >> 1; number = repeats * (self.features & 1)
         WHERE[1:] = [("header ", "tensor ", "bytes ")[kind] + ascii(text[dtype:dtype + name].decode())]
         need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
              and len(text) == (dtype + name + 8 * rank) * (kind == 1), "bad record of a span")
         need(size <= 1 << 18 and (length or not size), "bad receipt")
-        like, number = (length, shift, lanes), repeats * self.features
+        like = length, shift, lanes
+        need(not shares or length and not number and not size and shares <= len(self.seen), "bad sharing")
         if number:  # the place of tables and blocks is that of an earlier span
             need(number <= len(self.seen) and self.seen[number - 1][0] == like and not size, "bad repeat")
-            _, tables, blocks = self.seen[number - 1]
+            _, tables, blocks, _ = self.seen[number - 1]
         else:
             self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
+            if shares: tables = self.seen[shares - 1][3]; need(tables, "no tables to share")
             records = [next(self.blocks) for _ in range(0, length, 1 << shift)]
             blocks = [(*record, self.place(record[1])) for record in records]
-        self.seen.append((None if number else like, tables, blocks))
+        self.seen.append((None if number else like, tables, blocks, None if number or shares else tables))
         for b, (checksum, coded, codec, version, place) in enumerate(blocks):
             n = min(1 << shift, length - (b << shift))
             WHERE[2:] = [f"block {b}"]; known = 1 <= version <= 1 + (codec in R32)

@@ -49,7 +49,7 @@ impl VirtualFile {
         let span = &archive.index().spans[span_number];
         self.cache
             .block(archive.id(), span.blocks.start + number as usize, || {
-                let owner = span.repeats.unwrap_or(span_number);
+                let owner = archive.index().tables_owner(span_number);
                 let tables = self
                     .cache
                     .tables(archive.id(), owner, || archive.read_tables(span))?;

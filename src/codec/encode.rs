@@ -11,7 +11,6 @@ use crate::codec::r32::R32Scratch;
 use crate::codec::simple;
 use crate::codec::transform::Split;
 use crate::codec::transform::Transform;
-use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::r16::R16Coded;
 use crate::tensor::Family;
 
@@ -102,11 +101,11 @@ impl SpanCoder {
         &self.tables
     }
 
-    /// Appends the smallest coding of `block`, which begins at byte `start_in_span` of the span, to `out` and says which it is.
+    /// Appends the smallest coding of `block`, which begins at byte `start` of what was looked at, to `out` and says which it is.
     pub fn encode(
         &self,
         block: &[u8],
-        start_in_span: u64,
+        start: u64,
         scratch: &mut EncodeScratch,
         out: &mut Vec<u8>,
     ) -> CodecId {
@@ -114,13 +113,13 @@ impl SpanCoder {
             out.extend_from_slice(pattern);
             return CodecId::CONST;
         }
-        let start = out.len();
+        let before = out.len();
         let mut best = (CodecId::RAW, block.len() - block.len() / GAIN_SHARE_MIN);
         let whole = whole_elements(self.transform, block).len() == block.len();
         let mut candidate = std::mem::take(&mut scratch.candidate);
         let mut offer = |codec: CodecId, candidate: &[u8]| {
             if candidate.len() < best.1 {
-                out.truncate(start);
+                out.truncate(before);
                 out.extend_from_slice(candidate);
                 best = (codec, candidate.len());
             }
@@ -133,7 +132,7 @@ impl SpanCoder {
             r32::encode(
                 self.transform,
                 &scratch.split,
-                (start_in_span / self.transform.width() as u64) as usize / STRIP_LEN,
+                (start / self.transform.strip_len()) as usize,
                 planes,
                 &mut scratch.r32,
                 &mut candidate,
@@ -154,18 +153,24 @@ impl SpanCoder {
         }
         scratch.candidate = candidate;
         if best.0 == CodecId::RAW {
-            out.truncate(start);
+            out.truncate(before);
             out.extend_from_slice(block);
         }
         best.0
     }
 
-    fn encode_all(&self, blocks: &[&[u8]], scratch: &mut EncodeScratch) -> CodedSpan {
+    /// Codes all blocks of a span that begins at byte `start` of what was looked at.
+    pub fn encode_all(
+        &self,
+        blocks: &[&[u8]],
+        start: u64,
+        scratch: &mut EncodeScratch,
+    ) -> CodedSpan {
         let mut span = CodedSpan {
             tables: self.tables.clone(),
             ..CodedSpan::default()
         };
-        let mut start = 0;
+        let mut start = start;
         for block in blocks {
             let before = span.bytes.len();
             let codec = self.encode(block, start, scratch, &mut span.bytes);
@@ -202,7 +207,7 @@ pub fn encode_span(
     let len: u64 = blocks.iter().map(|block| block.len() as u64).sum();
     let plain = SpanCoder::unanalysed(family, len);
     if !SpanCoder::wants_analysis(family, profile, len) {
-        return plain.encode_all(blocks, scratch);
+        return plain.encode_all(blocks, 0, scratch);
     }
     let analysis = Analysis::new(family, profile, len, &sample(blocks), scratch);
     let mut counts = analysis.no_counts();
@@ -217,13 +222,13 @@ pub fn encode_span(
     };
     // what is clear by the counts need not be tried
     if r16 + r16 / CLEAR_SHARE < r32 {
-        return plain.encode_all(blocks, scratch);
+        return plain.encode_all(blocks, 0, scratch);
     }
-    let with_tables = analysis.finish(&counts).encode_all(blocks, scratch);
+    let with_tables = analysis.finish(&counts).encode_all(blocks, 0, scratch);
     if r32 + r32 / CLEAR_SHARE < r16 {
         return with_tables;
     }
-    let without = plain.encode_all(blocks, scratch);
+    let without = plain.encode_all(blocks, 0, scratch);
     if without.bytes.len() <= with_tables.bytes.len() + with_tables.tables.len() {
         return without;
     }

@@ -1,6 +1,7 @@
 //! How a block's elements become byte planes: one transform for each R32 codec.
 
 use crate::base::CodecId;
+use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::planes::GROUP_BYTES;
 use crate::entropy::planes::GROUP_LEN;
@@ -68,6 +69,11 @@ impl Transform {
             Self::F32 => 4,
             Self::Bytes(width) => usize::from(width),
         }
+    }
+
+    /// Bytes of the elements of a strip.
+    pub fn strip_len(self) -> u64 {
+        (self.width() * STRIP_LEN) as u64
     }
 
     /// Number of planes that are coded.

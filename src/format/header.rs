@@ -26,6 +26,11 @@ pub const SUFFIX_LEN_MAX: usize = 16;
 /// Required feature: spans may repeat earlier ones (docs/format.md, section 4.2).
 pub const FEATURE_REPEATS: u64 = 1;
 
+/// Required feature: spans may use the tables of earlier ones (docs/format.md, section 4.3).
+pub const FEATURE_SHARED_TABLES: u64 = 2;
+/// All features that this build knows.
+const FEATURES_KNOWN: u64 = FEATURE_REPEATS | FEATURE_SHARED_TABLES;
+
 const CHECKED_LEN: usize = 120;
 
 /// What an image stands for.
@@ -161,7 +166,7 @@ impl Header {
         }
         reader.take(2)?;
         let required_features = reader.u64()?;
-        let unknown = required_features & !FEATURE_REPEATS;
+        let unknown = required_features & !FEATURES_KNOWN;
         if unknown != 0 {
             return Err(Error::unsupported(format!(
                 "required features {unknown:#x} are not known"

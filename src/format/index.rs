@@ -13,20 +13,17 @@ use crate::base::Limits;
 use crate::base::Result;
 use crate::format::header::ALIGN;
 use crate::format::header::FEATURE_REPEATS;
+use crate::format::header::FEATURE_SHARED_TABLES;
 use crate::format::header::Header;
 use crate::format::header::ImageKind;
 use crate::format::header::TAIL_PADDING;
 use crate::format::record::Reader;
 use crate::format::section;
-use crate::tensor::Span;
-use crate::tensor::SpanKind;
-use crate::tensor::dtype;
-
-/// Spans of at least this many bytes begin at a page.
-const PAGED_SPAN_LEN: u64 = 16 << 20;
-const PAGE: u64 = 4096;
-const SHIFTS: std::ops::RangeInclusive<u8> = 16..=20;
-const LANES_SHIFTS: std::ops::RangeInclusive<u8> = 5..=6;
+use crate::format::span::SpanRecord;
+use crate::format::span::encode_reference;
+use crate::format::span::encode_span;
+use crate::format::span::parse_reference;
+use crate::format::span::parse_span;
 
 /// One original file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,27 +38,6 @@ pub struct FileRecord {
     pub spans: std::ops::Range<usize>,
     /// sha256 of its bytes.
     pub sha256: [u8; 32],
-}
-
-/// One span.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpanRecord {
-    /// What it holds, and where within its file.
-    pub span: Span,
-    /// log2 of the original bytes of a block.
-    pub block_shift: u8,
-    /// log2 of the lanes of R16 and R32 blocks.
-    pub lanes_shift: u8,
-    /// md5 of its bytes.
-    pub md5: [u8; 16],
-    /// The earlier span in [`Index::spans`] whose bytes these are: its tables and blocks serve both.
-    pub repeats: Option<usize>,
-    /// Bytes of its tables.
-    pub tables_len: u32,
-    /// Where its tables begin in the image.
-    pub tables_offset: u64,
-    /// Its blocks within [`Index::blocks`].
-    pub blocks: std::ops::Range<usize>,
 }
 
 /// One block.
@@ -90,51 +66,6 @@ pub struct Index {
     pub blocks: Vec<BlockRecord>,
     /// Where the last block ends, padding included.
     pub data_end: u64,
-}
-
-impl SpanRecord {
-    /// A span that is still to be coded, with 64 lanes.
-    pub fn new(span: Span, block_shift: u8) -> Self {
-        Self {
-            span,
-            block_shift,
-            lanes_shift: 6,
-            md5: [0; 16],
-            repeats: None,
-            tables_len: 0,
-            tables_offset: 0,
-            blocks: 0..0,
-        }
-    }
-
-    /// Original bytes of a block, the last apart.
-    pub fn block_len(&self) -> u64 {
-        1_u64.wrapping_shl(u32::from(self.block_shift))
-    }
-
-    /// Lanes of R16 and R32 blocks.
-    pub fn lanes(&self) -> usize {
-        1_usize.wrapping_shl(u32::from(self.lanes_shift))
-    }
-
-    fn block_count(&self) -> u64 {
-        self.span.len.div_ceil(self.block_len())
-    }
-
-    /// Original bytes of the block with this number within the span, as a range of the span.
-    pub fn block_range(&self, number: u64) -> std::ops::Range<u64> {
-        let start = number.saturating_mul(self.block_len());
-        start..start.saturating_add(self.block_len()).min(self.span.len)
-    }
-
-    /// Where its tables begin: a multiple of this.
-    pub fn align(&self) -> u64 {
-        if self.span.len >= PAGED_SPAN_LEN {
-            PAGE
-        } else {
-            ALIGN
-        }
-    }
 }
 
 impl Index {
@@ -195,7 +126,8 @@ impl Index {
             }
             at = add(at, 0, span.align()).ok_or_else(too_far)?;
             span.tables_offset = at;
-            at = add(at, span.tables_len, ALIGN).ok_or_else(too_far)?;
+            let own_tables_len = span.tables_of.map_or(span.tables_len, |_| 0);
+            at = add(at, own_tables_len, ALIGN).ok_or_else(too_far)?;
             for block in self.blocks.get_mut(span.blocks.clone()).unwrap_or_default() {
                 block.offset = at;
                 at = add(at, block.coded_len, ALIGN).ok_or_else(too_far)?;
@@ -204,13 +136,20 @@ impl Index {
         self.data_end = at;
         for number in 0..self.spans.len() {
             let (before, from) = self.spans.split_at_mut(number);
-            let repeated = from.first().and_then(|span| before.get(span.repeats?));
-            if let (Some(span), Some(repeated)) = (from.first_mut(), repeated) {
-                span.tables_len = repeated.tables_len;
-                span.tables_offset = repeated.tables_offset;
+            let server = from.first().and_then(|span| before.get(span.served_by()?));
+            if let (Some(span), Some(server)) = (from.first_mut(), server) {
+                span.tables_len = server.tables_len;
+                span.tables_offset = server.tables_offset;
             }
         }
         Ok(())
+    }
+
+    /// The span whose own tables span `number` uses.
+    pub fn tables_owner(&self, number: usize) -> usize {
+        let server = |number: usize| self.spans.get(number).and_then(SpanRecord::served_by);
+        let first = server(number).unwrap_or(number);
+        server(first).unwrap_or(first)
     }
 
     /// Where the tail index begins.
@@ -222,11 +161,15 @@ impl Index {
 
     /// What a reader must know to read this index.
     pub fn required_features(&self) -> u64 {
-        if self.spans.iter().any(|span| span.repeats.is_some()) {
-            FEATURE_REPEATS
-        } else {
-            0
-        }
+        let if_any = |feature, uses: fn(&SpanRecord) -> bool| {
+            if self.spans.iter().any(uses) {
+                feature
+            } else {
+                0
+            }
+        };
+        if_any(FEATURE_REPEATS, |span| span.repeats.is_some())
+            | if_any(FEATURE_SHARED_TABLES, |span| span.tables_of.is_some())
     }
 
     /// The bytes of the index.
@@ -252,9 +195,9 @@ impl Index {
         }
         for record in &self.spans {
             receipts.extend_from_slice(&record.md5);
-            let own_tables_len = record.repeats.map_or(record.tables_len, |_| 0);
+            let own_tables_len = record.served_by().map_or(record.tables_len, |_| 0);
             receipts.extend_from_slice(&own_tables_len.to_le_bytes());
-            receipts.extend_from_slice(&[0; 4]);
+            receipts.extend_from_slice(&encode_reference(record.tables_of));
         }
         section::write(section::RECEIPTS, &receipts, false, &mut out);
         let mut blocks = Vec::new();
@@ -299,8 +242,11 @@ impl Index {
         for span in &mut index.spans {
             span.md5 = receipts.digest()?;
             span.tables_len = receipts.u32()?;
-            receipts.take(4)?;
-            if span.tables_len > 0 && (span.span.len == 0 || span.repeats.is_some()) {
+            let tables_of = parse_reference(&mut receipts)?;
+            span.tables_of =
+                tables_of.filter(|_| header.required_features & FEATURE_SHARED_TABLES > 0);
+            let is_served = span.served_by().is_some();
+            if span.tables_len > 0 && (span.span.len == 0 || is_served) {
                 return Err(Error::damaged("tables of nothing").tensor(span.span.label()));
             }
             if span.tables_len > Limits::FORMAT_1.tables_len_max {
@@ -311,6 +257,7 @@ impl Index {
             }
         }
         receipts.finish()?;
+        index.check_shared_tables()?;
         index.parse_blocks(&mut blocks)?;
         blocks.finish()?;
         index.place(Header::data_offset(header.index_len))?;
@@ -380,6 +327,22 @@ impl Index {
             ImageKind::File => Err(Error::damaged("an image of one file names a path")),
             ImageKind::Folder => check_paths(&self.files),
         }
+    }
+
+    /// A span that uses another's tables stands behind it, and the other has some of its own.
+    fn check_shared_tables(&self) -> Result<()> {
+        for (number, span) in self.spans.iter().enumerate() {
+            let Some(of) = span.tables_of else {
+                continue;
+            };
+            let has_own = |other: &SpanRecord| other.served_by().is_none() && other.tables_len > 0;
+            let earlier = self.spans.get(of).filter(|_| of < number);
+            if span.repeats.is_some() || span.span.len == 0 || !earlier.is_some_and(has_own) {
+                let error = Error::damaged("uses the tables of no earlier span that has some");
+                return Err(error.tensor(span.span.label()));
+            }
+        }
+        Ok(())
     }
 
     fn parse_blocks(&mut self, reader: &mut Reader<'_>) -> Result<()> {
@@ -452,86 +415,6 @@ fn check_receipts_len(mut files: Reader<'_>, file_count: u32, receipts: &Reader<
         )));
     }
     Ok(())
-}
-
-fn encode_span(record: &SpanRecord, out: &mut Vec<u8>) {
-    let span = &record.span;
-    let kind = match span.kind {
-        SpanKind::Header => 0,
-        SpanKind::Tensor => 1,
-        SpanKind::Other => 2,
-    };
-    out.extend_from_slice(&[
-        kind,
-        record.block_shift,
-        record.lanes_shift,
-        span.dtype.len() as u8,
-    ]);
-    out.extend_from_slice(&(span.shape.len() as u16).to_le_bytes());
-    out.extend_from_slice(&[0; 2]);
-    out.extend_from_slice(&(span.name.len() as u32).to_le_bytes());
-    let repeats = record
-        .repeats
-        .map_or(0, |number| (number as u32).saturating_add(1));
-    out.extend_from_slice(&repeats.to_le_bytes());
-    out.extend_from_slice(&span.len.to_le_bytes());
-    out.extend_from_slice(span.dtype.as_bytes());
-    out.extend_from_slice(span.name.as_bytes());
-    for dim in &span.shape {
-        out.extend_from_slice(&dim.to_le_bytes());
-    }
-}
-
-fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
-    let (kind, block_shift, lanes_shift) = (reader.u8()?, reader.u8()?, reader.u8()?);
-    let dtype_len = reader.u8()?;
-    let rank = reader.u16()?;
-    reader.take(2)?;
-    let name_len = reader.u32()?;
-    let repeats = reader.u32()?.checked_sub(1).map(|number| number as usize);
-    let len = reader.u64()?;
-    let dtype = reader.text(usize::from(dtype_len))?;
-    let name = reader.text(name_len as usize)?;
-    let shape: Vec<u64> = (0..rank).map(|_| reader.u64()).collect::<Result<_>>()?;
-    let kind = match kind {
-        0 => SpanKind::Header,
-        1 => SpanKind::Tensor,
-        2 => SpanKind::Other,
-        other => return Err(Error::damaged(format!("a span of unknown kind {other}"))),
-    };
-    let span = Span {
-        kind,
-        dtype,
-        name,
-        shape,
-        start,
-        len,
-    };
-    if !SHIFTS.contains(&block_shift) || !LANES_SHIFTS.contains(&lanes_shift) {
-        return Err(Error::damaged(format!(
-            "blocks of 2^{block_shift} bytes with 2^{lanes_shift} lanes"
-        ))
-        .tensor(span.label()));
-    }
-    let named = !span.dtype.is_empty() || !span.name.is_empty() || !span.shape.is_empty();
-    let fits = match kind {
-        SpanKind::Tensor if dtype::bits(&span.dtype).is_some() => {
-            dtype::byte_len(&span.dtype, &span.shape) == Some(len)
-        }
-        SpanKind::Tensor => true,
-        SpanKind::Header | SpanKind::Other => !named,
-    };
-    if !fits {
-        return Err(
-            Error::damaged(format!("{len} bytes do not fit dtype and shape")).tensor(span.label()),
-        );
-    }
-    Ok(SpanRecord {
-        block_shift,
-        lanes_shift,
-        repeats,
-        ..SpanRecord::new(span, block_shift)
-    })
 }
 
 /// Whether `path` may name a file within a folder image.

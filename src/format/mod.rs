@@ -5,6 +5,7 @@ pub mod header;
 pub mod index;
 mod record;
 mod section;
+mod span;
 
 pub use header::HEADER_LEN;
 pub use header::Header;
@@ -12,4 +13,4 @@ pub use header::ImageKind;
 pub use index::BlockRecord;
 pub use index::FileRecord;
 pub use index::Index;
-pub use index::SpanRecord;
+pub use span::SpanRecord;

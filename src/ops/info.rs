@@ -172,7 +172,8 @@ fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
     if repeated.is_some() {
         codecs.insert("repeat".to_owned(), record.blocks.len() as u64);
     } else {
-        coded_bytes += u64::from(record.tables_len);
+        let own_tables_len = record.tables_of.map_or(record.tables_len, |_| 0);
+        coded_bytes += u64::from(own_tables_len);
         for block in &archive.index().blocks[record.blocks.clone()] {
             coded_bytes += u64::from(block.coded_len);
             *codecs.entry(block.codec.name().to_owned()).or_default() += 1;

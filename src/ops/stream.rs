@@ -73,7 +73,8 @@ fn pieces(archive: &Archive, file: &FileRecord) -> Vec<Vec<(usize, u64)>> {
 
 fn decode(archive: &Archive, span_number: usize, number: u64, worker: &mut Worker) -> Block {
     let span = &archive.index().spans[span_number];
-    let known = worker.tables.take().filter(|(of, _)| *of == span_number);
+    let owner = archive.index().tables_owner(span_number);
+    let known = worker.tables.take().filter(|(of, _)| *of == owner);
     let tables = known.map_or_else(|| archive.read_tables(span), |(_, tables)| tables);
     let bytes = match &tables {
         Ok(tables) => {
@@ -91,7 +92,7 @@ fn decode(archive: &Archive, span_number: usize, number: u64, worker: &mut Worke
         }
         Err(error) => Err(error.clone()),
     };
-    worker.tables = Some((span_number, tables));
+    worker.tables = Some((owner, tables));
     Block {
         span: span_number,
         number,

@@ -1,5 +1,5 @@
-//! Coding of spans on all cores, with memory bounded by the number of threads: small spans many at a time, a large span
-//! block by block after a look at all of it.
+//! Coding of spans on all cores, with memory bounded by the number of threads: small spans many at a time (in `small`), a
+//! large span block by block after a look at all of it.
 
 use crate::base::CodecId;
 use crate::base::Progress;
@@ -10,21 +10,18 @@ use crate::base::parallel;
 use crate::codec::Analysis;
 use crate::codec::SpanCoder;
 use crate::codec::Transform;
-use crate::codec::encode;
-use crate::codec::encode::CodedSpan;
 use crate::codec::encode::EncodeScratch;
 use crate::format::BlockRecord;
 use crate::format::Index;
 use crate::format::SpanRecord;
 use crate::writer::data::DataWriter;
 use crate::writer::image::WriteOptions;
+use crate::writer::small;
 
 /// Spans of at most this many bytes are coded whole, by one thread.
 const SMALL_SPAN_LEN: u64 = 1 << 20;
 /// About how many original bytes one piece of work has.
-const PIECE_LEN: u64 = 512 << 10;
-/// Most spans in one piece of work.
-const PIECE_SPANS: usize = 256;
+pub(super) const PIECE_LEN: u64 = 512 << 10;
 /// How much of a large span is looked at to find clusters, and in pieces of which length.
 const SAMPLE_PIECES: u64 = 32;
 const SAMPLE_PIECE_LEN: u64 = 128 << 10;
@@ -39,7 +36,7 @@ pub(super) struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn read(&self, start: u64, end: u64) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, start: u64, end: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; (end - start) as usize];
         self.bytes
             .read_exact_at(self.record.span.start + start, &mut bytes)
@@ -47,16 +44,16 @@ impl Task<'_> {
         Ok(bytes)
     }
 
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.record.span.len
     }
 }
 
 /// Blocks of one span, coded, with the checksums of their original bytes.
 #[derive(Debug)]
-struct CodedBlocks {
-    bytes: Vec<u8>,
-    blocks: Vec<(CodecId, u32, u64)>,
+pub(super) struct CodedBlocks {
+    pub(super) bytes: Vec<u8>,
+    pub(super) blocks: Vec<(CodecId, u32, u64)>,
 }
 
 /// Codes all spans in order into `data`, and writes down in `index` what became of each.
@@ -73,82 +70,13 @@ pub(super) fn code_all(
         let small = rest.iter().take_while(|task| is_small(task)).count();
         let (now, later) = rest.split_at(small.max(1));
         if small > 0 {
-            code_small(now, options, data, index, progress)?;
+            small::code(now, options, data, index, progress)?;
         } else {
             code_large(*first, options, data, index, progress)?;
         }
         rest = later;
     }
     Ok(())
-}
-
-fn code_small(
-    tasks: &[Task<'_>],
-    options: &WriteOptions,
-    data: &mut DataWriter<'_>,
-    index: &mut Index,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let mut pieces: Vec<&[Task<'_>]> = Vec::new();
-    let mut rest = tasks;
-    while !rest.is_empty() {
-        let mut len = 0;
-        let count = rest
-            .iter()
-            .take(PIECE_SPANS)
-            .take_while(|task| {
-                let before = len;
-                len += task.len();
-                before == 0 || len <= PIECE_LEN
-            })
-            .count();
-        let (piece, later) = rest.split_at(count);
-        pieces.push(piece);
-        rest = later;
-    }
-    parallel::ordered(
-        options.threads,
-        pieces.len(),
-        EncodeScratch::default,
-        |scratch, number| {
-            progress.check()?;
-            pieces[number]
-                .iter()
-                .map(|task| code_span(task, options, scratch))
-                .collect()
-        },
-        |number, spans: Vec<(Vec<u8>, CodedBlocks)>| {
-            for (task, (tables, blocks)) in pieces[number].iter().zip(spans) {
-                begin_span(task, &tables, data, index)?;
-                put_blocks(task, 0, &blocks, data, index)?;
-                progress.advance(task.len());
-            }
-            Ok(())
-        },
-    )
-}
-
-fn code_span(
-    task: &Task<'_>,
-    options: &WriteOptions,
-    scratch: &mut EncodeScratch,
-) -> Result<(Vec<u8>, CodedBlocks)> {
-    let bytes = task.read(0, task.len())?;
-    let blocks: Vec<&[u8]> = bytes.chunks(task.record.block_len() as usize).collect();
-    let family = task.record.span.family();
-    let span: CodedSpan = encode::encode_span(family, options.profile, &blocks, scratch);
-    let blocks = blocks
-        .iter()
-        .zip(span.blocks)
-        .map(|(block, (codec, len))| (codec, len, digest::xxh3(block)))
-        .collect();
-    Ok((
-        span.tables,
-        CodedBlocks {
-            bytes: span.bytes,
-            blocks,
-        },
-    ))
 }
 
 fn code_large(
@@ -242,7 +170,8 @@ fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) ->
     Ok(analysis.finish(&counts))
 }
 
-fn begin_span(
+/// Writes the tables of a span.
+pub(super) fn begin_span(
     task: &Task<'_>,
     tables: &[u8],
     data: &mut DataWriter<'_>,
@@ -260,7 +189,8 @@ fn begin_span(
     )
 }
 
-fn put_blocks(
+/// Writes blocks of a span, from `first` on.
+pub(super) fn put_blocks(
     task: &Task<'_>,
     first: usize,
     coded: &CodedBlocks,

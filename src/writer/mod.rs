@@ -5,6 +5,7 @@ mod coding;
 mod data;
 pub mod image;
 mod receipts;
+mod small;
 mod twins;
 
 pub use image::Source;

@@ -17,6 +17,6 @@ mod damage;
 mod format_page;
 mod golden;
 mod models;
-mod repeats;
 mod roundtrip;
+mod shared;
 mod virtual_file;

@@ -1,14 +1,20 @@
-//! A tensor that stands twice is stored once, in one file and across the files of a folder, and comes back twice.
+//! What several spans share: the bytes of equal tensors, in one file and across the files of a folder, and the tables of small
+//! ones.
 
 use std::fs;
+use std::sync::Arc;
 
 use bigsmall::archive::Archive;
+use bigsmall::archive::BlockCache;
+use bigsmall::archive::VirtualFile;
 use bigsmall::base::ErrorKind;
+use bigsmall::base::ReadAt;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::format::Header;
 use bigsmall::format::Index;
 use bigsmall::format::header::FEATURE_REPEATS;
+use bigsmall::format::header::FEATURE_SHARED_TABLES;
 use bigsmall::ops::compress;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
@@ -119,6 +125,72 @@ fn only_an_earlier_span_of_the_same_length_can_be_repeated() {
     }
     // without the feature the field means nothing, so blocks are missing
     assert!(read(&good, 0).is_err());
+}
+
+/// Twenty small tensors of two scales, as an adapter has them.
+fn small_tensors() -> Vec<u8> {
+    let mut random = Random::new(13);
+    let tensors: Vec<Tensor> = (0..20)
+        .map(|number| {
+            let mut data = models::bf16_weights(&mut random, 4000 + 100 * number);
+            if number % 2 == 1 {
+                // a quarter as large
+                data.as_chunks_mut::<2>().0.iter_mut().for_each(|word| {
+                    *word = u16::from_le_bytes(*word).wrapping_sub(2 << 7).to_le_bytes();
+                });
+            }
+            tensor(&format!("lora.{number}"), &data)
+        })
+        .collect();
+    models::file(&tensors, 0, "")
+}
+
+#[test]
+fn small_tensors_share_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_tensors();
+    let image = image_of(folder.path(), &model, Profile::Balanced, 2);
+    assert!(image == image_of(folder.path(), &model, Profile::Balanced, 1));
+    let path = folder.path().join("m.bs");
+    let archive = Archive::open(&path).unwrap();
+    assert_eq!(archive.header().required_features, FEATURE_SHARED_TABLES);
+    let spans = &archive.index().spans;
+    let users = spans
+        .iter()
+        .filter(|span| span.tables_of == Some(1))
+        .count();
+    assert!(users > 15, "{users} tensors use the tables of the first");
+    assert!(verify::verify(&path, 2, &Silent).unwrap().ok);
+    let restored = folder.path().join("restored");
+    restore(&path, &restored);
+    assert!(fs::read(restored).unwrap() == model);
+    // read in another order than written, by way of a cache
+    let archive = Arc::new(archive);
+    let file = VirtualFile::new(archive, 0, BlockCache::new(1 << 20)).unwrap();
+    let mut last = vec![0; 3000];
+    file.read_exact_at(model.len() as u64 - 3000, &mut last)
+        .unwrap();
+    assert!(last == model[model.len() - 3000..]);
+}
+
+#[test]
+fn only_an_earlier_span_with_tables_can_share_them() {
+    let folder = tempfile::tempdir().unwrap();
+    image_of(folder.path(), &small_tensors(), Profile::Balanced, 2);
+    let archive = Archive::open(&folder.path().join("m.bs")).unwrap();
+    let good = archive.index().clone();
+    assert!(Index::parse(&good.encode(), archive.header()).is_ok());
+    // the first has no earlier one; a header without tables, one that shares itself, a later one, none at all
+    for (span, of) in [(1, 1), (2, 0), (3, 2), (4, 9), (4, 1000)] {
+        let mut index = good.clone();
+        index.spans[span].tables_of = Some(of);
+        let error = Index::parse(&index.encode(), archive.header()).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Damaged,
+            "{span} uses those of {of}"
+        );
+    }
 }
 
 fn restore(image: &std::path::Path, output: &std::path::Path) {
