@@ -25,6 +25,7 @@ use crate::entropy::r32::EncodeTable;
 use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::dispatch::Kernels;
+use crate::entropy::simd::places::BYTE_PLACES;
 use crate::entropy::simd::scalar;
 use crate::entropy::simd::scalar::R16Place;
 use crate::entropy::simd::scalar::R32Place;
@@ -140,37 +141,16 @@ fn load_half(bytes: &[u8; 16]) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// For each set of eight lanes that take a byte (a bit for each): for each lane the place of its byte, or 0x80 for none.
-static BYTE_PLACES: [[u8; 8]; 256] = places();
-
-/// The same for eight lanes of 32 bits; lanes that take none get the first word, which is not used.
+/// The places of `BYTE_PLACES` for eight lanes of 32 bits; lanes that take none get the first word, which is not used.
 static WORD_PLACES: [[u32; 8]; 256] = {
-    let bytes = places();
     let mut words = [[0_u32; 8]; 256];
     let mut at = 0;
     while at < 8 * 256 {
-        words[at / 8][at % 8] = bytes[at / 8][at % 8] as u32 & 7;
+        words[at / 8][at % 8] = BYTE_PLACES[at / 8][at % 8] as u32 & 7;
         at += 1;
     }
     words
 };
-
-const fn places() -> [[u8; 8]; 256] {
-    let mut places = [[0x80_u8; 8]; 256];
-    let mut set = 0;
-    while set < 256 {
-        let (mut lane, mut next) = (0, 0);
-        while lane < 8 {
-            if set >> lane & 1 == 1 {
-                places[set][lane] = next;
-                next += 1;
-            }
-            lane += 1;
-        }
-        set += 1;
-    }
-    places
-}
 
 /// What a table is to the vectors.
 struct R16Vectors {
