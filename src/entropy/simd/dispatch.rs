@@ -50,15 +50,22 @@ const SCALAR: Kernels = Kernels {
     split_top: planes::split_top,
 };
 
-/// All sets that this processor can run, the definition first and the widest last.
-pub fn available() -> Vec<Kernels> {
+/// The sets that this processor can run, in groups by the instructions that they need: the definition first and the widest last.
+fn groups() -> Vec<Vec<Kernels>> {
     #[cfg(target_arch = "x86_64")]
     let faster = [super::avx2::kernels(), super::avx512::kernels()];
-    #[cfg(not(target_arch = "x86_64"))]
-    let faster: [Option<[Kernels; 2]>; 0] = [];
-    std::iter::once(SCALAR)
-        .chain(faster.into_iter().flatten().flatten())
+    #[cfg(target_arch = "aarch64")]
+    let faster = [super::neon::kernels()];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let faster: [Option<[Kernels; 1]>; 0] = [];
+    std::iter::once(vec![SCALAR])
+        .chain(faster.into_iter().flatten().map(Vec::from))
         .collect()
+}
+
+/// All sets that this processor can run, the definition first and the widest last.
+pub fn available() -> Vec<Kernels> {
+    groups().concat()
 }
 
 /// The sets of this processor, and the place of the one in use.
@@ -68,10 +75,11 @@ struct Choice {
 }
 
 static CHOICE: LazyLock<Choice> = LazyLock::new(|| {
-    let sets = available();
+    let groups = groups();
+    let sets = groups.concat();
     let wanted = std::env::var("BIGSMALL_SIMD").unwrap_or_default();
     let named = sets.iter().position(|set| set.name == wanted);
-    let widest = sets.len().saturating_sub(2);
+    let widest = sets.len() - groups.last().map_or(0, Vec::len);
     let used = named.unwrap_or_else(|| widest + fastest(&sets[widest..]));
     Choice {
         sets,
@@ -79,8 +87,8 @@ static CHOICE: LazyLock<Choice> = LazyLock::new(|| {
     }
 });
 
-/// The set in use: the one that `BIGSMALL_SIMD` or [`choose`] names, else one of the two widest, which differ in how R32
-/// looks its entries up: whichever of them is faster here.
+/// The set in use: the one that `BIGSMALL_SIMD` or [`choose`] names, else one of the widest group. Where that has more than one,
+/// they differ in how R32 looks its entries up, and the one that is faster here is used.
 pub fn kernels() -> &'static Kernels {
     &CHOICE.sets[CHOICE.used.load(Ordering::Relaxed)]
 }
@@ -97,6 +105,9 @@ pub fn choose(name: &str) -> bool {
 /// What it finds changes nothing but the speed.
 fn fastest(sets: &[Kernels]) -> usize {
     const RUNS: usize = 6;
+    if sets.len() < 2 {
+        return 0;
+    }
     let (freqs, mut out) = ([16_u16; 256], vec![0; 8 << 10]);
     let tables = [r32::decode_table(&freqs, r32::TABLE_BITS)];
     // any bytes will do: 8 bits a symbol are half a word, and noise never ends before its time
@@ -174,6 +185,14 @@ mod tests {
             .map(word)
             .map(u16::to_le_bytes)
             .collect()
+    }
+
+    /// The tests below go through whatever sets there are: this one holds that the group is not simply missing.
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn neon_is_the_widest_group() {
+        let names = groups().into_iter().map(|group| group[0].name);
+        assert_eq!(names.collect::<Vec<_>>(), ["scalar", "neon"]);
     }
 
     #[test]
