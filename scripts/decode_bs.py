@@ -279,7 +279,8 @@ class Image:
         kind, shift, lanes, dtype, rank, name, repeats, length = struct.unpack(
             "<BBBBH2xIIQ", self.spans.read(24))
         text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5()
-        md5, size, shares = next(self.receipts); shares *= self.features >> 1; number = repeats * (self.features & 1)
+        number = repeats * (self.features & 1)
+        md5, size, shares = next(self.receipts); shares *= self.features >> 1
         WHERE[1:] = [("header ", "tensor ", "bytes ")[kind] + ascii(text[dtype:dtype + name].decode())]
         need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
              and len(text) == (dtype + name + 8 * rank) * (kind == 1), "bad record of a span")

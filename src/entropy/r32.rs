@@ -137,18 +137,11 @@ pub fn ids_len(elements: usize, table_count: usize) -> usize {
     (elements.div_ceil(STRIP_LEN) * id_bits(table_count)).div_ceil(8)
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct EncodeSymbol {
-    /// floor(2^43 / frequency): division by multiplication, at most one too small (x < 2^32).
-    reciprocal: u64,
-    freq: u32,
-    start: u32,
-}
-
 /// What the encoder needs of a table.
 #[derive(Debug, Clone)]
 pub struct EncodeTable {
-    symbols: Box<[EncodeSymbol; 256]>,
+    /// For each symbol floor(2^43 / frequency): division by multiplication, at most one too small (x < 2^32).
+    reciprocals: Box<[u64; 256]>,
     /// For each symbol: frequency | start << 16.
     pub(super) entries: Box<[u32; 256]>,
     padding: u8,
@@ -157,18 +150,13 @@ pub struct EncodeTable {
 impl EncodeTable {
     /// From frequencies with sum `2^TABLE_BITS`.
     pub fn new(freqs: &[u16; 256]) -> Self {
-        let mut symbols = Box::new([EncodeSymbol::default(); 256]);
+        let mut reciprocals = Box::new([0; 256]);
         let mut entries = Box::new([0; 256]);
         let (mut start, mut padding) = (0, 0_u8);
         for (symbol, &f) in (0_u8..=255).zip(freqs) {
             if f > 0 {
                 let freq = u32::from(f);
-                let reciprocal = (1_u64 << 43) / u64::from(freq);
-                symbols[usize::from(symbol)] = EncodeSymbol {
-                    reciprocal,
-                    freq,
-                    start,
-                };
+                reciprocals[usize::from(symbol)] = (1_u64 << 43) / u64::from(freq);
                 entries[usize::from(symbol)] = freq | start << 16;
                 start += freq;
             }
@@ -177,7 +165,7 @@ impl EncodeTable {
             }
         }
         Self {
-            symbols,
+            reciprocals,
             entries,
             padding,
         }
@@ -257,20 +245,21 @@ impl<const L: usize> EncodePlace<L> {
             let mut padded = [table.padding; L];
             padded[..step.len()].copy_from_slice(step);
             for lane in (0..L).rev() {
-                let symbol = &table.symbols[usize::from(padded[lane])];
-                held &= symbol.freq > 0;
+                let symbol = usize::from(padded[lane]);
+                let (freq, start) = (table.entries[symbol] & 0xffff, table.entries[symbol] >> 16);
+                held &= freq > 0;
                 let mut x = self.states[lane];
-                let spill = u64::from(x) >= u64::from(symbol.freq) << (32 - TABLE_BITS);
+                let spill = u64::from(x) >= u64::from(freq) << (32 - TABLE_BITS);
                 // written in any case, kept only if the state spills: no branch to mispredict
                 stack[self.top - 1] = x as u16;
                 self.top -= usize::from(spill);
                 x >>= 16 * u32::from(spill);
-                let mut quotient = ((u64::from(x) * symbol.reciprocal) >> 43) as u32;
-                let mut rest = x - quotient * symbol.freq;
-                let short = u32::from(rest >= symbol.freq);
+                let mut quotient = ((u64::from(x) * table.reciprocals[symbol]) >> 43) as u32;
+                let mut rest = x - quotient * freq;
+                let short = u32::from(rest >= freq);
                 quotient += short;
-                rest = rest.wrapping_sub(symbol.freq & short.wrapping_neg());
-                self.states[lane] = (quotient << TABLE_BITS) + rest + symbol.start;
+                rest = rest.wrapping_sub(freq & short.wrapping_neg());
+                self.states[lane] = (quotient << TABLE_BITS) + rest + start;
             }
         }
         held

@@ -20,6 +20,8 @@ use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
+use crate::entropy::r32;
+use crate::entropy::r32::Carried;
 use crate::entropy::r32::DecodeTable;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::dispatch::Kernels;
@@ -43,6 +45,7 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         name: "neon",
         r16_decode,
         r32_decode,
+        r32_encode: r32::encode::<64>,
         merge_top: planes::merge_top,
         split_top: planes::split_top,
     };
@@ -58,7 +61,7 @@ fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     place.finish(block, out)
 }
 
-fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> bool {
+fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> Option<Carried> {
     let Some(mut place) = R32Place::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
