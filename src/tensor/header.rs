@@ -9,6 +9,9 @@ use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
 
+/// Most dimensions of a tensor: what an index has room for (docs/format.md, section 4.2). safetensors has no limit.
+const RANK_MAX: usize = u16::MAX as usize;
+
 /// One tensor as the header names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -71,6 +74,12 @@ impl Header {
             )));
         }
         let tensors = tensors_of(&metadata, data_start);
+        if let Some(tensor) = tensors.iter().find(|tensor| tensor.shape.len() > RANK_MAX) {
+            return Err(refused(format!(
+                "a tensor of {} dimensions, at most {RANK_MAX} can be recorded",
+                tensor.shape.len()
+            )));
+        }
         Ok(Self {
             len: data_start,
             tensors,

@@ -138,3 +138,26 @@ fn a_large_tensor_takes_the_path_of_many_blocks() {
         comes_back(&models::file(&tensors, 0, ""), profile);
     }
 }
+
+/// Most dimensions that an index can say; a header may have more.
+#[test]
+fn a_header_of_too_many_dimensions_is_refused() {
+    for (rank, is_fine) in [(65_535, true), (65_536, false)] {
+        let tensor = models::Tensor {
+            name: "t".into(),
+            dtype: "U8",
+            shape: vec![1; rank],
+            data: vec![7],
+        };
+        let file = models::file(&[tensor], 0, "");
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("m.safetensors");
+        put(&source, &file);
+        let image = folder.path().join("m.bs");
+        let mut options = options(&image, Profile::Balanced, 1);
+        let outcome = compress::compress(&source, &options, &Silent);
+        assert_eq!(outcome.is_ok(), is_fine, "{rank}: {outcome:?}");
+        options.opaque = true;
+        compress::compress(&source, &options, &Silent).unwrap();
+    }
+}
