@@ -15,6 +15,8 @@ mod architecture;
 mod cli;
 mod damage;
 mod format_page;
+mod fuzz_corpus;
+mod fuzz_seeds;
 mod golden;
 mod models;
 mod roundtrip;
