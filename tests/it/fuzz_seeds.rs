@@ -41,20 +41,17 @@ fn put(target: &str, name: &str, bytes: &[u8]) {
 }
 
 /// A seed for `decode_block` (what its bytes are stands there) of a block that is well formed.
-fn block_seed(codec: CodecId, lanes: usize, len: usize, tables: &[u8], coded: &[u8]) -> Vec<u8> {
+fn block_seed(
+    (codec, version): (CodecId, u8),
+    lanes: usize,
+    len: usize,
+    tables: &[u8],
+    coded: &[u8],
+) -> Vec<u8> {
     let parsed = SpanTables::parse(tables).ok();
     let (out, scratch) = (&mut vec![0; len], &mut Scratch::default());
-    codec::decode_block(
-        codec,
-        CodecId::VERSION,
-        coded,
-        parsed.as_ref(),
-        lanes,
-        out,
-        scratch,
-    )
-    .unwrap();
-    let mut seed = vec![0, codec.0, CodecId::VERSION, u8::from(lanes == 32)];
+    codec::decode_block(codec, version, coded, parsed.as_ref(), lanes, out, scratch).unwrap();
+    let mut seed = vec![0, codec.0, version, u8::from(lanes == 32)];
     seed.extend_from_slice(&(len as u16).to_le_bytes());
     seed.extend_from_slice(&(tables.len() as u16).to_le_bytes());
     [&seed, tables, coded].concat()
@@ -64,21 +61,25 @@ fn write_blocks() {
     for (number, (name, transform)) in R32.into_iter().enumerate() {
         let lanes = [64, 32][number % 2];
         let tables = tables_of(transform);
-        let coded = r32_block(transform, lanes);
         let len = ELEMENTS * transform.width();
-        let seed = block_seed(transform.codec(), lanes, len, &tables, &coded);
-        put("decode_block", name, &seed);
+        for version in [1, 2] {
+            let coded = r32_block(transform, version, lanes);
+            let codec = (transform.codec(), version);
+            let seed = block_seed(codec, lanes, len, &tables, &coded);
+            put("decode_block", &format!("{name}-{version}"), &seed);
+        }
     }
     let mut random = models::Random::new(41);
     let weights = models::bf16_weights(&mut random, 512);
     let scratch = &mut EncodeScratch::default();
     let mut coded = Vec::new();
-    let codec = SpanCoder::unanalysed(Family::Bf16, 1 << 20).encode(&weights, scratch, &mut coded);
+    let codec =
+        SpanCoder::unanalysed(Family::Bf16, 1 << 20).encode(&weights, 0, scratch, &mut coded);
     assert_eq!(codec, CodecId::R16);
     put(
         "decode_block",
         "r16",
-        &block_seed(codec, 64, 1024, &[], &coded),
+        &block_seed((codec, 1), 64, 1024, &[], &coded),
     );
     let frame = zstd::bulk::compress(b"ababababcd", 3).unwrap();
     for (name, codec, len, coded) in [
@@ -89,7 +90,7 @@ fn write_blocks() {
         put(
             "decode_block",
             name,
-            &block_seed(codec, 64, len, &[], coded),
+            &block_seed((codec, 1), 64, len, &[], coded),
         );
     }
     for number in 0..8 {
@@ -145,30 +146,33 @@ fn tables_of(transform: Transform) -> Vec<u8> {
 
 /// A block put together by hand: planes in turn rans, const, raw, const. What an encoder makes of so few elements is R16
 /// or zstd.
-fn r32_block(transform: Transform, lanes: usize) -> Vec<u8> {
+fn r32_block(transform: Transform, version: u8, lanes: usize) -> Vec<u8> {
     let count = transform.plane_count();
-    let mut out = vec![0; (8 * count).next_multiple_of(16)];
+    let align = if version == 1 { 16 } else { 4 };
+    let mut out = vec![0; (8 * count).next_multiple_of(align)];
     for plane in 0..count {
         let (coding, value) = match plane % 4 {
-            0 => (2, rans_plane(lanes, &mut out)),
+            0 => (2, rans_plane(version, lanes, &mut out)),
             2 => {
                 out.extend((0..ELEMENTS).map(|i| i as u8));
                 (0, 0)
             }
             _ => (1, 7),
         };
-        out.resize(out.len().next_multiple_of(16), 0);
+        out.resize(out.len().next_multiple_of(align), 0);
         out[8 * plane] = coding;
         out[8 * plane + 4..][..4].copy_from_slice(&value.to_le_bytes());
     }
     if transform.has_top() {
-        out.resize(out.len() + planes::packed_len(ELEMENTS), 0);
+        // the end is carried by the one plane of rans
+        let carried_len = if version == 1 { 0 } else { 2 * lanes };
+        out.resize(out.len() + planes::packed_len(ELEMENTS) - carried_len, 0);
     }
     out
 }
 
 /// Appends a plane whose strips use tables 2 and 0, and gives the number of its words.
-fn rans_plane(lanes: usize, out: &mut Vec<u8>) -> u32 {
+fn rans_plane(version: u8, lanes: usize, out: &mut Vec<u8>) -> u32 {
     let ids = [2, 0];
     let encode: Vec<EncodeTable> = (0..3)
         .map(|table| EncodeTable::new(&freqs(table)))
@@ -176,14 +180,21 @@ fn rans_plane(lanes: usize, out: &mut Vec<u8>) -> u32 {
     let symbols: Vec<u8> = (0..ELEMENTS)
         .map(|i| 37 * (i % 7 % 5) as u8 + ids[i / 512])
         .collect();
-    let stack = &mut Vec::new();
-    let words = if lanes == 64 {
-        r32::encode::<64>(&symbols, &ids, &encode, stack, out)
+    let (carried, coded) = ([0; 2 * r32::LANES_MAX], &mut r32::R32Coded::default());
+    let encode_plane = if lanes == 64 {
+        r32::encode::<64>
     } else {
-        r32::encode::<32>(&symbols, &ids, &encode, stack, out)
+        r32::encode::<32>
     };
+    assert!(encode_plane(&symbols, &ids, &encode, &carried, coded));
+    if version == 1 {
+        out.extend(coded.states.iter().flat_map(|state| state.to_le_bytes()));
+    } else {
+        r32::write_states(&coded.states, out);
+    }
+    out.extend(coded.words().iter().flat_map(|word| word.to_le_bytes()));
     out.push(ids[0] | ids[1] << 2);
-    words as u32
+    coded.words().len() as u32
 }
 
 fn write_tables() {

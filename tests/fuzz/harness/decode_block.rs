@@ -124,7 +124,7 @@ fn encoded(choices: &mut Choices<'_>) {
         assert!(coded.len() <= most, "longer than a reader allows");
         let coded = Block {
             codec: *codec,
-            version: CodecId::VERSION,
+            version: codec.version(),
             coded,
             tables: tables.as_ref(),
             lanes: 64,

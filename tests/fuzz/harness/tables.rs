@@ -10,8 +10,10 @@ use bigsmall::codec::tables::PlaneFreqs;
 use bigsmall::codec::tables::PlaneTables;
 use bigsmall::entropy::cluster::STRIP_LEN;
 use bigsmall::entropy::r32;
+use bigsmall::entropy::r32::Carried;
 use bigsmall::entropy::r32::DecodeTable;
 use bigsmall::entropy::r32::EncodeTable;
+use bigsmall::entropy::r32::R32Coded;
 use bigsmall::entropy::r32::R32Plane;
 use bigsmall::entropy::simd::dispatch;
 
@@ -48,12 +50,12 @@ fn freqs(table: &DecodeTable, bits: u32) -> Freqs {
     freqs
 }
 
-/// Decodes with every set of kernels; `None` if the plane is refused.
-fn decode(plane: &R32Plane<'_>, len: usize) -> Option<Vec<u8>> {
+/// Decodes with every set of kernels: the symbols and what the lanes carried; `None` if the plane is refused.
+fn decode(plane: &R32Plane<'_>, len: usize) -> Option<(Vec<u8>, Carried)> {
     let decoded = dispatch::available().into_iter().map(|set| {
         let mut out = vec![0; len];
-        let verdict = (set.r32_decode)(plane, &mut out);
-        (set.name, verdict.then_some(out))
+        let carried = (set.r32_decode)(plane, &mut out);
+        (set.name, carried.map(|carried| (out, carried)))
     });
     let decoded: Vec<_> = decoded.collect();
     for (name, other) in &decoded {
@@ -107,8 +109,8 @@ fn symbols_come_back(plane: &PlaneTables, random: &mut Random) {
             [expected, present[table][random % present[table].len()]][at % 2]
         })
         .collect();
-    let mut out = Vec::new();
-    r32::encode::<64>(&symbols, &ids, &encode, &mut Vec::new(), &mut out);
+    let carried = std::array::from_fn(|_| random.next() as u8);
+    let coded = encode_alike(&symbols, &ids, &encode, &carried);
     let bits = r32::id_bits(freqs.len());
     let pack = |group: &[u8]| group.iter().rev().fold(0, |byte, id| byte << bits | id);
     let packed: Vec<u8> = match 8_usize.checked_div(bits) {
@@ -116,16 +118,32 @@ fn symbols_come_back(plane: &PlaneTables, random: &mut Random) {
         None => Vec::new(),
     };
     assert_eq!(packed.len(), r32::ids_len(len, freqs.len()));
-    let (states, words) = out.split_at(4 * 64);
+    let mut written = Vec::new();
+    r32::write_states(&coded.states, &mut written);
+    let states = r32::read_states(&mut written.as_slice(), 64).expect("written states are whole");
+    let words: Vec<u8> = coded.words().iter().flat_map(|w| w.to_le_bytes()).collect();
     let coded = R32Plane {
-        states,
-        words,
+        states: &states,
+        words: &words,
         ids: &packed,
         tables: &decode_tables,
         bits: r32::TABLE_BITS,
     };
     assert!(coded.ids_end_with_zeros(len));
-    assert!(decode(&coded, len).as_ref() == Some(&symbols));
+    assert!(decode(&coded, len) == Some((symbols, carried)));
+}
+
+/// Encodes with every set of kernels, which must make the same of it.
+fn encode_alike(symbols: &[u8], ids: &[u8], tables: &[EncodeTable], carried: &Carried) -> R32Coded {
+    let mut coded = R32Coded::default();
+    assert!(r32::encode::<64>(symbols, ids, tables, carried, &mut coded));
+    for set in dispatch::available() {
+        let mut same = R32Coded::default();
+        assert!((set.r32_encode)(symbols, ids, tables, carried, &mut same));
+        let equal = (same.words(), &same.states) == (coded.words(), &coded.states);
+        assert!(equal, "{} encodes something else", set.name);
+    }
+    coded
 }
 
 fn written_tables_are_the_same(tables: &SpanTables) {

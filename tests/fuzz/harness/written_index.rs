@@ -13,6 +13,7 @@ pub(crate) fn comes_back(index: &Index, kind: ImageKind) {
     let header = Header {
         kind,
         suffix: String::new(),
+        required_features: index.required_features(),
         image_len: index.tail_offset() + index_len + 128,
         original_len: index.files.iter().map(|file| file.len).sum(),
         index_len,
