@@ -237,11 +237,17 @@ impl Archive {
         if block.codec == CodecId::RAW && len == out.len() {
             self.source.read_exact_at(block.offset, out)?;
         } else {
-            if scratch.coded.len() < len {
-                scratch.coded.resize(len, 0);
-            }
-            let coded = &mut scratch.coded[..len];
-            self.source.read_exact_at(block.offset, coded)?;
+            let coded = match self.source.slice_at(block.offset, len) {
+                Some(coded) => coded,
+                None => {
+                    if scratch.coded.len() < len {
+                        scratch.coded.resize(len, 0);
+                    }
+                    let coded = &mut scratch.coded[..len];
+                    self.source.read_exact_at(block.offset, coded)?;
+                    coded
+                }
+            };
             codec::decode_block(
                 block.codec,
                 block.codec_version,

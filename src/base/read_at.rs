@@ -15,6 +15,11 @@ pub trait ReadAt: Send + Sync + std::fmt::Debug {
 
     /// Fills `out` from `offset`; bytes beyond the end are an error.
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// `len` bytes from `offset` without a copy; none if they are not in memory, or beyond the end.
+    fn slice_at(&self, _offset: u64, _len: usize) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl ReadAt for Vec<u8> {
@@ -23,9 +28,7 @@ impl ReadAt for Vec<u8> {
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let start = usize::try_from(offset).ok();
-        let range = start.and_then(|start| self.get(start..start.checked_add(out.len())?));
-        let Some(bytes) = range else {
+        let Some(bytes) = self.slice_at(offset, out.len()) else {
             return Err(Error::damaged(format!(
                 "{} bytes at {offset} are beyond the end at {}",
                 out.len(),
@@ -34,5 +37,10 @@ impl ReadAt for Vec<u8> {
         };
         out.copy_from_slice(bytes);
         Ok(())
+    }
+
+    fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.get(start..start.checked_add(len)?)
     }
 }
