@@ -18,6 +18,7 @@ mod format_page;
 mod fuzz_corpus;
 mod fuzz_seeds;
 mod golden;
+mod gpu_kernels;
 mod models;
 mod roundtrip;
 mod shared;
