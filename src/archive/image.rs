@@ -237,16 +237,15 @@ impl Archive {
         if block.codec == CodecId::RAW && len == out.len() {
             self.source.read_exact_at(block.offset, out)?;
         } else {
-            let coded = match self.source.slice_at(block.offset, len) {
-                Some(coded) => coded,
-                None => {
-                    if scratch.coded.len() < len {
-                        scratch.coded.resize(len, 0);
-                    }
-                    let coded = &mut scratch.coded[..len];
-                    self.source.read_exact_at(block.offset, coded)?;
-                    coded
+            let coded = if let Some(coded) = self.source.slice_at(block.offset, len) {
+                coded
+            } else {
+                if scratch.coded.len() < len {
+                    scratch.coded.resize(len, 0);
                 }
+                let coded = &mut scratch.coded[..len];
+                self.source.read_exact_at(block.offset, coded)?;
+                coded
             };
             codec::decode_block(
                 block.codec,
