@@ -16,6 +16,7 @@ use clap::Parser;
 use clap::Subcommand;
 
 use crate::cli::global::Global;
+use crate::entropy::simd::dispatch;
 
 /// The help lists the commands in groups by hand, as clap cannot; a test checks that each stands there once.
 const HELP_TEMPLATE: &str = "\
@@ -88,6 +89,13 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     global::start_logging(cli.global.verbose);
+    if let Some(wanted) = dispatch::unknown_name() {
+        let names: Vec<&str> = dispatch::available().iter().map(|set| set.name).collect();
+        exit::complain(&format!(
+            "warning: BIGSMALL_SIMD names `{wanted}`, which this processor does not have: {}",
+            names.join(", ")
+        ));
+    }
     let global = &cli.global;
     let outcome = match &cli.command {
         Command::Compress(arguments) => commands::compress::run(arguments, global),

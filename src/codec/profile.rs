@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::base::Error;
+use crate::tensor::Family;
 
 /// How a model is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +38,19 @@ impl Profile {
         match self {
             Self::Inference | Self::Balanced => 4,
             Self::Storage => 8,
+        }
+    }
+
+    /// Why it makes nothing of these tensors (family and bytes) that the default would not; none if it does.
+    pub fn brings_nothing(self, tensors: &[(Family, u64)]) -> Option<&'static str> {
+        let any =
+            |is_coded: fn(Family, u64) -> bool| tensors.iter().any(|&(f, len)| is_coded(f, len));
+        let bf16 = any(|family, _| family == Family::Bf16);
+        let long = any(|_, len| len > 1 << 17);
+        match self {
+            Self::Inference if !bf16 => Some("only BF16 tensors have a code of their own in it"),
+            Self::Storage if !long => Some("no tensor is longer than a block of the default"),
+            _ => None,
         }
     }
 

@@ -254,6 +254,15 @@ fn write_and_prove(
     let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("compressing {label}"), original_bytes);
+    let spans = sources.iter().flat_map(|source| &source.layout.spans);
+    let tensors: Vec<_> = spans.map(|span| (span.family(), span.len)).collect();
+    if let Some(why) = options.profile.brings_nothing(&tensors) {
+        let name = options.profile.name();
+        progress.warn(&format!(
+            "`{}`: the profile {name} brings nothing here: {why}",
+            source.display()
+        ));
+    }
     let write = WriteOptions {
         profile: options.profile,
         threads: options.threads,

@@ -55,6 +55,32 @@ fn a_file_becomes_an_image_beside_it_and_comes_back() {
 }
 
 #[test]
+fn what_brings_nothing_or_is_unknown_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let tensor = models::Tensor {
+        name: "t".into(),
+        dtype: "F16",
+        shape: vec![4000],
+        data: models::bf16_weights(&mut models::Random::new(3), 4000),
+    };
+    put(&at.join("m.safetensors"), &models::file(&[tensor], 0, ""));
+    let told = |words: &[&str]| stderr(&bigsmall(at, words)).contains("brings nothing here");
+    let compress = ["compress", "m.safetensors", "--force", "--profile"];
+    assert!(told(&[&compress[..], &["inference"]].concat()));
+    assert!(told(&[&compress[..], &["storage"]].concat()));
+    assert!(!told(&[&compress[..], &["balanced"]].concat()));
+    let output = Command::new(env!("CARGO_BIN_EXE_bigsmall"))
+        .args(["info", "m.bs"])
+        .env("BIGSMALL_SIMD", "mmx")
+        .current_dir(at)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0);
+    assert!(stderr(&output).contains("BIGSMALL_SIMD names `mmx`"));
+}
+
+#[test]
 fn what_exists_is_not_replaced_unasked() {
     let folder = folder_with_model();
     let at = folder.path();

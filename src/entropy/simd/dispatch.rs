@@ -93,6 +93,13 @@ pub fn kernels() -> &'static Kernels {
     &CHOICE.sets[CHOICE.used.load(Ordering::Relaxed)]
 }
 
+/// What `BIGSMALL_SIMD` names, if this processor has no such set: then it is as if nothing were named.
+pub fn unknown_name() -> Option<String> {
+    let wanted = std::env::var("BIGSMALL_SIMD").ok()?;
+    let is_known = CHOICE.sets.iter().any(|set| set.name == wanted);
+    (!is_known && !wanted.is_empty()).then_some(wanted)
+}
+
 /// Uses the set of this name from now on, in the whole process; for measuring. False if this processor has none.
 pub fn choose(name: &str) -> bool {
     let place = CHOICE.sets.iter().position(|set| set.name == name);
