@@ -10,6 +10,9 @@ pub const BINS: usize = 64;
 /// Lloyd steps; the assignment rarely moves after ten.
 const STEPS: usize = 12;
 
+/// Clusters are settled when less than this share of the strips moves.
+const SETTLED_SHARE: usize = 32;
+
 /// How often each value of the upper six bits occurs in a strip.
 pub type Coarse = [i16; BINS];
 
@@ -68,16 +71,20 @@ impl Clusters {
         }
         let mut clusters = Self::of(sample, &assigned, count);
         for _ in 0..STEPS {
-            let mut moved = false;
+            let mut moved = 0;
             for (strip, cluster) in sample.iter().zip(&mut assigned) {
                 let nearest = clusters.nearest(strip);
-                moved |= nearest != *cluster;
+                moved += usize::from(nearest != *cluster);
                 *cluster = nearest;
             }
-            if !moved {
+            if moved == 0 {
                 break;
             }
             clusters = Self::of(sample, &assigned, count);
+            // what still moves stands between two clusters and costs much the same in either
+            if moved < sample.len() / SETTLED_SHARE {
+                break;
+            }
         }
         clusters
     }
