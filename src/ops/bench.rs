@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::time::ClockId;
+use nix::time::clock_gettime;
 use serde::Serialize;
 
 use crate::archive::Archive;
@@ -29,14 +31,36 @@ use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::tensor::Layout;
 
-/// Runs of each measurement; the median counts.
-const RUNS: usize = 5;
 /// Random reads of 4 KiB.
 const RANDOM_READS: usize = 400;
 /// Room for the tables of many tensors, as in a mount.
 const TABLES_BYTES: u64 = 64 << 20;
 /// A model is held in memory several times: larger ones are refused.
 const LEN_MAX: u64 = 4 << 30;
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// The larger of the two numbers of threads measured; the other is 1.
+    pub threads: usize,
+    /// These profiles; none stands for all.
+    pub profiles: Vec<Profile>,
+    /// These sets of kernels, `auto` being the one in use; none stands for all that this processor can run.
+    pub simd: Vec<String>,
+    /// Runs of each measurement; the median counts.
+    pub runs: usize,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self {
+            threads: parallel::default_threads(),
+            profiles: Vec::new(),
+            simd: Vec::new(),
+            runs: 5,
+        }
+    }
+}
 
 /// One profile with one set of kernels and one number of threads.
 #[derive(Debug, Clone, Serialize)]
@@ -51,8 +75,12 @@ pub struct BenchResult {
     pub ratio: f64,
     /// Coding, from memory to memory, tables chosen, without md5 and sha256.
     pub encode_gbps: f64,
+    /// Processor seconds of all threads for a GB coded.
+    pub encode_cpu_s_per_gb: f64,
     /// Decoding into a buffer of one block that is used again.
     pub decode_window_gbps: f64,
+    /// Processor seconds of all threads for a GB decoded so.
+    pub decode_window_cpu_s_per_gb: f64,
     /// Decoding into memory of the model's size that was used before.
     pub decode_resident_gbps: f64,
     /// Decoding into memory that is new from the system.
@@ -75,8 +103,9 @@ pub struct BenchReport {
     pub results: Vec<BenchResult>,
 }
 
-/// Measures the model at `path`. `threads` is the larger of the two numbers of threads measured; the other is 1.
-pub fn bench(path: &Path, threads: usize, progress: &dyn Progress) -> Result<BenchReport> {
+/// Measures the model at `path`.
+pub fn bench(path: &Path, options: &BenchOptions, progress: &dyn Progress) -> Result<BenchReport> {
+    let sets = sets_of_kernels(&options.simd)?;
     let source = FileSource::open(path)?;
     let len = source.len();
     if len > LEN_MAX {
@@ -89,20 +118,21 @@ pub fn bench(path: &Path, threads: usize, progress: &dyn Progress) -> Result<Ben
     let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
     let mut original = vec![0; len as usize];
     source.read_exact_at(0, &mut original)?;
-    let sets: Vec<&'static str> = dispatch::available().iter().map(|set| set.name).collect();
-    let counts = if threads > 1 {
-        vec![1, threads]
-    } else {
-        vec![1]
-    };
+    let mut counts = vec![1, options.threads.max(1)];
+    counts.dedup();
+    let wanted = &options.profiles;
+    let profiles = Profile::ALL.map(|(_, profile)| profile).into_iter();
+    let profiles: Vec<Profile> = profiles
+        .filter(|profile| wanted.is_empty() || wanted.contains(profile))
+        .collect();
     let chosen = dispatch::kernels().name;
     let mut results = Vec::new();
     progress.begin(
         "measuring",
-        len * (Profile::ALL.len() * sets.len() * counts.len()) as u64,
+        len * (profiles.len() * sets.len() * counts.len()) as u64,
     );
-    for (_, profile) in Profile::ALL {
-        let image = image_of(path, profile, threads)?;
+    for profile in profiles {
+        let image = image_of(path, profile, options.threads)?;
         for &simd in &sets {
             dispatch::choose(simd);
             for &threads in &counts {
@@ -112,6 +142,7 @@ pub fn bench(path: &Path, threads: usize, progress: &dyn Progress) -> Result<Ben
                     layout: &layout,
                     image: &image,
                     profile,
+                    runs: options.runs.max(1),
                 };
                 results.push(case.measure(simd, threads)?);
                 progress.advance(len);
@@ -125,6 +156,24 @@ pub fn bench(path: &Path, threads: usize, progress: &dyn Progress) -> Result<Ben
         bytes: len,
         results,
     })
+}
+
+/// The names of the sets of kernels that are wanted, in the order of [`dispatch::available`].
+fn sets_of_kernels(wanted: &[String]) -> Result<Vec<&'static str>> {
+    let mut sets: Vec<&'static str> = dispatch::available().iter().map(|set| set.name).collect();
+    let is_auto = |name: &String| name == "auto";
+    if let Some(name) = wanted
+        .iter()
+        .find(|name| !is_auto(name) && !sets.contains(&name.as_str()))
+    {
+        let text = format!("`{name}` is no set of kernels that this processor can run");
+        return Err(Error::invalid(text).hint(format!("choose auto, {}", sets.join(", "))));
+    }
+    let auto = wanted.iter().any(is_auto).then(|| dispatch::kernels().name);
+    sets.retain(|set| {
+        wanted.is_empty() || auto == Some(*set) || wanted.iter().any(|name| name == set)
+    });
+    Ok(sets)
 }
 
 /// The image of the model, in memory.
@@ -152,6 +201,13 @@ struct Case<'a> {
     layout: &'a Layout,
     image: &'a Arc<Archive>,
     profile: Profile,
+    runs: usize,
+}
+
+/// What one measurement gave.
+struct Rate {
+    gbps: f64,
+    cpu_s_per_gb: f64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates and a ratio for people")]
@@ -159,44 +215,51 @@ impl Case<'_> {
     fn measure(&self, simd: &'static str, threads: usize) -> Result<BenchResult> {
         let len = self.original.len();
         let mut resident = vec![1_u8; len];
-        let memcpy_gbps = self.rate(|| {
+        let memcpy = self.rate(|| {
             resident.copy_from_slice(self.original);
             Ok(())
         })?;
-        let encode_gbps = self.rate(|| self.encode(threads))?;
-        let decode_window_gbps = self.rate(|| self.decode(threads, None))?;
-        let decode_resident_gbps = self.rate(|| self.decode(threads, Some(&mut resident)))?;
+        let encode = self.rate(|| self.encode(threads))?;
+        let window = self.rate(|| self.decode(threads, None))?;
+        let into_resident = self.rate(|| self.decode(threads, Some(&mut resident)))?;
         if resident != self.original {
             return Err(
                 Error::damaged("what was decoded is not the original").file(self.image.path())
             );
         }
         drop(resident);
-        let decode_fresh_gbps = self.rate(|| self.decode(threads, Some(&mut vec![0_u8; len])))?;
+        let fresh = self.rate(|| self.decode(threads, Some(&mut vec![0_u8; len])))?;
         Ok(BenchResult {
             profile: self.profile.name(),
             simd,
             threads,
             ratio: self.image.header().image_len as f64 / len as f64,
-            encode_gbps,
-            decode_window_gbps,
-            decode_resident_gbps,
-            decode_fresh_gbps,
-            memcpy_gbps,
+            encode_gbps: encode.gbps,
+            encode_cpu_s_per_gb: encode.cpu_s_per_gb,
+            decode_window_gbps: window.gbps,
+            decode_window_cpu_s_per_gb: window.cpu_s_per_gb,
+            decode_resident_gbps: into_resident.gbps,
+            decode_fresh_gbps: fresh.gbps,
+            memcpy_gbps: memcpy.gbps,
             random_4k_p50_us: self.random_reads()?,
         })
     }
 
-    /// GB/s of the median of several runs.
-    fn rate(&self, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-        let mut seconds = Vec::new();
-        for _ in 0..RUNS {
+    /// GB/s of the median of several runs, and processor seconds of their mean.
+    fn rate(&self, mut run: impl FnMut() -> Result<()>) -> Result<Rate> {
+        let gb = self.original.len() as f64 / 1e9;
+        let (mut seconds, cpu_begun) = (Vec::new(), cpu_seconds());
+        for _ in 0..self.runs {
             let begun = Instant::now();
             run()?;
             seconds.push(begun.elapsed().as_secs_f64());
         }
+        let cpu = cpu_seconds() - cpu_begun;
         seconds.sort_by(f64::total_cmp);
-        Ok(self.original.len() as f64 / seconds[RUNS / 2] / 1e9)
+        Ok(Rate {
+            gbps: gb / seconds[self.runs / 2],
+            cpu_s_per_gb: cpu / self.runs as f64 / gb,
+        })
     }
 
     fn encode(&self, threads: usize) -> Result<()> {
@@ -289,4 +352,11 @@ impl Case<'_> {
         micros.sort_by(f64::total_cmp);
         Ok(micros[RANDOM_READS / 2])
     }
+}
+
+/// Processor seconds of all threads of this process so far; none where the system does not tell.
+#[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+fn cpu_seconds() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .map_or(0.0, |now| now.tv_sec() as f64 + now.tv_nsec() as f64 / 1e9)
 }

@@ -524,6 +524,33 @@ fn the_page_on_json_is_true() {
 }
 
 #[test]
+fn bench_measures_what_it_is_asked_for() {
+    let folder = folder_with_model();
+    let asked = |more: &[&str]| {
+        let words = ["bench", "m.safetensors", "--json", "-j", "1", "--runs", "1"];
+        let output = bigsmall(folder.path(), &[&words, more].concat());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = report["results"].as_array().unwrap().iter();
+        rows.map(|row| format!("{} {}", row["profile"], row["simd"]).replace('"', ""))
+            .collect::<Vec<String>>()
+    };
+    assert_eq!(
+        asked(&["--profile", "storage", "--simd", "scalar"]),
+        ["storage scalar"]
+    );
+    let two = ["--profile", "inference", "--profile", "balanced"];
+    assert_eq!(asked(&[&two[..], &["--simd", "auto"]].concat()).len(), 2);
+    for wrong in [["--simd", "abacus"], ["--profile", "x"], ["--runs", "0"]] {
+        let output = bigsmall(
+            folder.path(),
+            &[&["bench", "m.safetensors"], &wrong[..]].concat(),
+        );
+        assert_eq!(code(&output), 2, "{wrong:?}");
+    }
+}
+
+#[test]
 fn an_interrupted_run_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -10,22 +10,41 @@ use crate::base::units::human_bytes;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
+use crate::codec::Profile;
 use crate::ops::bench;
+use crate::ops::bench::BenchOptions;
 use crate::ops::bench::BenchReport;
 
 /// Words of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Everything is measured in memory, with one thread and with all of them (`-j`), in GB of original bytes a second, as the
-median of five runs. The model is held in memory three times.")]
+median of several runs. The model is held in memory three times.")]
 pub(crate) struct Arguments {
     /// A model file
     file: PathBuf,
+    /// Only this profile; may be given several times
+    #[arg(long, value_name = "PROFILE", value_parser = ["balanced", "inference", "storage"])]
+    profile: Vec<String>,
+    /// Only this set of kernels, `auto` for the one in use; may be given several times
+    #[arg(long, value_name = "NAME")]
+    simd: Vec<String>,
+    /// Runs of each measurement, of which the median is given
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
-    let report = bench::bench(&arguments.file, global.threads(), &Bar::new(global))?;
+    let profiles: Result<Vec<Profile>> =
+        arguments.profile.iter().map(|name| name.parse()).collect();
+    let options = BenchOptions {
+        threads: global.threads(),
+        profiles: profiles?,
+        simd: arguments.simd.clone(),
+        runs: arguments.runs.into(),
+    };
+    let report = bench::bench(&arguments.file, &options, &Bar::new(global))?;
     if global.json {
         render::json("bigsmall.bench/1", &report)?;
     } else {
