@@ -63,7 +63,7 @@ def chart(found: dict) -> str:
     body, y = [text(0, 16, "Lossless model compression on one core", "title"),
                text(SIZE_AT, 40, "size, % of the original (shorter is better)", "small"),
                text(RATE_AT, 40, "decoding, GB/s (longer is better):", "small"),
-               text(RATE_AT, 55, "dark into fresh pages, light into a warm window", "small")], 78
+               text(RATE_AT, 55, "full colour into fresh pages, pale into a warm window", "small")], 78
     for rows in panels.values():
         lines, y = panel(rows, y, max(rates) or 1)
         body += lines

@@ -336,7 +336,7 @@ def python_bigsmall(path: Path, threads: int) -> dict:
                 "encode_cpu_s_per_gb": encode_cpu, "decode_fresh_gbps": decode,
                 "peak_mb": (peak - before) * 1024 / 1e6, "exact": same,
                 "tensors_exact": same or tensors(back) == tensors(path), "version": version("bigsmall"),
-                "settings": "files on the disk, balanced; one run only, as it is slow", "into": False,
+                "settings": "files on the disk, balanced; one run only, as it is slow", "into": None,
                 "threads_are": "its own processes for encoding, one for decoding"}
 
 

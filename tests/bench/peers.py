@@ -122,6 +122,7 @@ class Contest:
     def run(self) -> dict:
         arguments = self.arguments
         self.version = turn([arguments.bigsmall, "--version"], self.places["one"][0]).split()[-1]
+        self.contestants = {}  # name -> version and settings, the same in every row
         rows, begun = [], time.monotonic()
         for model in arguments.models:
             found = {}  # (place, name) -> what each round gave
@@ -138,7 +139,8 @@ class Contest:
             rows += [self.row(model, place, name, rounds) for (place, name), rounds in found.items()]
         return {"date": datetime.date.today().isoformat(), "machine": machine(), "command": arguments.command,
                 "rounds": arguments.rounds, "runs": arguments.runs, "python": platform.python_version(),
-                "threads": {place: threads for place, (_, threads) in self.places.items()}, "rows": rows}
+                "threads": {place: threads for place, (_, threads) in self.places.items()},
+                "contestants": self.contestants, "rows": rows}
 
     def is_skipped(self, name: str, model: Path, rounds: list) -> bool:
         """What failed once fails again; the slow one runs once, and not on large models."""
@@ -157,7 +159,7 @@ class Contest:
         if errors:
             return row | {"error": " ".join(errors[0].split())}
         last = rounds[-1]
-        row |= {key: last[key] for key in ("version", "settings", "threads_are", "into")}
+        self.contestants[name] = {key: last[key] for key in ("version", "settings", "threads_are", "into")}
         row["exact"] = all(r["exact"] for r in rounds)
         if "tensors_exact" in last:
             row["tensors_exact"] = all(r["tensors_exact"] for r in rounds)

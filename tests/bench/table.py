@@ -1,5 +1,8 @@
 """The page with the tables, from what peers.py measured."""
 
+INTO = {True: "a buffer of the caller's: window, resident, fresh",
+        False: "objects of its own: fresh; for the window each is dropped at once",
+        None: "arrays of its own: fresh"}
 ORDER = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
 COLUMNS = (("size", "ratio"), ("encode", "encode_gbps"), ("window", "decode_window_gbps"),
            ("resident", "decode_resident_gbps"), ("fresh", "decode_fresh_gbps"),
@@ -85,15 +88,8 @@ def who_is_ahead(rows: list) -> str:
 def settings(found: dict) -> list:
     """One line for each contestant: version, settings, threads, what its API decodes into."""
     lines = ["| | version | settings | threads | decodes into |", "|---|---|---|---|---|"]
-    seen = set()
-    for row in found["rows"]:
-        if row["name"] in seen or "error" in row:
-            continue
-        seen.add(row["name"])
-        into = "a buffer of the caller's: window, resident, fresh" if row["into"] else \
-            "an object of its own: fresh; for the window each object is dropped at once" \
-            if "decode_window_gbps" in row else "objects of its own: fresh"
-        cells = (row["name"], row["version"], row["settings"], row["threads_are"], into)
+    for name, who in found["contestants"].items():
+        cells = (name, who["version"], who["settings"], who["threads_are"], INTO[who["into"]])
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
