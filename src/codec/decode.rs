@@ -9,6 +9,7 @@ use crate::codec::simple;
 use crate::codec::tables::SpanTables;
 use crate::codec::transform::Transform;
 use crate::entropy::planes::Word;
+use crate::entropy::simd::dispatch;
 
 /// Buffers that a thread keeps from block to block.
 #[derive(Debug, Default)]
@@ -55,8 +56,24 @@ pub fn decode_block(
     if well_formed {
         return Ok(());
     }
-    Err(Error::damaged(format!(
-        "the coded bytes are damaged ({})",
-        codec.name()
-    )))
+    Err(damaged(codec))
+}
+
+fn damaged(codec: CodecId) -> Error {
+    Error::damaged(format!("the coded bytes are damaged ({})", codec.name()))
+}
+
+/// Whether two blocks that are coded so are faster decoded by [`decode_two`].
+pub fn is_paired(codec: CodecId, version: u8) -> bool {
+    codec == CodecId::R16 && version == 1 && dispatch::kernels().r16_decode_two.is_some()
+}
+
+/// Decodes two blocks of which [`is_paired`] holds, as [`decode_block`] does one.
+pub fn decode_two(coded: [&[u8]; 2], lanes: usize, outs: [&mut [u8]; 2]) -> [Result<()>; 2] {
+    let verdicts = r16::decode_two(coded, lanes, outs);
+    verdicts.map(|is_well_formed| {
+        is_well_formed
+            .then_some(())
+            .ok_or_else(|| damaged(CodecId::R16))
+    })
 }

@@ -14,6 +14,8 @@ pub mod transform;
 pub use analyse::Analysis;
 pub use decode::Scratch;
 pub use decode::decode_block;
+pub use decode::decode_two;
+pub use decode::is_paired;
 pub use encode::SpanCoder;
 pub use profile::Profile;
 pub use tables::SpanTables;

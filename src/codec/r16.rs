@@ -43,6 +43,24 @@ pub(crate) fn decode(coded: &[u8], lanes: usize, out: &mut [u8]) -> bool {
         .is_some_and(|block| (dispatch::kernels().r16_decode)(&block, out.as_chunks_mut::<2>().0))
 }
 
+/// Decodes two blocks, at once where that is faster; for each whether it is well formed.
+pub(crate) fn decode_two(coded: [&[u8]; 2], lanes: usize, outs: [&mut [u8]; 2]) -> [bool; 2] {
+    let [out_a, out_b] = outs;
+    let (mut table_a, mut table_b) = (R16Table::default(), R16Table::default());
+    let parsed = (
+        parse(coded[0], lanes, out_a.len(), &mut table_a),
+        parse(coded[1], lanes, out_b.len(), &mut table_b),
+    );
+    if let (Some(two), (Some(a), Some(b))) = (dispatch::kernels().r16_decode_two, parsed) {
+        let outs = [out_a.as_chunks_mut::<2>().0, out_b.as_chunks_mut::<2>().0];
+        return two([&a, &b], outs);
+    }
+    [
+        decode(coded[0], lanes, out_a),
+        decode(coded[1], lanes, out_b),
+    ]
+}
+
 fn parse<'a>(
     coded: &'a [u8],
     lanes: usize,

@@ -304,8 +304,8 @@ fn prove(
     let archive = Archive::open(image)?;
     for (file, expected) in archive.files().iter().zip(sha256s) {
         let mut sha256 = Sha256::default();
-        stream::blocks(&archive, file, threads, progress, |block| {
-            let bytes = block.bytes?;
+        stream::runs(&archive, file, threads, progress, |run| {
+            let bytes = run.bytes?;
             sha256.update(&bytes);
             progress.advance(bytes.len() as u64);
             Ok(())

@@ -189,19 +189,13 @@ impl Job<'_> {
         self.progress
             .begin(&format!("decompressing {label}"), file.len);
         let mut sha256 = Sha256::default();
-        stream::blocks(
-            archive,
-            file,
-            self.options.threads,
-            self.progress,
-            |block| {
-                let bytes = block.bytes?;
-                sha256.update(&bytes);
-                write(&bytes)?;
-                self.progress.advance(bytes.len() as u64);
-                Ok(())
-            },
-        )?;
+        stream::runs(archive, file, self.options.threads, self.progress, |run| {
+            let bytes = run.bytes?;
+            sha256.update(&bytes);
+            write(&bytes)?;
+            self.progress.advance(bytes.len() as u64);
+            Ok(())
+        })?;
         self.progress.end();
         if sha256.finish() != file.sha256 {
             return Err(

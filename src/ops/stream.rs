@@ -1,5 +1,7 @@
 //! The original bytes of an image in order, decoded on all cores: what decompress writes and verify hashes.
 
+use std::ops::Range;
+
 use crate::archive::Archive;
 use crate::archive::image::ReadScratch;
 use crate::base::Progress;
@@ -11,14 +13,14 @@ use crate::format::FileRecord;
 /// About how many original bytes one piece of work has.
 const PIECE_LEN: u64 = 512 << 10;
 
-/// One block of a file, in order.
+/// Some blocks of a span of a file, in order: one after another if all are right, each by itself otherwise.
 #[derive(Debug)]
-pub struct Block {
+pub struct Run {
     /// Number of the span in the index.
     pub span: usize,
-    /// Number of the block within the span.
-    pub number: u64,
-    /// Its checked bytes, or what is wrong with it.
+    /// Numbers of the blocks within the span.
+    pub blocks: Range<u64>,
+    /// Their checked bytes, or what is wrong with the one block.
     pub bytes: Result<Vec<u8>>,
 }
 
@@ -28,13 +30,13 @@ struct Worker {
     tables: Option<(usize, Result<Option<SpanTables>>)>,
 }
 
-/// Hands every block of `file` in order to `each`; a damaged one is handed over as its error.
-pub fn blocks(
+/// Hands all blocks of `file` in order to `each`; a damaged one is handed over as its error.
+pub fn runs(
     archive: &Archive,
     file: &FileRecord,
     threads: usize,
     progress: &dyn Progress,
-    mut each: impl FnMut(Block) -> Result<()>,
+    mut each: impl FnMut(Run) -> Result<()>,
 ) -> Result<()> {
     let pieces = pieces(archive, file);
     parallel::ordered(
@@ -43,22 +45,31 @@ pub fn blocks(
         Worker::default,
         |worker, number| {
             progress.check()?;
-            let decode = |&(span, number)| decode(archive, span, number, worker);
-            Ok(pieces[number].iter().map(decode).collect::<Vec<_>>())
+            let decode = |(span, blocks): &(usize, Range<u64>)| {
+                decode(archive, *span, blocks.clone(), worker)
+            };
+            Ok(pieces[number].iter().flat_map(decode).collect::<Vec<_>>())
         },
-        |_, blocks| blocks.into_iter().try_for_each(&mut each),
+        |_, runs| runs.into_iter().try_for_each(&mut each),
     )
 }
 
-fn pieces(archive: &Archive, file: &FileRecord) -> Vec<Vec<(usize, u64)>> {
+/// Spans and blocks of them, in pieces of work.
+fn pieces(archive: &Archive, file: &FileRecord) -> Vec<Vec<(usize, Range<u64>)>> {
     let mut pieces = Vec::new();
     let (mut piece, mut len) = (Vec::new(), 0);
     for number in file.spans.clone() {
         let span = &archive.index().spans[number];
-        for block in 0..span.blocks.len() as u64 {
-            let range = span.block_range(block);
-            piece.push((number, block));
-            len += range.end - range.start;
+        let count = span.blocks.len() as u64;
+        let mut first = 0;
+        while first < count {
+            let fitting = (PIECE_LEN - len)
+                .div_ceil(span.block_len())
+                .min(count - first);
+            let blocks = first..first + fitting;
+            len += span.block_range(blocks.end - 1).end - span.block_range(first).start;
+            first = blocks.end;
+            piece.push((number, blocks));
             if len >= PIECE_LEN {
                 pieces.push(std::mem::take(&mut piece));
                 len = 0;
@@ -71,31 +82,36 @@ fn pieces(archive: &Archive, file: &FileRecord) -> Vec<Vec<(usize, u64)>> {
     pieces
 }
 
-fn decode(archive: &Archive, span_number: usize, number: u64, worker: &mut Worker) -> Block {
+fn decode(
+    archive: &Archive,
+    span_number: usize,
+    blocks: Range<u64>,
+    worker: &mut Worker,
+) -> Vec<Run> {
     let span = &archive.index().spans[span_number];
     let owner = archive.index().tables_owner(span_number);
     let known = worker.tables.take().filter(|(of, _)| *of == owner);
     let tables = known.map_or_else(|| archive.read_tables(span), |(_, tables)| tables);
-    let bytes = match &tables {
-        Ok(tables) => {
-            let range = span.block_range(number);
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            archive
-                .decode_block(
-                    span,
-                    number,
-                    tables.as_ref(),
-                    &mut bytes,
-                    &mut worker.scratch,
-                )
-                .map(|()| bytes)
-        }
-        Err(error) => Err(error.clone()),
+    let scratch = &mut worker.scratch;
+    let mut decode = |blocks: Range<u64>| {
+        let tables = tables.as_ref().map_err(Clone::clone)?;
+        let len = span.block_range(blocks.end - 1).end - span.block_range(blocks.start).start;
+        let mut bytes = vec![0; len as usize];
+        archive
+            .decode_blocks(span, blocks.start, tables.as_ref(), &mut bytes, scratch)
+            .map(|()| bytes)
+    };
+    let run = |blocks: Range<u64>, bytes| Run {
+        span: span_number,
+        blocks,
+        bytes,
+    };
+    let runs = match decode(blocks.clone()) {
+        Ok(bytes) => vec![run(blocks, Ok(bytes))],
+        Err(_) => blocks
+            .map(|number| run(number..number + 1, decode(number..number + 1)))
+            .collect(),
     };
     worker.tables = Some((owner, tables));
-    Block {
-        span: span_number,
-        number,
-        bytes,
-    }
+    runs
 }

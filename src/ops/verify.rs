@@ -139,9 +139,9 @@ pub fn verify_image(
     };
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
-        stream::blocks(archive, file, threads, progress, |block| {
-            report.blocks += 1;
-            match check.take(&block) {
+        stream::runs(archive, file, threads, progress, |run| {
+            report.blocks += run.blocks.end - run.blocks.start;
+            match check.take(&run) {
                 Ok(len) => report.verified_bytes += len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
@@ -149,8 +149,9 @@ pub fn verify_image(
                     faults.push(error.to_string());
                 }
             }
-            let range = archive.index().spans[block.span].block_range(block.number);
-            progress.advance(range.end - range.start);
+            let span = &archive.index().spans[run.span];
+            let end = span.block_range(run.blocks.end - 1).end;
+            progress.advance(end - span.block_range(run.blocks.start).start);
             Ok(())
         })?;
         let ok = check.finish(file.spans.end, &file.sha256, &mut faults);
@@ -196,9 +197,9 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    fn take(&mut self, block: &stream::Block) -> Result<u64> {
-        self.advance_to(block.span);
-        match &block.bytes {
+    fn take(&mut self, run: &stream::Run) -> Result<u64> {
+        self.advance_to(run.span);
+        match &run.bytes {
             Ok(bytes) => {
                 self.sha256.update(bytes);
                 self.md5.update(bytes);

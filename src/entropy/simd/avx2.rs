@@ -40,6 +40,8 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
     let set = |name, r32_decode, r32_encode| Kernels {
         name,
         r16_decode,
+        // two at once would not fit into the registers
+        r16_decode_two: None,
         r32_decode,
         r32_encode,
         merge_top,

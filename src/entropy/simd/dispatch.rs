@@ -24,6 +24,9 @@ pub type SplitTop = fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>);
 /// A plane, the table ids of its strips, tables and what the lanes are to carry, to states and words.
 pub type R32Encode = fn(&[u8], &[u8], &[EncodeTable], &Carried, &mut R32Coded) -> bool;
 
+/// Two blocks and their elements, to whether each is well formed.
+pub type R16DecodeTwo = fn([&R16Block<'_>; 2], [&mut [Word]; 2]) -> [bool; 2];
+
 /// One set of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
@@ -31,6 +34,8 @@ pub struct Kernels {
     pub name: &'static str,
     /// Decodes an R16 block; false if it is not well formed.
     pub r16_decode: fn(&R16Block<'_>, &mut [Word]) -> bool,
+    /// Decodes two R16 blocks at once; none where that is no faster than one after the other.
+    pub r16_decode_two: Option<R16DecodeTwo>,
     /// Decodes an R32 plane and gives what its lanes carried; none if it is not well formed.
     pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> Option<Carried>,
     /// [`r32::encode`] by 64 lanes.
@@ -44,6 +49,7 @@ pub struct Kernels {
 const SCALAR: Kernels = Kernels {
     name: "scalar",
     r16_decode: scalar::r16_decode,
+    r16_decode_two: None,
     r32_decode: scalar::r32_decode,
     r32_encode: r32::encode::<64>,
     merge_top: planes::merge_top,
@@ -240,6 +246,53 @@ mod tests {
                     set.name
                 );
                 assert!(out == source, "{}, {len} elements", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn two_r16_blocks_at_once_are_as_one_by_one() {
+        let mut random = Random(37);
+        for round in 0..120 {
+            let lens = [0, 1].map(|_| SIZES[1 + random.next() as usize % 14]);
+            let model = words(&mut random, 3000, 1 + round % 9, 40);
+            let table = R16Table::of(&r16::count(&model));
+            let is_noise = round % 3 == 0;
+            let parts = lens.map(|len| {
+                if is_noise {
+                    return [128, len, 200, len].map(|len| random.bytes(len));
+                }
+                let source = &model.repeat(len / model.len() + 1)[..len];
+                let mut coded = R16Coded::default();
+                r16::encode::<64>(source, &table, &mut coded);
+                let low = |w: &Word| u16::from_le_bytes(*w).rotate_left(1) as u8;
+                let plane = source.iter().map(low).collect();
+                [coded.states, coded.stream, coded.lits, plane]
+            });
+            let [a, b] = parts
+                .each_ref()
+                .map(|[states, stream, lits, plane]| R16Block {
+                    table: &table,
+                    states,
+                    stream,
+                    lits,
+                    plane,
+                });
+            let mut expected = lens.map(|len| vec![[0; 2]; len]);
+            let [expected_a, expected_b] = &mut expected;
+            let verdicts = [
+                scalar::r16_decode(&a, expected_a),
+                scalar::r16_decode(&b, expected_b),
+            ];
+            assert_eq!(verdicts == [true; 2], !is_noise);
+            for set in available() {
+                let Some(two) = set.r16_decode_two else {
+                    continue;
+                };
+                let mut outs = lens.map(|len| vec![[0; 2]; len]);
+                let [out_a, out_b] = &mut outs;
+                assert_eq!(two([&a, &b], [out_a, out_b]), verdicts, "{}", set.name);
+                assert!(is_noise || outs == expected, "{}", set.name);
             }
         }
     }

@@ -44,6 +44,8 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
     let set = Kernels {
         name: "neon",
         r16_decode,
+        // two at once would not fit into the registers
+        r16_decode_two: None,
         r32_decode,
         r32_encode: r32::encode::<64>,
         merge_top: planes::merge_top,
