@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nix::time::ClockId;
@@ -30,6 +32,7 @@ use crate::ops::compress::CompressOptions;
 use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::tensor::Layout;
+use crate::tensor::Span;
 
 /// Random reads of 4 KiB.
 const RANDOM_READS: usize = 400;
@@ -219,7 +222,10 @@ impl Case<'_> {
             resident.copy_from_slice(self.original);
             Ok(())
         })?;
-        let encode = self.rate(|| self.encode(threads))?;
+        let encode = self.rate(|| {
+            self.encode(threads);
+            Ok(())
+        })?;
         let window = self.rate(|| self.decode(threads, None))?;
         let into_resident = self.rate(|| self.decode(threads, Some(&mut resident)))?;
         if resident != self.original {
@@ -262,28 +268,33 @@ impl Case<'_> {
         })
     }
 
-    fn encode(&self, threads: usize) -> Result<()> {
+    fn encode(&self, threads: usize) {
         let block_len = 1_usize << self.profile.block_shift();
-        let spans = &self.layout.spans;
-        parallel::ordered(
-            threads,
-            spans.len(),
-            EncodeScratch::default,
-            |scratch, number| {
-                let span = &spans[number];
+        // the longest first, so that no thread is left alone with one at the end
+        let mut spans: Vec<&Span> = self.layout.spans.iter().collect();
+        spans.sort_by_key(|span| std::cmp::Reverse(span.len));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut scratch = EncodeScratch::default();
+            while let Some(span) = spans.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let bytes = &self.original[span.start as usize..][..span.len as usize];
                 let blocks: Vec<&[u8]> = bytes.chunks(block_len).collect();
-                let sums = blocks
-                    .iter()
-                    .fold(0, |sum, block| sum ^ digest::xxh3(block));
-                let coded = encode::encode_span(span.family(), self.profile, &blocks, scratch);
-                Ok((coded.bytes.len(), sums))
-            },
-            |_, coded| {
-                std::hint::black_box(coded);
-                Ok(())
-            },
-        )
+                std::hint::black_box(
+                    blocks
+                        .iter()
+                        .fold(0, |sum, block| sum ^ digest::xxh3(block)),
+                );
+                let family = span.family();
+                let coded = encode::encode_span(family, self.profile, &blocks, &mut scratch);
+                std::hint::black_box(coded.bytes.len());
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
     }
 
     /// Decodes all blocks: each into `out` where it belongs, or all into a window of their own.

@@ -269,7 +269,7 @@ impl<'a> R16Flight<'a> {
         let number = _mm512_mask_blend_epi8(_mm512_movepi8_mask(self.lo), near, far);
         let freq = _mm512_shuffle_epi8(table.freqs, number);
         let offset = _mm512_sub_epi8(self.lo, _mm512_shuffle_epi8(table.starts, number));
-        let mut value = _mm512_shuffle_epi8(table.values, number);
+        let value = _mm512_shuffle_epi8(table.values, number);
         let a = _mm512_add_epi16(
             _mm512_mullo_epi16(
                 _mm512_and_si512(freq, even),
@@ -288,11 +288,7 @@ impl<'a> R16Flight<'a> {
         self.hi = _mm512_mask_mov_epi8(next_hi, need, next_lo);
         self.position += need.count_ones() as usize;
         let escaped = _mm512_cmpeq_epi8_mask(number, table.escape);
-        if escaped != 0 {
-            let literals = literals(self.lits, self.escapes);
-            value = _mm512_mask_expand_epi8(value, escaped, load(&literals));
-            self.escapes += escaped.count_ones() as usize;
-        }
+        let low = plane;
         let plane = load(plane);
         let x = _mm512_unpacklo_epi8(plane, value);
         let y = _mm512_unpackhi_epi8(plane, value);
@@ -304,18 +300,33 @@ impl<'a> R16Flight<'a> {
         let (halves, _) = out.as_chunks_mut::<64>();
         store(&mut halves[0], _mm512_permutex2var_epi64(x, first, y));
         store(&mut halves[1], _mm512_permutex2var_epi64(x, second, y));
+        if escaped != 0 {
+            self.escapes = put_literals(escaped, self.lits, self.escapes, low, out);
+        }
     }
 }
 
-/// The next literals; zeros beyond the end.
+/// Puts literals into the elements of the lanes that escaped, one step in ten has such; gives the number of literals taken.
 #[cold]
 #[inline(never)]
-fn literals(lits: &[u8], from: usize) -> [u8; 64] {
-    let mut literals = [0_u8; 64];
-    let rest = lits.get(from..).unwrap_or_default();
-    let len = rest.len().min(64);
-    literals[..len].copy_from_slice(&rest[..len]);
-    literals
+fn put_literals(
+    escaped: u64,
+    lits: &[u8],
+    mut taken: usize,
+    low: &[u8; 64],
+    out: &mut [u8; 128],
+) -> usize {
+    let mut left = escaped;
+    while left != 0 {
+        let lane = (left.trailing_zeros() & 63) as usize;
+        // a missing one is found out at the end, by their number
+        let high = lits.get(taken).copied().unwrap_or_default();
+        let word = u16::from_le_bytes([low[lane], high]).rotate_right(1);
+        out.as_chunks_mut::<2>().0[lane] = word.to_le_bytes();
+        taken += 1;
+        left &= left - 1;
+    }
+    taken
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
