@@ -322,8 +322,9 @@ impl Case<'_> {
             |(scratch, window, tables), number| {
                 let (span_number, blocks, piece) = &pieces[number];
                 let span = &self.image.index().spans[*span_number];
-                if tables.as_ref().is_none_or(|(of, _)| of != span_number) {
-                    *tables = Some((*span_number, self.image.read_tables(span)?));
+                let owner = self.image.index().tables_owner(*span_number);
+                if tables.as_ref().is_none_or(|(of, _)| *of != owner) {
+                    *tables = Some((owner, self.image.read_tables(span)?));
                 }
                 let tables = tables.as_ref().and_then(|(_, tables)| tables.as_ref());
                 let mut piece = piece.lock();
