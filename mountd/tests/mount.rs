@@ -71,6 +71,7 @@ fn compress_to(source: &Path, output: &Path) {
     let options = CompressOptions {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
+        base: None,
         force: true,
         opaque: false,
         threads: 2,

@@ -14,6 +14,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
 use crate::codec;
+use crate::codec::CodedBlock;
 use crate::codec::Scratch;
 use crate::codec::SpanTables;
 use crate::format::BlockRecord;
@@ -33,6 +34,7 @@ pub struct Archive {
     header: Header,
     index: Index,
     faults: Vec<Error>,
+    bases: Vec<Option<Arc<dyn ReadAt>>>,
     id: u64,
 }
 
@@ -41,6 +43,7 @@ pub struct Archive {
 pub struct ReadScratch {
     coded: Vec<u8>,
     second: Vec<u8>,
+    base: Vec<u8>,
     codec: Scratch,
 }
 
@@ -129,7 +132,32 @@ impl Archive {
             header,
             index,
             faults,
+            bases: Vec::new(),
             id,
+        })
+    }
+
+    /// The same with the bytes of its bases at hand, one for each of [`Index::bases`] that was found. Who gives them has
+    /// compared their digests.
+    #[must_use]
+    pub fn with_bases(mut self, bases: Vec<Option<Arc<dyn ReadAt>>>) -> Self {
+        self.bases = bases;
+        self
+    }
+
+    /// The bytes of a span's base.
+    fn base_of(&self, span: &SpanRecord) -> Result<&dyn ReadAt> {
+        let number = span
+            .base
+            .ok_or_else(|| Error::damaged("a block of differences in a tensor without a base"))?;
+        let found = self.bases.get(number).and_then(Option::as_ref);
+        found.map(|bytes| &**bytes).ok_or_else(|| {
+            let name = self.index.bases.get(number).map_or("", |base| &base.name);
+            Error::new(
+                ErrorKind::NotFound,
+                format!("the base of this tensor (`{name}` of another model) is not at hand"),
+            )
+            .hint("name the base model with `--base`; `bigsmall info` tells which it is")
         })
     }
 
@@ -221,8 +249,7 @@ impl Archive {
             range.end - range.start,
             "the buffer has the block's length"
         );
-        let block = &self.index.blocks[span.blocks.start + number as usize];
-        self.decode(block, span, tables, out, scratch)
+        self.decode(number, span, tables, out, scratch)
             .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))
     }
 
@@ -291,24 +318,35 @@ impl Archive {
 
     fn decode(
         &self,
-        block: &BlockRecord,
+        number: u64,
         span: &SpanRecord,
         tables: Option<&SpanTables>,
         out: &mut [u8],
         scratch: &mut ReadScratch,
     ) -> Result<()> {
+        let block = &self.index.blocks[span.blocks.start + number as usize];
         if block.codec == CodecId::RAW && block.coded_len as usize == out.len() {
             self.source.read_exact_at(block.offset, out)?;
         } else {
-            codec::decode_block(
-                block.codec,
-                block.codec_version,
-                self.coded(block, &mut scratch.coded)?,
-                tables,
-                span.lanes(),
-                out,
-                &mut scratch.codec,
-            )?;
+            let ReadScratch {
+                coded, base, codec, ..
+            } = scratch;
+            if block.codec.needs_base() {
+                base.resize(out.len(), 0);
+                let from = self.base_of(span)?;
+                from.read_exact_at(span.block_range(number).start, base)
+                    .map_err(|e| e.hint("this was read from the base"))?;
+            } else {
+                base.clear();
+            }
+            let coded = CodedBlock {
+                codec: block.codec,
+                version: block.codec_version,
+                bytes: self.coded(block, coded)?,
+                lanes: span.lanes(),
+                base,
+            };
+            codec::decode_block(&coded, tables, out, codec)?;
         }
         check(block, out)
     }

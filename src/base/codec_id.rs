@@ -27,6 +27,18 @@ impl CodecId {
     pub const R32_BYTES_4: Self = Self(9);
     /// Byte planes of elements of 8 bytes.
     pub const R32_BYTES_8: Self = Self(10);
+    /// The bytes of the base.
+    pub const SAME: Self = Self(12);
+    /// Differences from a base, bf16.
+    pub const DELTA_BF16: Self = Self(13);
+    /// Differences from a base, f16.
+    pub const DELTA_F16: Self = Self(14);
+    /// Differences from a base, f32.
+    pub const DELTA_F32: Self = Self(15);
+    /// Differences from a base, floats of 8 bits with 3 of mantissa.
+    pub const DELTA_F8_E4M3: Self = Self(16);
+    /// Differences from a base, floats of 8 bits with 2 of mantissa.
+    pub const DELTA_F8_E5M2: Self = Self(17);
 
     /// The version that this build writes; it reads this and all before it, from 1 on.
     pub fn version(self) -> u8 {
@@ -42,6 +54,11 @@ impl CodecId {
         }
     }
 
+    /// Whether a block of this codec needs the base's bytes.
+    pub fn needs_base(self) -> bool {
+        (Self::SAME..=Self::DELTA_F8_E5M2).contains(&self)
+    }
+
     /// The name used in docs and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,6 +72,12 @@ impl CodecId {
             Self::R32_BYTES_1 | Self::R32_BYTES_2 | Self::R32_BYTES_4 | Self::R32_BYTES_8 => {
                 "r32-bytes"
             }
+            Self::SAME => "same",
+            Self::DELTA_BF16
+            | Self::DELTA_F16
+            | Self::DELTA_F32
+            | Self::DELTA_F8_E4M3
+            | Self::DELTA_F8_E5M2 => "delta",
             _ => "unknown",
         }
     }

@@ -2,9 +2,26 @@
 
 use md5::Digest as _;
 
+use crate::base::ReadAt;
+use crate::base::Result;
+
 /// XXH3-64 without seed: the checksum of a block's original bytes. It finds accidents, not forgery.
 pub fn xxh3(bytes: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(bytes)
+}
+
+/// BLAKE3-256 of all bytes of a source: what a base is known by.
+pub fn blake3_of(bytes: &dyn ReadAt) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let len = (bytes.len() - offset).min(buffer.len() as u64) as usize;
+        bytes.read_exact_at(offset, &mut buffer[..len])?;
+        hasher.update(&buffer[..len]);
+        offset += len as u64;
+    }
+    Ok(hasher.finalize().into())
 }
 
 /// md5 over bytes that come in pieces.

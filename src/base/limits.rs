@@ -1,6 +1,6 @@
 //! Ceilings for what a file may claim, so that a hostile one costs an error and not the memory.
 
-/// What readers refuse to go beyond; the values are those of docs/format.md, section 9.
+/// What readers refuse to go beyond; the values are those of docs/format.md, section 10.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Bytes of one copy of the index, and of one of its sections after zstd.

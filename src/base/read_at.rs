@@ -1,5 +1,7 @@
 //! `ReadAt`: bytes of a fixed length that many threads read anywhere.
 
+use std::sync::Arc;
+
 use crate::base::Error;
 use crate::base::Result;
 
@@ -42,5 +44,43 @@ impl ReadAt for Vec<u8> {
     fn slice_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         self.get(start..start.checked_add(len)?)
+    }
+}
+
+/// A part of something, as if it were all of it.
+#[derive(Debug, Clone)]
+pub struct Part {
+    whole: Arc<dyn ReadAt>,
+    start: u64,
+    len: u64,
+}
+
+impl Part {
+    /// `len` bytes of `whole` from `start`, which must lie in it.
+    pub fn new(whole: Arc<dyn ReadAt>, start: u64, len: u64) -> Self {
+        let end = start.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= whole.len()),
+            "the part lies in the whole"
+        );
+        Self { whole, start, len }
+    }
+}
+
+impl ReadAt for Part {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(Error::damaged(format!(
+                "{} bytes at {offset} are beyond the end at {}",
+                out.len(),
+                self.len
+            )));
+        }
+        self.whole.read_exact_at(self.start + offset, out)
     }
 }

@@ -1,8 +1,13 @@
-//! The flags that every command has.
+//! The flags that every command has, and what some have in common.
+
+use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::base::Error;
+use crate::base::Result;
 use crate::base::parallel;
+use crate::ops::compress::Output;
 
 /// Flags that every command has.
 #[derive(Debug, Args)]
@@ -48,4 +53,19 @@ pub(super) fn start_logging(verbose: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .try_init();
+}
+
+/// Where `-o` says that the output goes. Data are not poured into a terminal.
+pub(super) fn output(path: Option<&PathBuf>) -> Result<Output> {
+    use std::io::IsTerminal;
+    match path {
+        None => Ok(Output::Beside),
+        Some(path) if path.as_os_str() == "-" => {
+            if std::io::stdout().is_terminal() {
+                return Err(Error::invalid("standard output is a terminal").hint("redirect it"));
+            }
+            Ok(Output::Stdout)
+        }
+        Some(path) => Ok(Output::Path(path.clone())),
+    }
 }

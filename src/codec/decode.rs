@@ -3,6 +3,8 @@
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
+use crate::codec::delta;
+use crate::codec::delta::DeltaScratch;
 use crate::codec::r16;
 use crate::codec::r32;
 use crate::codec::simple;
@@ -16,20 +18,39 @@ use crate::entropy::simd::dispatch;
 pub struct Scratch {
     pub(crate) planes: Vec<u8>,
     pub(crate) words: Vec<Word>,
+    pub(crate) delta: DeltaScratch,
 }
 
-/// Decodes one block of `out.len()` original bytes. `lanes` (32 or 64) and `tables` are those of its span.
-/// Any bytes may be given: what is not well formed is an error of kind `Damaged`, an unknown codec or version one
-/// of kind `Unsupported`. On an error `out` holds rubbish.
+/// A coded block and what its span says of it.
+#[derive(Debug, Clone, Copy)]
+pub struct CodedBlock<'a> {
+    /// How it is coded.
+    pub codec: CodecId,
+    /// Version of the codec.
+    pub version: u8,
+    /// The coded bytes.
+    pub bytes: &'a [u8],
+    /// 32 or 64.
+    pub lanes: usize,
+    /// The bytes of the base at the same place, where the codec needs them; else nothing.
+    pub base: &'a [u8],
+}
+
+/// Decodes one block of `out.len()` original bytes with the tables of its span. Any bytes may be given: what is not well formed is
+/// an error of kind `Damaged`, an unknown codec or version one of kind `Unsupported`. On an error `out` holds rubbish.
 pub fn decode_block(
-    codec: CodecId,
-    version: u8,
-    coded: &[u8],
+    block: &CodedBlock<'_>,
     tables: Option<&SpanTables>,
-    lanes: usize,
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<()> {
+    let CodedBlock {
+        codec,
+        version,
+        bytes: coded,
+        lanes,
+        base,
+    } = *block;
     let unknown = || {
         Error::unsupported(format!("codec {} version {version} is not known", codec.0))
             .hint("a newer `bigsmall` wrote this file: update")
@@ -48,6 +69,17 @@ pub fn decode_block(
         CodecId::CONST => simple::decode_const(coded, out),
         CodecId::ZSTD => simple::decode_zstd(coded, out),
         CodecId::R16 => r16::decode(coded, lanes, out),
+        CodecId::SAME => {
+            let fits = coded.is_empty() && base.len() == out.len();
+            if fits {
+                out.copy_from_slice(base);
+            }
+            fits
+        }
+        _ if codec.needs_base() => {
+            let tables = tables.and_then(|tables| tables.delta.as_ref());
+            delta::decode(codec, coded, tables, base, out, &mut scratch.delta)
+        }
         _ => {
             let transform = Transform::of_codec(codec).ok_or_else(unknown)?;
             r32::decode(transform, version, coded, tables, lanes, out, scratch)

@@ -3,6 +3,7 @@
 use crate::base::CodecId;
 use crate::codec::analyse::Analysis;
 use crate::codec::analyse::whole_elements;
+use crate::codec::delta::DeltaScratch;
 use crate::codec::profile::Profile;
 use crate::codec::r16;
 use crate::codec::r32;
@@ -32,6 +33,8 @@ const SAMPLE_BLOCKS: usize = 32;
 pub struct EncodeScratch {
     pub(crate) split: Split,
     r32: R32Scratch,
+    /// Those of delta blocks.
+    pub delta: DeltaScratch,
     r16: R16Coded,
     candidate: Vec<u8>,
 }

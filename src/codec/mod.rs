@@ -3,6 +3,7 @@
 
 pub mod analyse;
 pub mod decode;
+pub mod delta;
 pub mod encode;
 pub mod profile;
 mod r16;
@@ -12,6 +13,8 @@ pub mod tables;
 pub mod transform;
 
 pub use analyse::Analysis;
+pub use analyse::Counts;
+pub use decode::CodedBlock;
 pub use decode::Scratch;
 pub use decode::decode_block;
 pub use decode::decode_two;

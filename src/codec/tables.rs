@@ -9,6 +9,8 @@
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
+use crate::codec::delta;
+use crate::codec::delta::DeltaTables;
 use crate::codec::simple;
 use crate::codec::transform::Transform;
 use crate::entropy::planes::BASE_MAX;
@@ -49,7 +51,8 @@ pub fn write(transform: Transform, planes: &[PlaneFreqs]) -> Vec<u8> {
     out
 }
 
-fn write_table(freqs: &Freqs, out: &mut Vec<u8>) {
+/// Writes one table.
+pub(super) fn write_table(freqs: &Freqs, out: &mut Vec<u8>) {
     let (mut bitmap, mut coded) = ([0_u8; BITMAP_LEN], Vec::new());
     for (byte, freqs) in bitmap.iter_mut().zip(freqs.chunks(8)) {
         for (bit, &f) in freqs.iter().enumerate().filter(|(_, f)| **f > 0) {
@@ -82,10 +85,12 @@ pub struct PlaneTables {
 /// The tables of one span, ready to decode.
 #[derive(Debug)]
 pub struct SpanTables {
-    /// The R32 codec that they serve.
+    /// The codec that they serve.
     pub codec: CodecId,
-    /// One for each plane.
+    /// One for each plane of an R32 codec.
     pub planes: Vec<PlaneTables>,
+    /// Those of a delta codec.
+    pub delta: Option<DeltaTables>,
 }
 
 impl SpanTables {
@@ -93,6 +98,14 @@ impl SpanTables {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader(bytes);
         let codec = CodecId(reader.byte()?);
+        if let Some(layout) = delta::layout_of(codec) {
+            let tables = DeltaTables::read(layout, &mut reader)?;
+            return reader.finish().map(|()| Self {
+                codec,
+                planes: Vec::new(),
+                delta: Some(tables),
+            });
+        }
         let transform = Transform::of_codec(codec)
             .ok_or_else(|| wrong(&format!("they are for codec {}, which has none", codec.0)))?;
         let plane_count = reader.byte()?;
@@ -110,10 +123,12 @@ impl SpanTables {
         if based.into_iter().any(|plane| plane.base != 0) {
             return Err(wrong("a window where there is none"));
         }
-        if !reader.0.is_empty() {
-            return Err(wrong(&format!("{} bytes are left over", reader.0.len())));
-        }
-        Ok(Self { codec, planes })
+        reader.finish()?;
+        Ok(Self {
+            codec,
+            planes,
+            delta: None,
+        })
     }
 
     /// Bytes of memory that they take.
@@ -121,7 +136,8 @@ impl SpanTables {
         self.planes
             .iter()
             .map(|p| (p.tables.len() as u64).saturating_mul(16 << 10))
-            .sum()
+            .chain(self.delta.iter().map(DeltaTables::memory_bytes))
+            .fold(0, u64::saturating_add)
     }
 }
 
@@ -139,7 +155,10 @@ fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
         )));
     }
     let tables = (0..count)
-        .map(|_| read_table(reader, u32::from(bits)))
+        .map(|_| {
+            let freqs = read_table(reader, u32::from(bits))?;
+            Ok(r32::decode_table(&freqs, u32::from(bits)))
+        })
         .collect::<Result<_>>()?;
     Ok(PlaneTables {
         tables,
@@ -148,7 +167,8 @@ fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
     })
 }
 
-fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<DecodeTable> {
+/// Reads one table with frequencies of sum `2^bits`.
+pub(super) fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<Freqs> {
     let bitmap = reader.take(BITMAP_LEN)?;
     let mut freqs = [0_u16; 256];
     let present = bitmap
@@ -178,17 +198,19 @@ fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<DecodeTable> {
             .ok_or_else(|| wrong(&format!("frequencies of more than 2^{bits}")))?;
     }
     *last = left;
-    Ok(r32::decode_table(&freqs, bits))
+    Ok(freqs)
 }
 
-fn wrong(what: &str) -> Error {
+/// The error of tables that say what they may not.
+pub(super) fn wrong(what: &str) -> Error {
     Error::damaged(format!("the coding tables are damaged: {what}"))
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads tables byte by byte.
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (head, rest) = self
             .0
             .split_at_checked(len)
@@ -204,7 +226,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn byte(&mut self) -> Result<u8> {
+    /// An error unless all bytes have been read.
+    fn finish(&self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(wrong(&format!("{} bytes are left over", self.0.len())))
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8> {
         self.take(1)
             .map(|bytes| bytes.first().copied().unwrap_or_default())
     }

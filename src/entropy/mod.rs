@@ -1,6 +1,8 @@
 //! Coders over plain slices: counts, frequencies, rANS, planes, clusters. Nothing here knows a file or an error.
 
 pub mod cluster;
+pub mod context;
+pub mod difference;
 pub mod frequency;
 pub mod planes;
 pub mod r16;

@@ -11,6 +11,8 @@ use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Result;
+use crate::format::base;
+use crate::format::base::BaseRecord;
 use crate::format::header::ALIGN;
 use crate::format::header::FEATURE_REPEATS;
 use crate::format::header::FEATURE_SHARED_TABLES;
@@ -62,6 +64,8 @@ pub struct Index {
     pub files: Vec<FileRecord>,
     /// The spans of all files, in order.
     pub spans: Vec<SpanRecord>,
+    /// The tensors that others are differences from.
+    pub bases: Vec<BaseRecord>,
     /// The blocks of all spans that do not repeat others, in order.
     pub blocks: Vec<BlockRecord>,
     /// Where the last block ends, padding included.
@@ -71,10 +75,15 @@ pub struct Index {
 impl Index {
     /// The index of files that are still to be coded: receipts and blocks are blank, but counted, so that its encoded
     /// length is final.
-    pub fn blank(files: Vec<FileRecord>, spans: Vec<SpanRecord>) -> Result<Self> {
+    pub fn blank(
+        files: Vec<FileRecord>,
+        spans: Vec<SpanRecord>,
+        bases: Vec<BaseRecord>,
+    ) -> Result<Self> {
         let mut index = Self {
             files,
             spans,
+            bases,
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -207,6 +216,10 @@ impl Index {
             blocks.extend_from_slice(&[block.codec.0, block.codec_version, 0, 0]);
         }
         section::write(section::BLOCKS, &blocks, false, &mut out);
+        if !self.bases.is_empty() {
+            let bases = base::encode(&self.bases, &self.spans);
+            section::write(section::BASES, &bases, true, &mut out);
+        }
         out
     }
 
@@ -226,6 +239,7 @@ impl Index {
         let mut index = Self {
             files: Vec::new(),
             spans: Vec::new(),
+            bases: Vec::new(),
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -258,6 +272,11 @@ impl Index {
         }
         receipts.finish()?;
         index.check_shared_tables()?;
+        if let Some(payload) = sections.get(&section::BASES) {
+            let mut reader = Reader::new(payload, "list of bases");
+            index.bases = base::parse(&mut reader, &mut index.spans)?;
+            reader.finish()?;
+        }
         index.parse_blocks(&mut blocks)?;
         blocks.finish()?;
         index.place(Header::data_offset(header.index_len))?;

@@ -1,12 +1,14 @@
 //! What lies where in a `.bs` (docs/format.md): header, index, the places of blocks. Codec numbers are known here,
 //! codecs are not.
 
+mod base;
 pub mod header;
 pub mod index;
 mod record;
 mod section;
 mod span;
 
+pub use base::BaseRecord;
 pub use header::HEADER_LEN;
 pub use header::Header;
 pub use header::ImageKind;

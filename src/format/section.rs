@@ -18,6 +18,7 @@ pub(super) const FILES: u32 = 1;
 pub(super) const SPANS: u32 = 2;
 pub(super) const RECEIPTS: u32 = 3;
 pub(super) const BLOCKS: u32 = 4;
+pub(super) const BASES: u32 = 5;
 
 const REQUIRED: u32 = 1;
 const ZSTD: u32 = 2;
@@ -65,7 +66,7 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
         let stored = reader.take(stored_len as usize)?;
         let padded_len = stored_len.next_multiple_of(8);
         reader.take(padded_len.saturating_sub(stored_len) as usize)?;
-        let known = (FILES..=BLOCKS).contains(&tag);
+        let known = (FILES..=BASES).contains(&tag);
         if !known || flags & !(REQUIRED | ZSTD) != 0 {
             if flags & REQUIRED != 0 {
                 return Err(
@@ -75,7 +76,7 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
             }
             continue;
         }
-        if tag >= RECEIPTS && flags & ZSTD != 0 {
+        if (RECEIPTS..=BLOCKS).contains(&tag) && flags & ZSTD != 0 {
             return Err(Error::damaged(format!(
                 "section {tag} of the index may not be zstd"
             )));

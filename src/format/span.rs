@@ -33,6 +33,8 @@ pub struct SpanRecord {
     pub md5: [u8; 16],
     /// The earlier span in [`Index::spans`] whose bytes these are: its tables and blocks serve both.
     pub repeats: Option<usize>,
+    /// Its base in [`Index::bases`].
+    pub base: Option<usize>,
     /// The earlier span in [`Index::spans`] whose tables it uses.
     pub tables_of: Option<usize>,
     /// Bytes of its tables.
@@ -52,6 +54,7 @@ impl SpanRecord {
             lanes_shift: 6,
             md5: [0; 16],
             repeats: None,
+            base: None,
             tables_of: None,
             tables_len: 0,
             tables_offset: 0,

@@ -186,6 +186,7 @@ fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive
     let options = CompressOptions {
         output,
         profile,
+        base: None,
         force: true,
         opaque: false,
         threads,

@@ -12,7 +12,6 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::archive;
-use crate::archive::Archive;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -25,6 +24,8 @@ use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::codec::Profile;
 use crate::format::ImageKind;
+use crate::ops::base;
+use crate::ops::base::BaseModel;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -55,6 +56,8 @@ pub struct CompressOptions {
     pub output: Output,
     /// Size or latency.
     pub profile: Profile,
+    /// The model to store differences from.
+    pub base: Option<PathBuf>,
     /// Replace what exists.
     pub force: bool,
     /// Store files that are not valid safetensors as plain bytes.
@@ -190,6 +193,7 @@ fn open_source(path: &Path, within: String, opaque: bool) -> Result<Opened> {
         path: within,
         bytes: Arc::new(file),
         layout,
+        bases: Vec::new(),
     };
     Ok(Opened { source, stamp })
 }
@@ -250,9 +254,25 @@ fn write_and_prove(
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
     let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
-    let sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
-    let original_bytes = sources.iter().map(|source| source.layout.len).sum();
+    let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
+    let base = options.base.as_deref().map(BaseModel::open).transpose()?;
+    if let Some(base) = &base {
+        progress.begin(&format!("reading the base of {label}"), 0);
+        for source in &mut sources {
+            source.bases = base.bases_of(&source.layout.spans, options.threads, progress)?;
+        }
+        if sources
+            .iter()
+            .flat_map(|source| &source.bases)
+            .flatten()
+            .next()
+            .is_none()
+        {
+            progress.warn("no tensor of the base has a name, dtype and shape that occur here");
+        }
+    }
+    let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     progress.begin(&format!("compressing {label}"), original_bytes);
     let spans = sources.iter().flat_map(|source| &source.layout.spans);
     let tensors: Vec<_> = spans.map(|span| (span.family(), span.len)).collect();
@@ -272,6 +292,7 @@ fn write_and_prove(
     progress.begin(&format!("reading back {label}"), original_bytes);
     prove(
         output.temporary(),
+        base.as_ref(),
         &written.sha256s,
         options.threads,
         progress,
@@ -297,11 +318,12 @@ fn write_and_prove(
 /// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.
 fn prove(
     image: &Path,
+    base: Option<&BaseModel>,
     sha256s: &[[u8; 32]],
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let archive = Archive::open(image)?;
+    let archive = base::open_archive(image, base, threads)?;
     for (file, expected) in archive.files().iter().zip(sha256s) {
         let mut sha256 = Sha256::default();
         stream::runs(&archive, file, threads, progress, |run| {

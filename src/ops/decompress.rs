@@ -20,6 +20,8 @@ use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
+use crate::ops::base;
+use crate::ops::base::BaseModel;
 use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
@@ -33,6 +35,8 @@ use crate::ops::stream;
 pub struct DecompressOptions {
     /// Where to.
     pub output: Output,
+    /// The model that images are differences from.
+    pub base: Option<PathBuf>,
     /// Replace what exists.
     pub force: bool,
     /// Threads that decode.
@@ -69,6 +73,7 @@ pub struct DecompressReport {
 
 struct Job<'a> {
     options: &'a DecompressOptions,
+    base: Option<BaseModel>,
     progress: &'a dyn Progress,
     report: DecompressReport,
 }
@@ -86,8 +91,10 @@ pub fn decompress(
         bytes: 0,
         seconds: 0.0,
     };
+    let base = options.base.as_deref().map(BaseModel::open).transpose()?;
     let mut job = Job {
         options,
+        base,
         progress,
         report,
     };
@@ -103,7 +110,7 @@ pub fn decompress(
 
 impl Job<'_> {
     fn image(&mut self, source: &Path) -> Result<()> {
-        let archive = Archive::open(source)?;
+        let archive = base::open_archive(source, self.base.as_ref(), self.options.threads)?;
         for fault in archive.faults() {
             self.progress.warn(&format!(
                 "`{}`: {fault}; the other copy is used",
@@ -282,7 +289,7 @@ impl Job<'_> {
             self.report.copied_files += 1;
             return Ok(());
         }
-        let archive = Archive::open(full)?;
+        let archive = base::open_archive(full, self.base.as_ref(), self.options.threads)?;
         let original = naming::original_name(name, archive.header()).ok_or_else(|| {
             Error::damaged("the name of this image stands for no file").file(full)
         })?;

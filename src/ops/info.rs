@@ -35,8 +35,19 @@ pub struct SpanInfo {
     pub codecs: BTreeMap<String, u64>,
     /// The earlier tensor of the same bytes, whose blocks serve both.
     pub repeats: Option<String>,
+    /// The tensor of another model that it is stored as differences from.
+    pub base: Option<BaseInfo>,
     /// md5 of the original bytes.
     pub md5: String,
+}
+
+/// A base tensor.
+#[derive(Debug, Clone, Serialize)]
+pub struct BaseInfo {
+    /// Its name there.
+    pub name: String,
+    /// BLAKE3-256 of its bytes.
+    pub blake3: String,
 }
 
 /// One original file.
@@ -186,6 +197,13 @@ fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
         original_bytes: record.span.len,
         coded_bytes,
         codecs,
+        base: record.base.map(|number| {
+            let base = &archive.index().bases[number];
+            BaseInfo {
+                name: base.name.clone(),
+                blake3: hex(&base.blake3),
+            }
+        }),
         repeats: repeated.map(|span| span.span.label().to_owned()),
         md5: hex(&record.md5),
     }

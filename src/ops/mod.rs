@@ -1,5 +1,6 @@
 //! One file for each verb: inputs and options in, a report out. Reports are plain data.
 
+pub mod base;
 pub mod bench;
 pub mod compress;
 pub mod decompress;

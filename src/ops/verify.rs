@@ -13,6 +13,8 @@ use crate::base::Result;
 use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
+use crate::ops::base;
+use crate::ops::base::BaseModel;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::ops::stream;
@@ -63,7 +65,13 @@ pub struct VerifyReport {
 }
 
 /// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
-pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<VerifyReport> {
+pub fn verify(
+    source: &Path,
+    base: Option<&Path>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    let base = base.map(BaseModel::open).transpose()?;
     let paths = folder::images_under(source)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
@@ -79,7 +87,7 @@ pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<
     let alone = !source.is_dir();
     let mut images = Vec::new();
     for path in paths {
-        images.push(verify_path(&path, alone, threads, progress)?);
+        images.push(verify_path(&path, base.as_ref(), alone, threads, progress)?);
     }
     Ok(VerifyReport {
         ok: images.iter().all(|image| image.ok),
@@ -90,12 +98,13 @@ pub fn verify(source: &Path, threads: usize, progress: &dyn Progress) -> Result<
 /// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
 fn verify_path(
     path: &Path,
+    base: Option<&BaseModel>,
     alone: bool,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
     let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
-    match Archive::open(path) {
+    match base::open_archive(path, base, threads) {
         Ok(archive) => verify_image(&archive, threads, progress),
         Err(error) if is_finding(error.kind()) => Ok(ImageReport {
             path: path.to_owned(),

@@ -9,6 +9,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
 use crate::codec::Profile;
+use crate::format::BaseRecord;
 use crate::format::FileRecord;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
@@ -31,6 +32,17 @@ pub struct Source {
     pub bytes: Arc<dyn ReadAt>,
     /// Its spans.
     pub layout: Layout,
+    /// For each span the tensor that it may be stored as a difference from, of the same dtype and length; empty if there is none.
+    pub bases: Vec<Option<Base>>,
+}
+
+/// A tensor that others may be stored as differences from.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// What it is.
+    pub record: BaseRecord,
+    /// Its bytes.
+    pub bytes: Arc<dyn ReadAt>,
 }
 
 /// How an image is written.
@@ -130,11 +142,21 @@ pub fn write_image(
 }
 
 fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
-    let (mut files, mut spans) = (Vec::new(), Vec::new());
+    let (mut files, mut spans, mut bases) = (Vec::new(), Vec::new(), Vec::new());
     for source in sources {
         let first = spans.len();
         let new = |span: &crate::tensor::Span| SpanRecord::new(span.clone(), profile.block_shift());
         spans.extend(source.layout.spans.iter().map(new));
+        for (span, base) in spans[first..].iter_mut().zip(&source.bases) {
+            let Some(base) = base else {
+                continue;
+            };
+            let known = bases.iter().position(|record| *record == base.record);
+            span.base = Some(known.unwrap_or(bases.len()));
+            if known.is_none() {
+                bases.push(base.record.clone());
+            }
+        }
         files.push(FileRecord {
             path: source.path.clone(),
             is_safetensors: source.layout.is_safetensors,
@@ -145,8 +167,9 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
     }
     for (span, repeats) in spans.iter_mut().zip(repeats) {
         span.repeats = *repeats;
+        span.base = span.base.filter(|_| repeats.is_none());
     }
-    Index::blank(files, spans)
+    Index::blank(files, spans, bases)
 }
 
 fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) -> Vec<Task<'a>> {
@@ -155,10 +178,16 @@ fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) ->
         .iter()
         .enumerate()
         .filter(|(_, record)| record.repeats.is_none())
-        .map(|(number, record)| Task {
-            number,
-            record,
-            bytes: &*sources[file_of(number)].bytes,
+        .map(|(number, record)| {
+            let file = file_of(number);
+            let place = number - index.files[file].spans.start;
+            let base = sources[file].bases.get(place).and_then(Option::as_ref);
+            Task {
+                number,
+                record,
+                bytes: &*sources[file].bytes,
+                base: base.map(|base| &*base.bytes),
+            }
         })
         .collect()
 }

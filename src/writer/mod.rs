@@ -1,6 +1,7 @@
 //! The write side: files in, one image out. The blocks are coded on all cores, written in order, and the digests of the
 //! originals are taken beside the coding.
 
+mod against;
 mod coding;
 mod data;
 pub mod image;
@@ -8,6 +9,7 @@ mod receipts;
 mod small;
 mod twins;
 
+pub use image::Base;
 pub use image::Source;
 pub use image::WriteOptions;
 pub use image::Written;

@@ -15,6 +15,7 @@ use crate::codec::encode::CodedSpan;
 use crate::codec::encode::EncodeScratch;
 use crate::format::Index;
 use crate::tensor::Family;
+use crate::writer::against;
 use crate::writer::coding::CodedBlocks;
 use crate::writer::coding::PIECE_LEN;
 use crate::writer::coding::Task;
@@ -222,6 +223,12 @@ fn code_span(
             is_pooled = !other.tables.is_empty();
             span = other;
         }
+    }
+    if let Some(base) = task.base
+        && let Some(other) = against::code_small(task, base, &blocks, scratch)?
+        && other.bytes.len() + other.tables.len() < span.bytes.len() + span.tables.len()
+    {
+        (span, is_pooled) = (other, false);
     }
     let coded = blocks.iter().zip(&span.blocks);
     let blocks = coded

@@ -54,6 +54,7 @@ fn measure(path: &Path, name: &str, profile: Profile) {
     let options = CompressOptions {
         output,
         profile,
+        base: None,
         force: true,
         opaque: false,
         threads: 2,

@@ -50,7 +50,14 @@ fn block_seed(
 ) -> Vec<u8> {
     let parsed = SpanTables::parse(tables).ok();
     let (out, scratch) = (&mut vec![0; len], &mut Scratch::default());
-    codec::decode_block(codec, version, coded, parsed.as_ref(), lanes, out, scratch).unwrap();
+    let block = codec::CodedBlock {
+        codec,
+        version,
+        bytes: coded,
+        lanes,
+        base: &[],
+    };
+    codec::decode_block(&block, parsed.as_ref(), out, scratch).unwrap();
     let mut seed = vec![0, codec.0, version, u8::from(lanes == 32)];
     seed.extend_from_slice(&(len as u16).to_le_bytes());
     seed.extend_from_slice(&(tables.len() as u16).to_le_bytes());

@@ -52,11 +52,15 @@ fn the_library_reads_them() {
     for (path, sum) in sums() {
         let (image, within) = split(&path);
         let image = golden().join(image);
-        assert!(verify::verify(&image, 1, &Silent).unwrap().ok, "{path}");
+        assert!(
+            verify::verify(&image, None, 1, &Silent).unwrap().ok,
+            "{path}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
         let options = DecompressOptions {
             output: Output::Path(output.clone()),
+            base: None,
             force: false,
             threads: 1,
         };

@@ -14,6 +14,7 @@
 mod architecture;
 mod cli;
 mod damage;
+mod delta;
 mod format_page;
 mod fuzz_corpus;
 mod fuzz_seeds;

@@ -20,6 +20,7 @@ pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> Compre
     CompressOptions {
         output: Output::Path(output.to_owned()),
         profile,
+        base: None,
         force: true,
         opaque: false,
         threads,
@@ -55,10 +56,11 @@ fn comes_back(bytes: &[u8], profile: Profile) {
         "threads change the image"
     );
     let path = folder.path().join("m.bs");
-    assert!(verify::verify(&path, 2, &Silent).unwrap().ok);
+    assert!(verify::verify(&path, None, 2, &Silent).unwrap().ok);
     let restored = folder.path().join("restored");
     let options = DecompressOptions {
         output: Output::Path(restored.clone()),
+        base: None,
         force: false,
         threads: 2,
     };

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::base::Error;
 use crate::base::Result;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::cli::exit;
 use crate::cli::global::Global;
+use crate::cli::global::output;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::codec::Profile;
@@ -47,6 +47,9 @@ pub(crate) struct Arguments {
     /// Short for `--profile storage`: smallest
     #[arg(long, conflicts_with = "profile")]
     storage: bool,
+    /// The model that it is a fine-tune of: a file, an image, or a folder of them
+    #[arg(long, value_name = "PATH", alias = "delta-from")]
+    base: Option<PathBuf>,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -66,26 +69,12 @@ impl Arguments {
     }
 }
 
-/// Where `-o` says that the output goes. Data are not poured into a terminal.
-pub(super) fn output(path: Option<&PathBuf>) -> Result<Output> {
-    use std::io::IsTerminal;
-    match path {
-        None => Ok(Output::Beside),
-        Some(path) if path.as_os_str() == "-" => {
-            if std::io::stdout().is_terminal() {
-                return Err(Error::invalid("standard output is a terminal").hint("redirect it"));
-            }
-            Ok(Output::Stdout)
-        }
-        Some(path) => Ok(Output::Path(path.clone())),
-    }
-}
-
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = CompressOptions {
         output: output(arguments.output.as_ref())?,
         profile: arguments.profile()?,
+        base: arguments.base.clone(),
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),

@@ -7,9 +7,9 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::base::units::human_bytes;
-use crate::cli::commands::compress::output;
 use crate::cli::exit;
 use crate::cli::global::Global;
+use crate::cli::global::output;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::compress::Output;
@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Where to write; `-` is standard output
     #[arg(short, long)]
     output: Option<PathBuf>,
+    /// The model that images are stored as differences from: a file, an image, or a folder of them
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -37,6 +40,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = DecompressOptions {
         output: output(arguments.output.as_ref())?,
+        base: arguments.base.clone(),
         force: arguments.force,
         threads: global.threads(),
     };

@@ -22,11 +22,19 @@ Exit code 0: everything is right. 1: damage was found.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     source: PathBuf,
+    /// The model that images are stored as differences from: a file, an image, or a folder of them
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
-    let report = verify::verify(&arguments.source, global.threads(), &Bar::new(global))?;
+    let report = verify::verify(
+        &arguments.source,
+        arguments.base.as_deref(),
+        global.threads(),
+        &Bar::new(global),
+    )?;
     if global.json {
         render::json("bigsmall.verify/1", &report)?;
     } else if !global.quiet || !report.ok {

@@ -12,6 +12,7 @@
 use bigsmall::base::CodecId;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Limits;
+use bigsmall::codec::CodedBlock;
 use bigsmall::codec::Profile;
 use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanTables;
@@ -50,6 +51,7 @@ struct Block<'a> {
     coded: &'a [u8],
     tables: Option<&'a SpanTables>,
     lanes: usize,
+    base: &'a [u8],
     len: usize,
 }
 
@@ -58,12 +60,20 @@ fn any_bytes(choices: &mut Choices<'_>) {
     let lanes = choices.of(&[64, 32]);
     let (len, tables_len) = (choices.u16(), choices.u16());
     let tables = SpanTables::parse(choices.take(usize::from(tables_len))).ok();
+    // a delta block's base stands before it
+    let base_len = if codec.needs_base() {
+        usize::from(len)
+    } else {
+        0
+    };
+    let (base, coded) = choices.0.split_at(base_len.min(choices.0.len()));
     decode(&Block {
         codec,
         version,
-        coded: choices.0,
+        coded,
         tables: tables.as_ref(),
         lanes,
+        base,
         len: usize::from(len),
     });
 }
@@ -75,15 +85,14 @@ fn decode(block: &Block<'_>) -> Option<Vec<u8>> {
     for (number, set) in dispatch::available().iter().enumerate() {
         assert!(dispatch::choose(set.name));
         let mut out = vec![0xa5; block.len];
-        let result = decode_block(
-            block.codec,
-            block.version,
-            block.coded,
-            block.tables,
-            block.lanes,
-            &mut out,
-            &mut Scratch::default(),
-        );
+        let coded = CodedBlock {
+            codec: block.codec,
+            version: block.version,
+            bytes: block.coded,
+            lanes: block.lanes,
+            base: block.base,
+        };
+        let result = decode_block(&coded, block.tables, &mut out, &mut Scratch::default());
         if let Err(error) = &result {
             let kinds = [ErrorKind::Damaged, ErrorKind::Unsupported];
             assert!(kinds.contains(&error.kind()), "{error}");
@@ -128,6 +137,7 @@ fn encoded(choices: &mut Choices<'_>) {
             coded,
             tables: tables.as_ref(),
             lanes: 64,
+            base: &[],
             len: block.len(),
         };
         let decoded = decode(&coded).expect("what was encoded is well formed");

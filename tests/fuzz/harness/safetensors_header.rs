@@ -84,6 +84,6 @@ fn fits_an_index(layout: &Layout, file: &[u8]) {
         spans: 0..spans.len(),
         sha256: [digest::xxh3(file) as u8; 32],
     };
-    let index = Index::blank(vec![record], spans).expect("a small file has few blocks");
+    let index = Index::blank(vec![record], spans, Vec::new()).expect("a small file has few blocks");
     written_index::comes_back(&index, ImageKind::File);
 }

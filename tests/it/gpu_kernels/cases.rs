@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use bigsmall::base::CodecId;
 use bigsmall::base::ErrorKind;
 use bigsmall::codec;
+use bigsmall::codec::CodedBlock;
 use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanTables;
 
@@ -64,15 +65,14 @@ impl Block {
         }
         let (tables, lanes) = (self.tables.as_deref(), 1 << self.lanes_shift);
         let mut scratch = Scratch::default();
-        let decoded = codec::decode_block(
-            self.codec,
-            self.version,
-            &self.coded,
-            tables,
+        let block = CodedBlock {
+            codec: self.codec,
+            version: self.version,
+            bytes: &self.coded,
             lanes,
-            &mut out,
-            &mut scratch,
-        );
+            base: &[],
+        };
+        let decoded = codec::decode_block(&block, tables, &mut out, &mut scratch);
         match decoded.map_err(|e| e.kind()) {
             Ok(()) => (WELL_FORMED, out),
             Err(ErrorKind::Unsupported) => (NOT_HERE, out),
