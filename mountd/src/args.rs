@@ -48,6 +48,9 @@ pub(crate) struct MountArgs {
     /// Bytes of decoded blocks and tables to keep, such as 64m
     #[arg(long, value_name = "SIZE", default_value = "32m", value_parser = size)]
     pub(crate) cache: u64,
+    /// Where the bases of fine-tunes are looked for beside SOURCE: models, or folders of them
+    #[arg(long, value_name = "PATH", alias = "base-dir")]
+    pub(crate) base: Vec<PathBuf>,
     /// Let other users in, as far as the files' permissions say
     #[arg(long)]
     pub(crate) allow_other: bool,

@@ -130,10 +130,12 @@ fn background_command(program: &Path, arguments: &MountArgs, paths: &Paths) -> C
         }
     }
     command.args((0..arguments.output.verbose).map(|_| "--verbose"));
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     if let Some(log) = &arguments.log {
-        command
-            .arg("--log")
-            .arg(std::path::absolute(log).unwrap_or_else(|_| log.clone()));
+        command.arg("--log").arg(absolute(log));
+    }
+    for base in &arguments.base {
+        command.arg("--base").arg(absolute(base));
     }
     command.arg("--").arg(&paths.source).arg(&paths.mountpoint);
     command.env(READY_VARIABLE, "1").current_dir("/");
@@ -154,7 +156,7 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     // from here on a signal is an event, so that none can leave a dead mount behind
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Error::io("cannot watch for signals", &paths.mountpoint, e))?;
-    let fs = Fs::new(&paths.source, arguments.cache)?;
+    let fs = Fs::new(&paths.source, &arguments.base, arguments.cache)?;
     let session = mounting::mount(
         Adapter::new(fs),
         &paths.source,

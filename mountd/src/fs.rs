@@ -6,11 +6,14 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use bigsmall::archive::Archive;
+use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
 use bigsmall::archive::FileRecord;
 use bigsmall::archive::VirtualFile;
@@ -57,6 +60,9 @@ pub(crate) struct Fs {
     only: Option<OsString>,
     tree: Tree,
     cache: Arc<BlockCache>,
+    /// Where bases are looked for, and what was found there when one was first needed.
+    base_places: Vec<PathBuf>,
+    bases: OnceLock<Arc<Bases>>,
     images: Mutex<LruCache<u64, Arc<Archive>>>,
     opened: Mutex<BTreeMap<u64, (OpenFile, u64)>>,
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
@@ -66,7 +72,8 @@ pub(crate) struct Fs {
 
 impl Fs {
     /// Shows what is at `source`: a folder, or one image. `cache_bytes` bounds decoded blocks and tables.
-    pub(crate) fn new(source: &Path, cache_bytes: u64) -> Result<Self, Error> {
+    /// Bases are looked for there and at `bases`.
+    pub(crate) fn new(source: &Path, bases: &[PathBuf], cache_bytes: u64) -> Result<Self, Error> {
         let failed = |e| Error::io("cannot open", source, e);
         let as_io = |errno: Errno| failed(std::io::Error::from(errno));
         let is_folder = std::fs::metadata(source).map_err(failed)?.is_dir();
@@ -98,11 +105,23 @@ impl Fs {
                 }
             }
         }
+        // a relative path is the caller's
+        let mut base_places = Vec::new();
+        for place in bases {
+            base_places.push(
+                place
+                    .canonicalize()
+                    .map_err(|e| Error::io("cannot open", place, e))?,
+            );
+        }
+        base_places.extend(is_folder.then(|| source.to_owned()));
         Ok(Self {
             root,
             only,
             tree: Tree::new(top),
             cache: BlockCache::new(cache_bytes),
+            base_places,
+            bases: OnceLock::new(),
             images: Mutex::new(LruCache::new(IMAGES_KEPT)),
             opened: Mutex::default(),
             listings: Mutex::default(),
@@ -364,6 +383,7 @@ impl Fs {
         let path = self.root.shown(&node.path);
         let archive = FileSource::from_file(file, &path)
             .and_then(|source| Archive::from_source(Arc::new(source), &path))
+            .and_then(|archive| self.with_bases(archive))
             .map_err(|error| {
                 self.fail(&error);
                 // whatever is wrong with the image: the file is listed and cannot be opened
@@ -378,6 +398,24 @@ impl Fs {
             self.cache.forget(evicted.id());
         }
         Ok(archive)
+    }
+
+    /// A delta with the places where its bases may be. What they hold is compared when it is first read.
+    fn with_bases(&self, archive: Archive) -> Result<Archive, Error> {
+        if archive.index().bases.is_empty() {
+            return Ok(archive);
+        }
+        let bases = self.bases.get_or_init(|| {
+            let mut bases = Bases::default();
+            for place in &self.base_places {
+                if let Err(error) = bases.add(place) {
+                    tracing::warn!("{error}");
+                }
+            }
+            Arc::new(bases)
+        });
+        let archive = archive.with_bases(Arc::clone(bases));
+        archive.expect_bases().map(|()| archive)
     }
 
     /// Logs an error, once, and gives its errno.

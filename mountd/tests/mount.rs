@@ -68,10 +68,14 @@ fn model(elements: usize, seed: u64) -> Vec<u8> {
 }
 
 fn compress_to(source: &Path, output: &Path) {
+    compress_against(source, None, output);
+}
+
+fn compress_against(source: &Path, base: Option<PathBuf>, output: &Path) {
     let options = CompressOptions {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
-        base: None,
+        base,
         force: true,
         opaque: false,
         threads: 2,
@@ -745,4 +749,58 @@ fn memory_stays_within_the_cache_while_many_streams_read() {
     let peak_kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
     // 8 MiB of cache, a reply of at most 1 MiB and buffers for each of at most 32 threads, and the program
     assert!(peak_kib < 96 << 10, "peak {peak_kib} KiB");
+}
+
+/// The model with some of its weights a little off.
+fn tuned(model: &[u8]) -> Vec<u8> {
+    let mut tuned = model.to_vec();
+    let header_len = tuned.len() % 2 + 200;
+    for byte in tuned[header_len..].iter_mut().step_by(6) {
+        *byte ^= 1;
+    }
+    tuned
+}
+
+#[test]
+fn a_fine_tune_is_whole_beside_its_base_and_refused_without() {
+    let mut setup = Setup::new();
+    let base = model(300_000, 5);
+    let fine_tune = tuned(&base);
+    let plain = setup.folder.path().join("plain");
+    put(&plain.join("base.safetensors"), &base);
+    put(&plain.join("tuned.safetensors"), &fine_tune);
+    fs::create_dir(setup.source().join("deep")).unwrap();
+    compress_to(
+        &plain.join("base.safetensors"),
+        &setup.source().join("deep/base.bs"),
+    );
+    // another model with a tensor of this name and length is no base
+    put(&setup.source().join("a.safetensors"), &model(300_000, 6));
+    let tuned_image = setup.source().join("tuned.bs");
+    let base_path = Some(plain.join("base.safetensors"));
+    compress_against(&plain.join("tuned.safetensors"), base_path, &tuned_image);
+    assert!(fs::metadata(&tuned_image).unwrap().len() < fine_tune.len() as u64 / 3);
+    let mnt = setup.mounted();
+    assert!(fs::read(mnt.join("tuned.safetensors")).unwrap() == fine_tune);
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+
+    fs::remove_file(setup.source().join("deep/base.bs")).unwrap();
+    // the other model's tensor has the right name and length: only its content tells, when it is read
+    let mnt = setup.mounted();
+    let error = fs::read(mnt.join("tuned.safetensors")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+    fs::remove_file(setup.source().join("a.safetensors")).unwrap();
+    let mnt = setup.mounted();
+    assert_eq!(
+        fs::metadata(mnt.join("tuned.safetensors")).unwrap().len(),
+        fine_tune.len() as u64
+    );
+    let error = File::open(mnt.join("tuned.safetensors")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(EIO));
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+
+    let output = setup.mount(&["--base", text(&plain)]);
+    assert!(output.status.success());
+    assert!(fs::read(setup.mnt().join("tuned.safetensors")).unwrap() == fine_tune);
 }

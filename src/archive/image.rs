@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::archive::bases::Bases;
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -34,7 +36,9 @@ pub struct Archive {
     header: Header,
     index: Index,
     faults: Vec<Error>,
-    bases: Vec<Option<Arc<dyn ReadAt>>>,
+    bases: Option<Arc<Bases>>,
+    /// The bases that were found, by their number.
+    found: Vec<OnceLock<Arc<dyn ReadAt>>>,
     id: u64,
 }
 
@@ -125,6 +129,7 @@ impl Archive {
             }
         };
         let index = Index::parse(&bytes, &header)?;
+        let found = index.bases.iter().map(|_| OnceLock::new()).collect();
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             source,
@@ -132,17 +137,44 @@ impl Archive {
             header,
             index,
             faults,
-            bases: Vec::new(),
+            bases: None,
+            found,
             id,
         })
     }
 
-    /// The same with the bytes of its bases at hand, one for each of [`Index::bases`] that was found. Who gives them has
-    /// compared their digests.
+    /// The same, with its bases among those tensors. Each is looked for when it is first needed.
     #[must_use]
-    pub fn with_bases(mut self, bases: Vec<Option<Arc<dyn ReadAt>>>) -> Self {
-        self.bases = bases;
+    pub fn with_bases(mut self, bases: Arc<Bases>) -> Self {
+        self.bases = Some(bases);
         self
+    }
+
+    /// Looks for all its bases; the error of the first that is not there.
+    pub fn find_bases(&self) -> Result<()> {
+        let mut spans = self.index.spans.iter().filter(|span| span.base.is_some());
+        spans.try_for_each(|span| {
+            self.base_of(span)
+                .map(|_| ())
+                .map_err(|e| e.file(&self.path))
+        })
+    }
+
+    /// An error if there is no tensor of the right name and length for one of its bases; their content is not looked at.
+    pub fn expect_bases(&self) -> Result<()> {
+        for span in &self.index.spans {
+            if let Some(record) = span.base.and_then(|number| self.index.bases.get(number))
+                && !self
+                    .bases
+                    .as_ref()
+                    .is_some_and(|bases| bases.may_have(record, span.span.len))
+            {
+                return Err(no_base(&record.name)
+                    .tensor(span.span.label())
+                    .file(&self.path));
+            }
+        }
+        Ok(())
     }
 
     /// The bytes of a span's base.
@@ -150,15 +182,13 @@ impl Archive {
         let number = span
             .base
             .ok_or_else(|| Error::damaged("a block of differences in a tensor without a base"))?;
-        let found = self.bases.get(number).and_then(Option::as_ref);
-        found.map(|bytes| &**bytes).ok_or_else(|| {
-            let name = self.index.bases.get(number).map_or("", |base| &base.name);
-            Error::new(
-                ErrorKind::NotFound,
-                format!("the base of this tensor (`{name}` of another model) is not at hand"),
-            )
-            .hint("name the base model with `--base`; `bigsmall info` tells which it is")
-        })
+        let (found, record) = (&self.found[number], &self.index.bases[number]);
+        if let Some(bytes) = found.get() {
+            return Ok(&**bytes);
+        }
+        let bases = self.bases.as_ref().ok_or_else(|| no_base(&record.name))?;
+        let bytes = bases.find(record, span.span.len)?;
+        Ok(&**found.get_or_init(|| bytes))
     }
 
     /// The path it was opened by.
@@ -375,6 +405,14 @@ fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn no_base(name: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("the base of this tensor, `{name}` of another model, is not at hand"),
+    )
+    .hint("name the base model with `--base`; `bigsmall info` tells which it is")
 }
 
 fn read_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {

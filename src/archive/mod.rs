@@ -1,10 +1,12 @@
 //! The read side: an open image, its original files as byte sources, the cache of decoded blocks, names.
 
+pub mod bases;
 pub mod cache;
 pub mod image;
 pub mod naming;
 pub mod virtual_file;
 
+pub use bases::Bases;
 pub use cache::BlockCache;
 pub use image::Archive;
 pub use image::claims_to_be_image;

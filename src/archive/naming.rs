@@ -18,6 +18,11 @@ pub fn is_image_name(name: &OsStr) -> bool {
     stem(name).is_some()
 }
 
+/// Whether a file of this name is a model.
+pub fn is_model_name(name: &OsStr) -> bool {
+    name.as_bytes().ends_with(MODEL_EXTENSION.as_bytes())
+}
+
 fn stem(name: &OsStr) -> Option<&[u8]> {
     name.as_bytes()
         .strip_suffix(IMAGE_EXTENSION.as_bytes())

@@ -112,10 +112,15 @@ impl ReadAt for VirtualFile {
     }
 }
 
-/// Lends this thread's buffers, which stay warm from block to block.
+/// Lends buffers of this thread, which stay warm from block to block. More than one are lent where a block is a difference from a
+/// base that is decoded, too.
 fn with_scratch<T>(work: impl FnOnce(&mut ReadScratch) -> T) -> T {
     thread_local! {
-        static SCRATCH: std::cell::RefCell<ReadScratch> = std::cell::RefCell::default();
+        static SCRATCHES: std::cell::RefCell<Vec<ReadScratch>> = const { std::cell::RefCell::new(Vec::new()) };
     }
-    SCRATCH.with_borrow_mut(work)
+    let lent = SCRATCHES.with_borrow_mut(Vec::pop);
+    let mut scratch = lent.unwrap_or_default();
+    let result = work(&mut scratch);
+    SCRATCHES.with_borrow_mut(|scratches| scratches.push(scratch));
+    result
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::archive;
+use crate::archive::Bases;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -25,7 +26,6 @@ use crate::base::digest::hex;
 use crate::codec::Profile;
 use crate::format::ImageKind;
 use crate::ops::base;
-use crate::ops::base::BaseModel;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -256,11 +256,11 @@ fn write_and_prove(
     let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
     let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
-    let base = options.base.as_deref().map(BaseModel::open).transpose()?;
-    if let Some(base) = &base {
+    let bases = base::open(options.base.as_deref())?;
+    if let Some(bases) = &bases {
         progress.begin(&format!("reading the base of {label}"), 0);
         for source in &mut sources {
-            source.bases = base.bases_of(&source.layout.spans, options.threads, progress)?;
+            source.bases = base::bases_of(bases, &source.layout.spans, options.threads, progress)?;
         }
         if sources
             .iter()
@@ -292,7 +292,7 @@ fn write_and_prove(
     progress.begin(&format!("reading back {label}"), original_bytes);
     prove(
         output.temporary(),
-        base.as_ref(),
+        bases.as_ref(),
         &written.sha256s,
         options.threads,
         progress,
@@ -318,12 +318,12 @@ fn write_and_prove(
 /// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.
 fn prove(
     image: &Path,
-    base: Option<&BaseModel>,
+    bases: Option<&Arc<Bases>>,
     sha256s: &[[u8; 32]],
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let archive = base::open_archive(image, base, threads)?;
+    let archive = base::open_archive(image, bases)?;
     for (file, expected) in archive.files().iter().zip(sha256s) {
         let mut sha256 = Sha256::default();
         stream::runs(&archive, file, threads, progress, |run| {

@@ -6,11 +6,13 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::archive::Bases;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::OutputFile;
@@ -21,7 +23,6 @@ use crate::base::digest::hex;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
 use crate::ops::base;
-use crate::ops::base::BaseModel;
 use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
@@ -73,7 +74,7 @@ pub struct DecompressReport {
 
 struct Job<'a> {
     options: &'a DecompressOptions,
-    base: Option<BaseModel>,
+    bases: Option<Arc<Bases>>,
     progress: &'a dyn Progress,
     report: DecompressReport,
 }
@@ -91,10 +92,10 @@ pub fn decompress(
         bytes: 0,
         seconds: 0.0,
     };
-    let base = options.base.as_deref().map(BaseModel::open).transpose()?;
+    let bases = base::open(options.base.as_deref())?;
     let mut job = Job {
         options,
-        base,
+        bases,
         progress,
         report,
     };
@@ -110,7 +111,7 @@ pub fn decompress(
 
 impl Job<'_> {
     fn image(&mut self, source: &Path) -> Result<()> {
-        let archive = base::open_archive(source, self.base.as_ref(), self.options.threads)?;
+        let archive = base::open_archive(source, self.bases.as_ref())?;
         for fault in archive.faults() {
             self.progress.warn(&format!(
                 "`{}`: {fault}; the other copy is used",
@@ -289,7 +290,7 @@ impl Job<'_> {
             self.report.copied_files += 1;
             return Ok(());
         }
-        let archive = base::open_archive(full, self.base.as_ref(), self.options.threads)?;
+        let archive = base::open_archive(full, self.bases.as_ref())?;
         let original = naming::original_name(name, archive.header()).ok_or_else(|| {
             Error::damaged("the name of this image stands for no file").file(full)
         })?;

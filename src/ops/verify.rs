@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::archive::Bases;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Progress;
@@ -14,7 +16,6 @@ use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::ops::base;
-use crate::ops::base::BaseModel;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::ops::stream;
@@ -71,7 +72,7 @@ pub fn verify(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
-    let base = base.map(BaseModel::open).transpose()?;
+    let bases = base::open(base)?;
     let paths = folder::images_under(source)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
@@ -87,7 +88,13 @@ pub fn verify(
     let alone = !source.is_dir();
     let mut images = Vec::new();
     for path in paths {
-        images.push(verify_path(&path, base.as_ref(), alone, threads, progress)?);
+        images.push(verify_path(
+            &path,
+            bases.as_ref(),
+            alone,
+            threads,
+            progress,
+        )?);
     }
     Ok(VerifyReport {
         ok: images.iter().all(|image| image.ok),
@@ -98,13 +105,13 @@ pub fn verify(
 /// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
 fn verify_path(
     path: &Path,
-    base: Option<&BaseModel>,
+    bases: Option<&Arc<Bases>>,
     alone: bool,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
     let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
-    match base::open_archive(path, base, threads) {
+    match base::open_archive(path, bases) {
         Ok(archive) => verify_image(&archive, threads, progress),
         Err(error) if is_finding(error.kind()) => Ok(ImageReport {
             path: path.to_owned(),
