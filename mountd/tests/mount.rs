@@ -17,9 +17,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bigsmall::archive::Bases;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::compress;
@@ -71,11 +73,11 @@ fn compress_to(source: &Path, output: &Path) {
     compress_against(source, None, output);
 }
 
-fn compress_against(source: &Path, base: Option<PathBuf>, output: &Path) {
+fn compress_against(source: &Path, base: Option<&Path>, output: &Path) {
     let options = CompressOptions {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
-        base,
+        base: base.map(|path| Arc::new(Bases::open(path).unwrap())),
         force: true,
         opaque: false,
         threads: 2,
@@ -777,8 +779,12 @@ fn a_fine_tune_is_whole_beside_its_base_and_refused_without() {
     // another model with a tensor of this name and length is no base
     put(&setup.source().join("a.safetensors"), &model(300_000, 6));
     let tuned_image = setup.source().join("tuned.bs");
-    let base_path = Some(plain.join("base.safetensors"));
-    compress_against(&plain.join("tuned.safetensors"), base_path, &tuned_image);
+    let base_path = plain.join("base.safetensors");
+    compress_against(
+        &plain.join("tuned.safetensors"),
+        Some(&base_path),
+        &tuned_image,
+    );
     assert!(fs::metadata(&tuned_image).unwrap().len() < fine_tune.len() as u64 / 3);
     let mnt = setup.mounted();
     assert!(fs::read(mnt.join("tuned.safetensors")).unwrap() == fine_tune);

@@ -57,7 +57,7 @@ pub struct CompressOptions {
     /// Size or latency.
     pub profile: Profile,
     /// The model to store differences from.
-    pub base: Option<PathBuf>,
+    pub base: Option<Arc<Bases>>,
     /// Replace what exists.
     pub force: bool,
     /// Store files that are not valid safetensors as plain bytes.
@@ -256,8 +256,7 @@ fn write_and_prove(
     let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
     let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
-    let bases = base::open(options.base.as_deref())?;
-    if let Some(bases) = &bases {
+    if let Some(bases) = &options.base {
         progress.begin(&format!("reading the base of {label}"), 0);
         for source in &mut sources {
             source.bases = base::bases_of(bases, &source.layout.spans, options.threads, progress)?;
@@ -292,7 +291,7 @@ fn write_and_prove(
     progress.begin(&format!("reading back {label}"), original_bytes);
     prove(
         output.temporary(),
-        bases.as_ref(),
+        options.base.as_ref(),
         &written.sha256s,
         options.threads,
         progress,

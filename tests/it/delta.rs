@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bigsmall::archive::Archive;
+use bigsmall::archive::Bases;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use bigsmall::base::progress::Silent;
@@ -116,7 +118,7 @@ impl Case {
     fn compress(&self, base: &str, profile: Profile, threads: usize) -> Vec<u8> {
         let image = self.at("tuned.bs");
         let options = CompressOptions {
-            base: Some(self.at(base)),
+            base: Some(Arc::new(Bases::open(&self.at(base)).unwrap())),
             ..options(&image, profile, threads)
         };
         compress::compress(&self.at("tuned.safetensors"), &options, &Silent).unwrap();

@@ -14,6 +14,7 @@ use crate::cli::global::output;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::codec::Profile;
+use crate::ops::base;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
@@ -74,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = CompressOptions {
         output: output(arguments.output.as_ref())?,
         profile: arguments.profile()?,
-        base: arguments.base.clone(),
+        base: base::open(arguments.base.as_deref())?,
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),
