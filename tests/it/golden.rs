@@ -73,6 +73,38 @@ fn the_library_reads_them() {
     }
 }
 
+/// An image of differences and the base that it needs; the independent decoder refuses it.
+#[test]
+fn differences_are_read_with_their_base() {
+    let (image, base) = (
+        golden().join("v1-delta.bs"),
+        golden().join("v1-delta-base.safetensors"),
+    );
+    assert!(verify::verify(&image, Some(&base), 1, &Silent).unwrap().ok);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let options = DecompressOptions {
+        output: Output::Path(output.clone()),
+        base: Some(base),
+        force: false,
+        threads: 1,
+    };
+    decompress::decompress(&image, &options, &Silent).unwrap();
+    let expected = "fc91b0b6a0fea64bfd6efae64ca6dab822cd3610f099bb522dd65b243832a71d";
+    assert_eq!(sha256(&output), expected);
+    let Ok(python) = std::env::var("BIGSMALL_PYTHON") else {
+        eprintln!("not done: BIGSMALL_PYTHON names no Python with numpy");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/decode_bs.py");
+    let none = folder.path().join("none");
+    let status = Command::new(&python)
+        .arg(&script)
+        .args([&image, &none])
+        .status();
+    assert_eq!(status.unwrap().code(), Some(6));
+}
+
 /// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which `scripts/test` provides
 /// and names in `BIGSMALL_PYTHON`; without that the test says that it did nothing.
 #[test]
