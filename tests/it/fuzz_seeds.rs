@@ -11,6 +11,9 @@ use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanCoder;
 use bigsmall::codec::SpanTables;
 use bigsmall::codec::Transform;
+use bigsmall::codec::delta::DeltaCoder;
+use bigsmall::codec::delta::DeltaCounts;
+use bigsmall::codec::delta::DeltaScratch;
 use bigsmall::codec::encode::EncodeScratch;
 use bigsmall::codec::tables::Freqs;
 use bigsmall::codec::tables::PlaneFreqs;
@@ -29,6 +32,7 @@ use crate::roundtrip;
 #[ignore = "writes into the sources"]
 fn write_the_seeds() {
     write_blocks();
+    write_deltas();
     write_tables();
     write_images();
     write_headers();
@@ -62,6 +66,42 @@ fn block_seed(
     seed.extend_from_slice(&(len as u16).to_le_bytes());
     seed.extend_from_slice(&(tables.len() as u16).to_le_bytes());
     [&seed, tables, coded].concat()
+}
+
+/// Delta blocks, each behind its base and with its tables in front.
+fn write_deltas() {
+    let mut random = models::Random::new(47);
+    for codec in (13..=17).map(CodecId) {
+        let base = models::bf16_weights(&mut random, 300);
+        let mut block = base.clone();
+        for byte in block.iter_mut().step_by(5) {
+            *byte ^= 3;
+        }
+        let (scratch, mut coded) = (&mut DeltaScratch::default(), Vec::new());
+        let mut counts = DeltaCounts::default();
+        counts.count(codec, &block, &base, scratch);
+        let coder = DeltaCoder::new(codec, &counts).unwrap();
+        assert_eq!(
+            coder.encode_block(&block, &base, scratch, &mut coded),
+            codec
+        );
+        put("tables", &format!("delta-{}", codec.0), coder.tables());
+        let tables = SpanTables::parse(coder.tables()).ok();
+        let (out, scratch) = (&mut vec![0; block.len()], &mut Scratch::default());
+        let coded_block = codec::CodedBlock {
+            codec,
+            version: 1,
+            bytes: &coded,
+            lanes: 64,
+            base: &base,
+        };
+        codec::decode_block(&coded_block, tables.as_ref(), out, scratch).unwrap();
+        let mut seed = vec![0, codec.0, 1, 0];
+        seed.extend_from_slice(&(block.len() as u16).to_le_bytes());
+        seed.extend_from_slice(&(coder.tables().len() as u16).to_le_bytes());
+        let seed = [&seed, coder.tables(), &base, &coded].concat();
+        put("decode_block", &format!("delta-{}", codec.0), &seed);
+    }
 }
 
 fn write_blocks() {
