@@ -159,7 +159,8 @@ impl Transform {
             }
             Self::F16 => {
                 let (high, low) = bytes.split_at(elements);
-                planes::merge_rotated(high, low, block.as_chunks_mut::<2>().0);
+                let (out, _) = block.as_chunks_mut::<2>();
+                (dispatch::kernels().merge_rotated)(high, low, out);
                 true
             }
             Self::F32 => {
@@ -169,9 +170,7 @@ impl Transform {
                 let whole = top.merge(symbols, words);
                 let (one, zero) = low.split_at(elements);
                 let (quads, _) = block.as_chunks_mut::<4>();
-                for (((quad, word), one), zero) in quads.iter_mut().zip(words).zip(one).zip(zero) {
-                    *quad = [*zero, *one, word[0], word[1]];
-                }
+                (dispatch::kernels().merge_quads)(words, one, zero, quads);
                 whole
             }
             Self::Bytes(1) => {

@@ -238,11 +238,30 @@ pub fn split_rotated(words: &[Word], high: &mut [u8], low: &mut [u8]) {
 }
 
 /// The inverse of [`split_rotated`].
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "compiled once for each processor that a set of kernels is for"
+)]
 pub fn merge_rotated(high: &[u8], low: &[u8], words: &mut [Word]) {
     for ((word, &high), &low) in words.iter_mut().zip(high).zip(low) {
         *word = u16::from_le_bytes([low, high])
             .rotate_right(1)
             .to_le_bytes();
+    }
+}
+
+/// Puts elements of four bytes together from their upper halves and their bytes 1 and 0.
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "compiled once for each processor that a set of kernels is for"
+)]
+pub fn merge_quads(upper: &[Word], one: &[u8], zero: &[u8], quads: &mut [[u8; 4]]) {
+    for (((quad, &upper), &one), &zero) in quads.iter_mut().zip(upper).zip(one).zip(zero) {
+        let lower = u32::from(one) << 8 | u32::from(zero);
+        let bits = u32::from(u16::from_le_bytes(upper)) << 16 | lower;
+        *quad = bits.to_le_bytes();
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
         r32_encode,
         merge_top,
         split_top,
+        merge_rotated,
+        merge_quads,
     };
     let sets = [
         set("avx2-loads", r32_decode::<false>, r32_encode::<false>),
@@ -108,6 +110,24 @@ fn merge_top(
     }
     // SAFETY: `kernels` gives this function out only where the features were detected
     unsafe { with_features(symbols, base, lits, packed, words) }
+}
+
+fn merge_rotated(high: &[u8], low: &[u8], words: &mut [Word]) {
+    #[target_feature(enable = "avx2")]
+    fn with_features(high: &[u8], low: &[u8], words: &mut [Word]) {
+        planes::merge_rotated(high, low, words);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(high, low, words) }
+}
+
+fn merge_quads(upper: &[Word], one: &[u8], zero: &[u8], quads: &mut [[u8; 4]]) {
+    #[target_feature(enable = "avx2")]
+    fn with_features(upper: &[Word], one: &[u8], zero: &[u8], quads: &mut [[u8; 4]]) {
+        planes::merge_quads(upper, one, zero, quads);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(upper, one, zero, quads) }
 }
 
 fn split_top(

@@ -27,6 +27,9 @@ pub type R32Encode = fn(&[u8], &[u8], &[EncodeTable], &Carried, &mut R32Coded) -
 /// Two blocks and their elements, to whether each is well formed.
 pub type R16DecodeTwo = fn([&R16Block<'_>; 2], [&mut [Word]; 2]) -> [bool; 2];
 
+/// Upper halves, bytes 1 and bytes 0 to elements of four bytes.
+pub type MergeQuads = fn(&[Word], &[u8], &[u8], &mut [[u8; 4]]);
+
 /// One set of kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernels {
@@ -44,6 +47,10 @@ pub struct Kernels {
     pub merge_top: MergeTop,
     /// [`planes::split_top`]
     pub split_top: SplitTop,
+    /// [`planes::merge_rotated`]
+    pub merge_rotated: fn(&[u8], &[u8], &mut [Word]),
+    /// [`planes::merge_quads`]
+    pub merge_quads: MergeQuads,
 }
 
 const SCALAR: Kernels = Kernels {
@@ -54,6 +61,8 @@ const SCALAR: Kernels = Kernels {
     r32_encode: r32::encode::<64>,
     merge_top: planes::merge_top,
     split_top: planes::split_top,
+    merge_rotated: planes::merge_rotated,
+    merge_quads: planes::merge_quads,
 };
 
 /// The sets that this processor can run, in groups by the instructions that they need: the definition first and the widest last.
@@ -451,6 +460,33 @@ mod tests {
             for set in available() {
                 let mut out = vec![0; len];
                 assert_eq!((set.r32_decode)(&plane, &mut out), verdict, "{}", set.name);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_joined_alike_everywhere() {
+        let mut random = Random(41);
+        for len in SIZES {
+            let upper: Vec<Word> = random.bytes(2 * len).as_chunks().0.to_vec();
+            let (one, zero) = (random.bytes(len), random.bytes(len));
+            let joined = |set: &Kernels| {
+                let (mut words, mut quads) = (vec![[0; 2]; len], vec![[0; 4]; len]);
+                (set.merge_rotated)(&one, &zero, &mut words);
+                (set.merge_quads)(&upper, &one, &zero, &mut quads);
+                (words, quads)
+            };
+            let expected = joined(&SCALAR);
+            let as_defined = |at: usize| [zero[at], one[at], upper[at][0], upper[at][1]];
+            assert!(
+                expected
+                    .1
+                    .iter()
+                    .enumerate()
+                    .all(|(at, quad)| *quad == as_defined(at))
+            );
+            for set in available() {
+                assert!(joined(&set) == expected, "{}, {len} elements", set.name);
             }
         }
     }

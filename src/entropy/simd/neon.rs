@@ -50,6 +50,8 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         r32_encode: r32::encode::<64>,
         merge_top: planes::merge_top,
         split_top: planes::split_top,
+        merge_rotated: planes::merge_rotated,
+        merge_quads: planes::merge_quads,
     };
     can.then_some([set])
 }
