@@ -30,16 +30,10 @@ const PIECE_SPANS: usize = 256;
 const POOLED_LEN_MAX: u64 = 128 << 10;
 /// Fewer spans share no tables.
 const POOL_SPANS_MIN: usize = 4;
+/// Spans of a pool that are counted in one piece of work.
+const COUNTED_SPANS: usize = 16;
 /// Spans of a pool that are looked at to find clusters.
 const SAMPLE_SPANS: usize = 64;
-
-/// Small spans of one dtype that may share tables.
-struct Pool {
-    family: Family,
-    coder: SpanCoder,
-    /// The span whose tables they are: the first that uses them.
-    owner: Option<usize>,
-}
 
 /// A span as it was coded.
 struct Coded {
@@ -59,13 +53,14 @@ pub(super) fn code(
 ) -> Result<()> {
     // where each span begins in its pool, in bytes
     let mut starts = vec![None; tasks.len()];
-    let mut pools = Vec::new();
+    let mut coders = Vec::new();
     for family in families(tasks, options) {
-        pools.extend(pool(tasks, family, &mut starts, options, progress)?);
+        let coder = pool_coder(tasks, family, &mut starts, options, progress)?;
+        coders.extend(coder.map(|coder| (family, coder)));
     }
     let pieces = pieces(tasks);
-    let coders: Vec<(Family, &SpanCoder)> = pools.iter().map(|p| (p.family, &p.coder)).collect();
-    let mut owners: Vec<Option<usize>> = pools.iter().map(|pool| pool.owner).collect();
+    // the span whose tables those of a pool are: the first that uses them
+    let mut owners: Vec<Option<usize>> = vec![None; coders.len()];
     parallel::ordered(
         options.threads,
         pieces.len(),
@@ -76,7 +71,7 @@ pub(super) fn code(
                 .clone()
                 .map(|place| {
                     let pool = pool_of(&coders, &tasks[place]);
-                    let pooled = starts[place].zip(pool.map(|pool| coders[pool].1));
+                    let pooled = starts[place].zip(pool.map(|pool| &coders[pool].1));
                     code_span(&tasks[place], pooled, options, scratch)
                 })
                 .collect()
@@ -101,7 +96,7 @@ pub(super) fn code(
     )
 }
 
-fn pool_of(coders: &[(Family, &SpanCoder)], task: &Task<'_>) -> Option<usize> {
+fn pool_of(coders: &[(Family, SpanCoder)], task: &Task<'_>) -> Option<usize> {
     let family = task.record.span.family();
     coders.iter().position(|(of, _)| *of == family)
 }
@@ -149,14 +144,14 @@ fn families(tasks: &[Task<'_>], options: &WriteOptions) -> Vec<Family> {
     families.into_iter().map(|(family, _)| family).collect()
 }
 
-/// Looks at all spans of a pool as if they were one, and notes in `starts` where each of them begins in it.
-fn pool(
+/// The coder of all spans of a pool, looked at as if they were one; none if it has no tables. Notes in `starts` where each of them begins in the pool.
+fn pool_coder(
     tasks: &[Task<'_>],
     family: Family,
     starts: &mut [Option<u64>],
     options: &WriteOptions,
     progress: &dyn Progress,
-) -> Result<Option<Pool>> {
+) -> Result<Option<SpanCoder>> {
     let is_member =
         |task: &Task<'_>| task.record.span.family() == family && may_be_pooled(task, options);
     let members: Vec<usize> = (0..tasks.len()).filter(|&t| is_member(&tasks[t])).collect();
@@ -178,7 +173,7 @@ fn pool(
     let scratch = &mut EncodeScratch::default();
     let analysis = Analysis::new(family, options.profile, end, &sample, scratch);
     let mut counts = analysis.no_counts();
-    let pieces: Vec<&[usize]> = members.chunks(PIECE_SPANS.min(16)).collect();
+    let pieces: Vec<&[usize]> = members.chunks(COUNTED_SPANS).collect();
     parallel::ordered(
         options.threads,
         pieces.len(),
@@ -198,12 +193,7 @@ fn pool(
         },
     )?;
     let coder = analysis.finish(&counts);
-    let is_some = !coder.tables().is_empty();
-    Ok(is_some.then_some(Pool {
-        family,
-        coder,
-        owner: None,
-    }))
+    Ok(Some(coder).filter(|coder| !coder.tables().is_empty()))
 }
 
 fn code_span(
