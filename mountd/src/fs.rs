@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
+use bigsmall::archive::DigestIndex;
 use bigsmall::archive::FileRecord;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
@@ -402,11 +403,11 @@ impl Fs {
 
     /// A delta with the places where its bases may be. What they hold is compared when it is first read.
     fn with_bases(&self, archive: Archive) -> Result<Archive, Error> {
-        if archive.index().bases.is_empty() {
+        if !archive.index().is_delta() {
             return Ok(archive);
         }
         let bases = self.bases.get_or_init(|| {
-            let mut bases = Bases::default();
+            let mut bases = Bases::new(Arc::clone(&self.cache), DigestIndex::of_user());
             for place in &self.base_places {
                 if let Err(error) = bases.add(place) {
                     tracing::warn!("{error}");

@@ -77,7 +77,7 @@ fn compress_against(source: &Path, base: Option<&Path>, output: &Path) {
     let options = CompressOptions {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
-        base: base.map(|path| Arc::new(Bases::open(path).unwrap())),
+        base: base.map(|path| Arc::new(Bases::open(path, None).unwrap())),
         force: true,
         opaque: false,
         threads: 2,

@@ -1,5 +1,5 @@
 //! Where the bases of deltas are looked for: models by their tensors, whatever files these are in, and each tensor known by its
-//! BLAKE3-256.
+//! BLAKE3-256. A base may be a delta itself, to a depth.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -10,205 +10,318 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::archive::BlockCache;
-use crate::archive::VirtualFile;
-use crate::archive::image::Archive;
-use crate::archive::naming;
+use crate::archive::digests::DigestIndex;
+use crate::archive::tensors::Tensor;
+use crate::archive::tensors::Tensors;
 use crate::base::Error;
 use crate::base::ErrorKind;
-use crate::base::FileSource;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
-use crate::base::read_at::Part;
+use crate::base::error::escaped;
 use crate::format::BaseRecord;
-use crate::tensor::Layout;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 
-/// Decoded blocks of bases that are images.
+/// Most deltas one on another: as many blocks and one more are decoded for a block of the last.
+pub const DELTAS_MAX: usize = 4;
+/// Decoded blocks of bases that are images, if nobody shares a cache.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// A tensor that may be a base.
+/// Whether a base is at hand, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hope {
+    /// Nothing has its name and length and is not known to be another.
+    None,
+    /// Something has its name and length, and was not compared.
+    Some,
+    /// It is at hand.
+    Sure,
+}
+
+/// The tensors of some models, any of which may be a base.
 #[derive(Debug)]
-pub struct BaseTensor {
-    span: Span,
-    bytes: Arc<dyn ReadAt>,
-    /// Number of the file that it is in.
-    file: usize,
-    blake3: Mutex<Option<[u8; 32]>>,
-}
-
-impl BaseTensor {
-    /// What it is, and its bytes. They are read once, for the digest.
-    pub fn identify(&self) -> Result<(BaseRecord, Arc<dyn ReadAt>)> {
-        let record = BaseRecord {
-            blake3: self.blake3()?,
-            name: self.span.name.clone(),
-        };
-        Ok((record, Arc::clone(&self.bytes)))
-    }
-
-    fn blake3(&self) -> Result<[u8; 32]> {
-        let mut known = self.blake3.lock();
-        if let Some(blake3) = *known {
-            return Ok(blake3);
-        }
-        let blake3 = digest::blake3_of(&*self.bytes)?;
-        *known = Some(blake3);
-        Ok(blake3)
-    }
-}
-
-/// The tensors of some models.
-#[derive(Debug, Default)]
 pub struct Bases {
-    places: Vec<PathBuf>,
-    tensors: BTreeMap<String, Vec<BaseTensor>>,
-    file_count: usize,
+    tensors: Tensors,
     /// Files of which a tensor was found to be a base: their other tensors are tried first.
     proven: Mutex<BTreeSet<usize>>,
 }
 
 impl Bases {
-    /// The tensors of a model file, an image, or all of them under a folder. In a folder, what cannot be read and what is stored as
-    /// differences itself is passed over.
-    pub fn open(path: &Path) -> Result<Self> {
-        let mut bases = Self::default();
+    /// None yet. Decoded blocks of images go to `cache`; digests of tensors are looked up and kept in `index`.
+    pub fn new(cache: Arc<BlockCache>, index: Option<DigestIndex>) -> Self {
+        Self {
+            tensors: Tensors::new(cache, index),
+            proven: Mutex::default(),
+        }
+    }
+
+    /// The tensors of a model file, an image, or all of them under a folder.
+    pub fn open(path: &Path, index: Option<DigestIndex>) -> Result<Self> {
+        let mut bases = Self::new(BlockCache::new(CACHE_BYTES), index);
         bases.add(path)?;
         Ok(bases)
     }
 
-    /// Adds another place to look.
+    /// Adds another place to look: a model file, an image, or a folder, in which what cannot be read is passed over.
     pub fn add(&mut self, path: &Path) -> Result<()> {
-        let before = self.file_count;
-        let cache = BlockCache::new(CACHE_BYTES);
-        let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
-        if metadata.is_dir() {
-            for file in model_files(path)? {
-                if let Err(error) = self.add_file(&file, &cache) {
-                    tracing::debug!("no base: {error}");
-                }
-            }
-        } else {
-            self.add_file(path, &cache)?;
-        }
-        self.places.push(path.to_owned());
-        if self.file_count == before {
-            return Err(Error::new(ErrorKind::NotFound, "no model here to be a base").file(path));
-        }
-        Ok(())
+        self.tensors.add(path)
     }
 
-    fn add_file(&mut self, path: &Path, cache: &Arc<BlockCache>) -> Result<()> {
-        let source = FileSource::open(path)?;
-        if !crate::archive::claims_to_be_image(&source) {
-            let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
-            let bytes: Arc<dyn ReadAt> = Arc::new(source);
-            self.add_spans(&layout.spans, &bytes);
-            return Ok(());
-        }
-        let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
-        if !archive.index().bases.is_empty() {
-            return Err(Error::unsupported("is stored as differences itself")
-                .file(path)
-                .hint("restore it first, and name the restored model as the base"));
-        }
-        for (number, record) in archive.files().iter().enumerate() {
-            let spans = archive.spans(record).iter();
-            let spans: Vec<Span> = spans.map(|record| record.span.clone()).collect();
-            let file = VirtualFile::new(Arc::clone(&archive), number, Arc::clone(cache))?;
-            let bytes: Arc<dyn ReadAt> = Arc::new(file);
-            self.add_spans(&spans, &bytes);
-        }
-        Ok(())
+    /// Where was looked.
+    pub fn places(&self) -> &[PathBuf] {
+        &self.tensors.places
     }
 
-    fn add_spans(&mut self, spans: &[Span], bytes: &Arc<dyn ReadAt>) {
-        for span in spans.iter().filter(|span| span.kind == SpanKind::Tensor) {
-            let part = Part::new(Arc::clone(bytes), span.start, span.len);
-            let tensor = BaseTensor {
-                span: span.clone(),
-                bytes: Arc::new(part),
-                file: self.file_count,
-                blake3: Mutex::new(None),
-            };
-            let alike = self.tensors.entry(span.name.clone()).or_default();
-            alike.push(tensor);
-        }
-        self.file_count += 1;
+    /// All tensors of what was named.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let all = self.tensors.by_name.values().flatten();
+        all.filter(|tensor| tensor.is_named)
+    }
+
+    /// The file that a tensor is in.
+    pub fn file_of(&self, tensor: &Tensor) -> &Path {
+        &self.tensors.files[tensor.file].path
     }
 
     /// The first tensor of the same name, dtype and shape as `span`.
-    pub fn like(&self, span: &Span) -> Option<&BaseTensor> {
-        let same = |other: &&BaseTensor| {
-            other.span.dtype == span.dtype && other.span.shape == span.shape && span.len > 0
+    pub fn like(&self, span: &Span) -> Option<&Tensor> {
+        if span.kind != SpanKind::Tensor || span.len == 0 {
+            return None;
+        }
+        let mut alike = self.tensors.by_name.get(&span.name)?.iter();
+        alike.find(|tensor| {
+            let other = &tensor.span;
+            tensor.is_named && other.dtype == span.dtype && other.shape == span.shape
+        })
+    }
+
+    /// The bytes of a tensor, of which the last delta may be one more. If it is stored as differences, its base is looked for.
+    pub fn bytes(&self, tensor: &Tensor) -> Result<Arc<dyn ReadAt>> {
+        Search::new(self)
+            .settle(tensor, DELTAS_MAX - 1)
+            .map_err(|e| e.file(self.file_of(tensor)))?;
+        Ok(Arc::clone(&tensor.bytes))
+    }
+
+    /// What a tensor is as a base, and its bytes. They are read for the digest, if it is not known.
+    pub fn identify(&self, tensor: &Tensor) -> Result<(BaseRecord, Arc<dyn ReadAt>)> {
+        let bytes = self.bytes(tensor)?;
+        let record = BaseRecord {
+            blake3: self.tensors.blake3(tensor)?,
+            name: tensor.span.name.clone(),
         };
-        let is_tensor = span.kind == SpanKind::Tensor;
-        self.tensors
-            .get(&span.name)?
-            .iter()
-            .find(same)
-            .filter(|_| is_tensor)
+        Ok((record, bytes))
     }
 
     /// The bytes of the base of this record and length; an error that says where it was looked for if none is it.
     pub fn find(&self, record: &BaseRecord, len: u64) -> Result<Arc<dyn ReadAt>> {
-        let alike = self.tensors.get(&record.name).into_iter().flatten();
-        let mut alike: Vec<&BaseTensor> = alike.filter(|tensor| tensor.span.len == len).collect();
-        let proven = self.proven.lock().clone();
-        alike.sort_by_key(|tensor| !proven.contains(&tensor.file));
-        for tensor in &alike {
-            if tensor.blake3()? == record.blake3 {
-                self.proven.lock().insert(tensor.file);
-                return Ok(Arc::clone(&tensor.bytes));
-            }
-        }
-        let places: Vec<String> = self
-            .places
-            .iter()
-            .map(|p| format!("`{}`", p.display()))
-            .collect();
-        let places = places.join(", ");
-        if alike.is_empty() {
-            let what = format!("its base tensor `{}` is not in {places}", record.name);
-            return Err(
-                Error::new(ErrorKind::NotFound, what).hint("name another base with `--base`")
-            );
-        }
-        let what = format!(
-            "no tensor `{}` in {places} is its base: BLAKE3 {} expected",
-            record.name,
-            digest::hex(&record.blake3)
-        );
-        Err(Error::new(ErrorKind::Io, what).hint(
-            "the base was changed, or these are other models: name the right one with `--base`",
-        ))
+        let tensor = Search::new(self).find(record, len, DELTAS_MAX - 1)?;
+        Ok(Arc::clone(&tensor.bytes))
     }
 
-    /// Whether there is a tensor of this name and length, whatever its content.
-    pub fn may_have(&self, record: &BaseRecord, len: u64) -> bool {
-        let alike = self.tensors.get(&record.name);
-        alike.is_some_and(|alike| alike.iter().any(|tensor| tensor.span.len == len))
+    /// The file in which the base of this record and length is.
+    pub fn find_file(&self, record: &BaseRecord, len: u64) -> Result<&Path> {
+        let tensor = Search::new(self).find(record, len, DELTAS_MAX - 1)?;
+        Ok(self.file_of(tensor))
+    }
+
+    /// What can be said of the base of this record and length without reading tensors.
+    pub fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
+        Search::new(self).hope(record, len, DELTAS_MAX - 1)
+    }
+
+    /// Keeps the digests that were taken for later searches; also done when nobody needs the bases any more.
+    pub fn keep_digests(&self) {
+        self.tensors.keep_digests();
+    }
+
+    fn not_found(&self, record: &BaseRecord, is_alike: bool) -> Error {
+        let places: Vec<String> = self
+            .places()
+            .iter()
+            .map(|place| format!("`{}`", place.display()))
+            .collect();
+        let places = if places.is_empty() {
+            "no place: none was named".to_owned()
+        } else {
+            places.join(", ")
+        };
+        let faults = match self.tensors.faults.as_slice() {
+            [] => String::new(),
+            [first, ..] => {
+                let count = self.tensors.faults.len();
+                format!("; {count} files there could not be read, such as: {first}")
+            }
+        };
+        let name = escaped(&record.name);
+        if !is_alike {
+            let what = format!("its base tensor `{name}` is not in {places}{faults}");
+            return Error::new(ErrorKind::MissingBase, what)
+                .hint("name the model that it was made from with `--base`");
+        }
+        let what = format!(
+            "no tensor `{name}` in {places} is its base: BLAKE3 {} expected{faults}",
+            digest::hex(&record.blake3)
+        );
+        Error::new(ErrorKind::MissingBase, what).hint(
+            "the base was changed, or these are other models: name the right one with `--base`",
+        )
     }
 }
 
-/// Models and images under a folder, by path; links to files are followed, links to folders are not.
-fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |e| Error::io("cannot list", &folder, e);
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            let name = entry.file_name();
-            if is_folder {
-                folders.push(entry.path());
-            } else if naming::is_image_name(&name) || naming::is_model_name(&name) {
-                files.push(entry.path());
-            }
+/// One search, which may lead from delta to delta. What was not found is not looked for twice.
+struct Search<'a> {
+    bases: &'a Bases,
+    /// What is being looked for, one delta below another.
+    sought: Vec<[u8; 32]>,
+    /// What was not found, with so many deltas allowed.
+    missing: BTreeMap<[u8; 32], (usize, Error)>,
+    hopes: BTreeMap<[u8; 32], Hope>,
+}
+
+impl<'a> Search<'a> {
+    fn new(bases: &'a Bases) -> Self {
+        Self {
+            bases,
+            sought: Vec::new(),
+            missing: BTreeMap::new(),
+            hopes: BTreeMap::new(),
         }
     }
-    files.sort();
-    Ok(files)
+
+    /// The tensor of this digest; at most `deltas` deltas may be read for it.
+    fn find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
+        if let Some((allowed, error)) = self.missing.get(&record.blake3)
+            && *allowed >= deltas
+        {
+            return Err(error.clone());
+        }
+        self.sought.push(record.blake3);
+        let found = self.try_find(record, len, deltas);
+        self.sought.pop();
+        if let Err(error) = &found {
+            self.missing.insert(record.blake3, (deltas, error.clone()));
+        }
+        found
+    }
+
+    fn try_find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
+        let bases = self.bases;
+        let alike = bases
+            .tensors
+            .by_name
+            .get(&record.name)
+            .into_iter()
+            .flatten();
+        let mut alike: Vec<&Tensor> = alike.filter(|tensor| tensor.span.len == len).collect();
+        let proven = bases.proven.lock().clone();
+        // those of which the digest is known need not be read; then plain ones, which need nothing else
+        alike.sort_by_key(|tensor| {
+            let is_known = bases.tensors.known_blake3(tensor) == Some(record.blake3);
+            let is_proven = proven.contains(&tensor.file);
+            (!is_known, !is_proven, tensor.delta.is_some())
+        });
+        let mut first_error = None;
+        for tensor in &alike {
+            match self.is_it(tensor, record, deltas) {
+                Ok(true) => {
+                    bases.proven.lock().insert(tensor.file);
+                    return Ok(tensor);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        // that it cannot be read says more than that nothing else is it
+        let not_found = bases.not_found(record, !alike.is_empty());
+        Err(first_error.unwrap_or(not_found))
+    }
+
+    fn hope(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Hope {
+        if let Some(hope) = self.hopes.get(&record.blake3) {
+            return *hope;
+        }
+        self.sought.push(record.blake3);
+        let alike = self.bases.tensors.by_name.get(&record.name);
+        let alike = alike.into_iter().flatten().filter(|t| t.span.len == len);
+        let hope = alike
+            .map(|tensor| self.hope_of(tensor, record, deltas))
+            .max();
+        self.sought.pop();
+        let hope = hope.unwrap_or(Hope::None);
+        self.hopes.insert(record.blake3, hope);
+        hope
+    }
+
+    /// That this tensor is it.
+    fn hope_of(&mut self, tensor: &Tensor, record: &BaseRecord, deltas: usize) -> Hope {
+        let known = self.bases.tensors.known_blake3(tensor);
+        let of_it = match known {
+            Some(known) if known == record.blake3 => Hope::Sure,
+            Some(_) => Hope::None,
+            None => Hope::Some,
+        };
+        let Some((archive, number)) = &tensor.delta else {
+            return of_it;
+        };
+        let below = archive.index().bases[*number].named(&tensor.span.name);
+        match deltas.checked_sub(1) {
+            Some(deltas) if !self.sought.contains(&below.blake3) => {
+                of_it.min(self.hope(&below, tensor.span.len, deltas))
+            }
+            _ => Hope::None,
+        }
+    }
+
+    fn is_it(&mut self, tensor: &Tensor, record: &BaseRecord, deltas: usize) -> Result<bool> {
+        let known = self.bases.tensors.known_blake3(tensor);
+        if known.is_some_and(|known| known != record.blake3) {
+            return Ok(false);
+        }
+        if let Some((archive, number)) = &tensor.delta {
+            let below = &archive.index().bases[*number].blake3;
+            if self.sought.contains(below) {
+                // it would be its own base
+                return Ok(false);
+            }
+        }
+        match self.settle(tensor, deltas) {
+            // without its base nobody can say what it is
+            Err(error) if known.is_none() && error.kind() == ErrorKind::MissingBase => {
+                tracing::debug!("no base: {error}");
+                return Ok(false);
+            }
+            settled => settled?,
+        }
+        Ok(self.bases.tensors.blake3(tensor)? == record.blake3)
+    }
+
+    /// Finds the base of a tensor that is stored as differences, so that it can be read.
+    fn settle(&mut self, tensor: &Tensor, deltas: usize) -> Result<()> {
+        let depth = if let Some(depth) = tensor.depth.get() {
+            *depth
+        } else if let (Some((archive, number)), Some(below)) =
+            (&tensor.delta, deltas.checked_sub(1))
+        {
+            let record = archive.index().bases[*number].named(&tensor.span.name);
+            let base = self.find(&record, tensor.span.len, below)?;
+            archive.settle_base(*number, &base.bytes);
+            let depth = 1 + base.depth.get().copied().unwrap_or_default();
+            *tensor.depth.get_or_init(|| depth)
+        } else {
+            deltas + 1
+        };
+        if depth > deltas {
+            return Err(Error::unsupported(format!(
+                "tensor `{}` is the end of a chain of more than {DELTAS_MAX} deltas",
+                tensor.span.name
+            ))
+            .file(self.bases.file_of(tensor))
+            .hint("restore a model of the chain, and name the restored one as the base"));
+        }
+        Ok(())
+    }
 }

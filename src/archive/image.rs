@@ -1,5 +1,6 @@
 //! An open image: header and index read and checked, blocks decoded and checked on request. Nothing decoded is held here.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,13 +9,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crate::archive::bases::Bases;
+use crate::archive::bases::Hope;
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
+use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
+use crate::base::parallel;
 use crate::codec;
 use crate::codec::CodedBlock;
 use crate::codec::Scratch;
@@ -150,31 +154,52 @@ impl Archive {
         self
     }
 
-    /// Looks for all its bases; the error of the first that is not there.
-    pub fn find_bases(&self) -> Result<()> {
-        let mut spans = self.index.spans.iter().filter(|span| span.base.is_some());
-        spans.try_for_each(|span| {
-            self.base_of(span)
-                .map(|_| ())
-                .map_err(|e| e.file(&self.path))
-        })
+    /// Says what the bytes of base `number` are, which was identified.
+    pub(super) fn settle_base(&self, number: usize, bytes: &Arc<dyn ReadAt>) {
+        self.found[number].get_or_init(|| Arc::clone(bytes));
     }
 
-    /// An error if there is no tensor of the right name and length for one of its bases; their content is not looked at.
-    pub fn expect_bases(&self) -> Result<()> {
-        for span in &self.index.spans {
-            if let Some(record) = span.base.and_then(|number| self.index.bases.get(number))
-                && !self
-                    .bases
-                    .as_ref()
-                    .is_some_and(|bases| bases.may_have(record, span.span.len))
-            {
-                return Err(no_base(&record.name)
-                    .tensor(span.span.label())
-                    .file(&self.path));
-            }
+    /// Looks for all its bases; the error of the first that is not there.
+    pub fn find_bases(&self, threads: usize, progress: &dyn Progress) -> Result<()> {
+        let mut known = BTreeSet::new();
+        let spans = self.index.spans.iter();
+        let spans: Vec<&SpanRecord> = spans
+            .filter(|span| span.base.is_some_and(|base| known.insert(base)))
+            .collect();
+        // the first shows in which files to look for the others
+        let (first, others) = spans.split_at(spans.len().min(1));
+        for spans in [first, others] {
+            let find = |(): &mut (), number: usize| {
+                progress.check()?;
+                let found = self.base_of(spans[number]);
+                found.map(|_| ()).map_err(|e| e.file(&self.path))
+            };
+            parallel::ordered(threads, spans.len(), || (), find, |_, ()| Ok(()))?;
         }
         Ok(())
+    }
+
+    /// An error if one of its bases cannot be at hand, as far as names, lengths and what is known of digests tell. The content of
+    /// the shortest is compared: where that is right, so are mostly the others, and each is compared before it is used.
+    pub fn expect_bases(&self) -> Result<()> {
+        let spans = self.index.spans.iter().filter(|span| span.base.is_some());
+        for span in spans.clone() {
+            let Some(number) = span.base else {
+                continue;
+            };
+            let record = self.index.bases[number].named(&span.span.name);
+            let hope = self.bases.as_ref();
+            let hope = hope.map_or(Hope::None, |bases| bases.hope(&record, span.span.len));
+            if hope == Hope::None {
+                return Err(self.no_base(&record.name).tensor(span.span.label()));
+            }
+        }
+        let shortest = spans.min_by_key(|span| span.span.len);
+        let found = shortest.map(|span| self.base_of(span));
+        found
+            .transpose()
+            .map(|_| ())
+            .map_err(|e| e.file(&self.path))
     }
 
     /// The bytes of a span's base.
@@ -186,9 +211,32 @@ impl Archive {
         if let Some(bytes) = found.get() {
             return Ok(&**bytes);
         }
-        let bases = self.bases.as_ref().ok_or_else(|| no_base(&record.name))?;
-        let bytes = bases.find(record, span.span.len)?;
+        let record = record.named(&span.span.name);
+        let bases = self.bases.as_ref();
+        let bases = bases.ok_or_else(|| self.no_base(&record.name))?;
+        let bytes = bases.find(&record, span.span.len)?;
         Ok(&**found.get_or_init(|| bytes))
+    }
+
+    fn no_base(&self, name: &str) -> Error {
+        let places = self.bases.as_ref().map(|bases| bases.places());
+        let places = places.unwrap_or_default().iter();
+        let places: Vec<String> = places.map(|p| format!("`{}`", p.display())).collect();
+        let what = if places.is_empty() {
+            format!("its base tensor `{name}` is in another model, which is not named")
+        } else {
+            format!("its base tensor `{name}` is not in {}", places.join(", "))
+        };
+        let hint = match self.index.base_place.as_str() {
+            "" => "name the model that it was made from with `--base`".to_owned(),
+            place => format!(
+                "name the model that it was made from with `--base`: it was `{}` then",
+                crate::base::error::escaped(place)
+            ),
+        };
+        Error::new(ErrorKind::MissingBase, what)
+            .hint(hint)
+            .file(&self.path)
     }
 
     /// The path it was opened by.
@@ -405,14 +453,6 @@ fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn no_base(name: &str) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("the base of this tensor, `{name}` of another model, is not at hand"),
-    )
-    .hint("name the base model with `--base`; `bigsmall info` tells which it is")
 }
 
 fn read_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {

@@ -2,12 +2,15 @@
 
 pub mod bases;
 pub mod cache;
+pub mod digests;
 pub mod image;
 pub mod naming;
+pub mod tensors;
 pub mod virtual_file;
 
 pub use bases::Bases;
 pub use cache::BlockCache;
+pub use digests::DigestIndex;
 pub use image::Archive;
 pub use image::claims_to_be_image;
 pub use image::peek;

@@ -67,6 +67,20 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// The 32 bytes of a hexadecimal digest; none if it is none.
+pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let pairs = text.as_bytes().as_chunks::<2>().0;
+    let mut bytes = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +94,10 @@ mod tests {
         );
         let mut sha = Sha256::default();
         sha.update(b"abc");
-        assert!(hex(&sha.finish()).starts_with("ba7816bf8f01cfea"));
+        let digest = sha.finish();
+        assert!(hex(&digest).starts_with("ba7816bf8f01cfea"));
+        assert_eq!(from_hex(&hex(&digest)), Some(digest));
+        assert_eq!(from_hex("ba78"), None);
+        assert_eq!(from_hex(&"g".repeat(64)), None);
     }
 }

@@ -5,10 +5,63 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
+
+/// What the disk says of a file: device, inode, length, and times of change of content and of anything in nanoseconds. Another
+/// content has another identity, unless it was written within the grain of the disk's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    len: u64,
+    mtime_ns: i64,
+    ctime_ns: i64,
+}
+
+impl Identity {
+    /// That of a file.
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let ns = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000) + rest;
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The last change of anything.
+    pub fn changed(&self) -> SystemTime {
+        let ns = u64::try_from(self.ctime_ns.max(self.mtime_ns)).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
+    }
+
+    /// Whether both are names of one file, whatever became of it between.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// As if all changes were so much longer ago.
+    #[cfg(test)]
+    pub(crate) fn aged(self, by: Duration) -> Self {
+        let by = by.as_nanos() as i64;
+        Self {
+            mtime_ns: self.mtime_ns - by,
+            ctime_ns: self.ctime_ns - by,
+            ..self
+        }
+    }
+}
 
 /// An open regular file with the length that it had when it was opened.
 #[derive(Debug)]
@@ -16,6 +69,7 @@ pub struct FileSource {
     file: File,
     path: PathBuf,
     len: u64,
+    identity: Identity,
 }
 
 impl FileSource {
@@ -42,7 +96,13 @@ impl FileSource {
             file,
             path: path.to_owned(),
             len: metadata.len(),
+            identity: Identity::of(&metadata),
         })
+    }
+
+    /// What the disk said of it when it was opened.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// The path it was opened by.

@@ -18,8 +18,24 @@ use crate::format::span::parse_reference;
 pub struct BaseRecord {
     /// BLAKE3-256 of its bytes.
     pub blake3: [u8; 32],
-    /// Its name where it was found.
+    /// Its name where it was found; empty if it is that of the spans that have this base.
     pub name: String,
+}
+
+impl BaseRecord {
+    /// The same with its name, for a span that is called `span`.
+    #[must_use]
+    pub fn named(&self, span: &str) -> Self {
+        let name = if self.name.is_empty() {
+            span
+        } else {
+            &self.name
+        };
+        Self {
+            blake3: self.blake3,
+            name: name.to_owned(),
+        }
+    }
 }
 
 /// The payload of the section.

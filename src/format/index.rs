@@ -27,6 +27,9 @@ use crate::format::span::encode_span;
 use crate::format::span::parse_reference;
 use crate::format::span::parse_span;
 
+/// Most bytes that are read of the place of a base.
+const BASE_PLACE_LEN_MAX: usize = 4096;
+
 /// One original file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRecord {
@@ -66,6 +69,8 @@ pub struct Index {
     pub spans: Vec<SpanRecord>,
     /// The tensors that others are differences from.
     pub bases: Vec<BaseRecord>,
+    /// Where the base was when the image was made, as words for a person; empty if that is not known.
+    pub base_place: String,
     /// The blocks of all spans that do not repeat others, in order.
     pub blocks: Vec<BlockRecord>,
     /// Where the last block ends, padding included.
@@ -84,6 +89,7 @@ impl Index {
             files,
             spans,
             bases,
+            base_place: String::new(),
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -168,6 +174,11 @@ impl Index {
             .next_multiple_of(ALIGN)
     }
 
+    /// Whether some of it is stored as differences from other files.
+    pub fn is_delta(&self) -> bool {
+        self.spans.iter().any(|span| span.base.is_some())
+    }
+
     /// What a reader must know to read this index.
     pub fn required_features(&self) -> u64 {
         let if_any = |feature, uses: fn(&SpanRecord) -> bool| {
@@ -217,8 +228,12 @@ impl Index {
         }
         section::write(section::BLOCKS, &blocks, false, &mut out);
         if !self.bases.is_empty() {
+            // digests do not shrink, and which spans took their base is known only at the end
             let bases = base::encode(&self.bases, &self.spans);
-            section::write(section::BASES, &bases, true, &mut out);
+            section::write(section::BASES, &bases, false, &mut out);
+        }
+        if !self.base_place.is_empty() {
+            section::write_optional(section::BASE_PLACE, self.base_place.as_bytes(), &mut out);
         }
         out
     }
@@ -240,6 +255,7 @@ impl Index {
             files: Vec::new(),
             spans: Vec::new(),
             bases: Vec::new(),
+            base_place: String::new(),
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -276,6 +292,10 @@ impl Index {
             let mut reader = Reader::new(payload, "list of bases");
             index.bases = base::parse(&mut reader, &mut index.spans)?;
             reader.finish()?;
+        }
+        if let Some(place) = sections.get(&section::BASE_PLACE) {
+            let place = place.get(..place.len().min(BASE_PLACE_LEN_MAX));
+            index.base_place = String::from_utf8_lossy(place.unwrap_or_default()).into_owned();
         }
         index.parse_blocks(&mut blocks)?;
         blocks.finish()?;

@@ -19,6 +19,7 @@ pub(super) const SPANS: u32 = 2;
 pub(super) const RECEIPTS: u32 = 3;
 pub(super) const BLOCKS: u32 = 4;
 pub(super) const BASES: u32 = 5;
+pub(super) const BASE_PLACE: u32 = 6;
 
 const REQUIRED: u32 = 1;
 const ZSTD: u32 = 2;
@@ -29,6 +30,15 @@ const LEVEL: i32 = 9;
 
 /// Appends a section. With `may_shrink` its payload is stored as a zstd frame if that is smaller.
 pub(super) fn write(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
+    write_flagged(tag, REQUIRED, payload, may_shrink, out);
+}
+
+/// Appends a section that a reader may pass over.
+pub(super) fn write_optional(tag: u32, payload: &[u8], out: &mut Vec<u8>) {
+    write_flagged(tag, 0, payload, false, out);
+}
+
+fn write_flagged(tag: u32, flag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
     let lens = SHRINK_LEN_MIN..=Limits::FORMAT_1.shrunk_section_len_max as usize;
     let may_shrink = may_shrink && lens.contains(&payload.len());
     let frame = may_shrink
@@ -36,8 +46,8 @@ pub(super) fn write(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8
         .flatten();
     let frame = frame.filter(|frame| frame.len() < payload.len());
     let (stored, flags) = match &frame {
-        Some(frame) => (frame.as_slice(), REQUIRED | ZSTD),
-        None => (payload, REQUIRED),
+        Some(frame) => (frame.as_slice(), flag | ZSTD),
+        None => (payload, flag),
     };
     out.extend_from_slice(&tag.to_le_bytes());
     out.extend_from_slice(&flags.to_le_bytes());
@@ -66,7 +76,7 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
         let stored = reader.take(stored_len as usize)?;
         let padded_len = stored_len.next_multiple_of(8);
         reader.take(padded_len.saturating_sub(stored_len) as usize)?;
-        let known = (FILES..=BASES).contains(&tag);
+        let known = (FILES..=BASE_PLACE).contains(&tag);
         if !known || flags & !(REQUIRED | ZSTD) != 0 {
             if flags & REQUIRED != 0 {
                 return Err(

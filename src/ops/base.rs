@@ -1,22 +1,28 @@
-//! The model that others are stored as differences from, as the verbs take it.
+//! The models that others are stored as differences from, as the verbs take them.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use crate::archive::Archive;
 use crate::archive::Bases;
-use crate::base::Error;
-use crate::base::ErrorKind;
+use crate::archive::BlockCache;
+use crate::archive::DigestIndex;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::atomic;
 use crate::base::parallel;
 use crate::tensor::Span;
 use crate::writer::Base;
 
+/// Decoded blocks of bases that are images.
+const CACHE_BYTES: u64 = 64 << 20;
+
 /// Opens the model that was named.
 pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
-    let bases = path.map(Bases::open).transpose()?;
-    Ok(bases.map(Arc::new))
+    let bases = path.map(|path| Bases::open(path, DigestIndex::of_user()));
+    Ok(bases.transpose()?.map(Arc::new))
 }
 
 /// For each span the tensor of the same name, dtype and shape.
@@ -36,7 +42,7 @@ pub fn bases_of(
             let Some(tensor) = bases.like(&spans[number]) else {
                 return Ok(None);
             };
-            let (record, bytes) = tensor.identify()?;
+            let (record, bytes) = bases.identify(tensor)?;
             Ok(Some(Base { record, bytes }))
         },
         |_, base| {
@@ -44,25 +50,87 @@ pub fn bases_of(
             Ok(())
         },
     )?;
+    bases.keep_digests();
     Ok(found)
 }
 
-/// Opens an image, with its bases if it has any, all of which must be there.
-pub fn open_archive(path: &Path, bases: Option<&Arc<Bases>>) -> Result<Archive> {
-    let archive = Archive::open(path)?;
-    if archive.index().bases.is_empty() {
-        return Ok(archive);
-    }
-    let Some(bases) = bases else {
-        let count = archive.index().bases.len();
-        let what = format!(
-            "is stored as differences from {count} tensors of another model, which is not named"
-        );
-        return Err(Error::new(ErrorKind::NotFound, what)
-            .file(path)
-            .hint("name that model with `--base PATH`; `bigsmall info` tells its tensors"));
+/// Where bases are, seen from the folder of `image`: words for a person who looks for them later. A path is told only if both have
+/// a folder in common that is near.
+pub fn place_from(bases: &Bases, image: &Path) -> String {
+    const UPS_MAX: usize = 3;
+    let Some(place) = bases.places().first() else {
+        return String::new();
     };
-    let archive = archive.with_bases(Arc::clone(bases));
-    archive.find_bases()?;
-    Ok(archive)
+    let name = || place.file_name().unwrap_or_default().into();
+    let near = || -> Option<PathBuf> {
+        let folder = atomic::folder_of(image).canonicalize().ok()?;
+        let place = place.canonicalize().ok()?;
+        let mut common = folder.as_path();
+        let mut path = PathBuf::new();
+        while !place.starts_with(common) {
+            common = common.parent()?;
+            path.push("..");
+        }
+        let is_near = common.parent().is_some() && path.components().count() <= UPS_MAX;
+        is_near.then(|| path.join(place.strip_prefix(common).unwrap_or(&place)))
+    };
+    let place: PathBuf = near().unwrap_or_else(name);
+    place.to_string_lossy().into_owned()
+}
+
+/// Where the bases of images are looked for. Nothing is looked at before an image needs it.
+#[derive(Debug)]
+pub struct Places {
+    paths: Vec<PathBuf>,
+    opened: OnceLock<Arc<Bases>>,
+}
+
+impl Places {
+    /// Those that were named and, where the images are all in a folder, that folder.
+    pub fn new(named: &[PathBuf], source: &Path) -> Self {
+        let mut paths = named.to_vec();
+        if source.is_dir() {
+            paths.push(source.to_owned());
+        }
+        Self {
+            paths,
+            opened: OnceLock::new(),
+        }
+    }
+
+    fn open(&self) -> Result<&Arc<Bases>> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+        for path in &self.paths {
+            bases.add(path)?;
+        }
+        Ok(self.opened.get_or_init(|| Arc::new(bases)))
+    }
+
+    /// An image with the places where its bases may be; they are looked for when they are needed.
+    pub fn lend(&self, archive: Archive) -> Result<Archive> {
+        if !archive.index().is_delta() || self.paths.is_empty() {
+            return Ok(archive);
+        }
+        Ok(archive.with_bases(Arc::clone(self.open()?)))
+    }
+
+    /// Opens an image, with its bases if it has any, all of which must be there.
+    pub fn open_archive(
+        &self,
+        path: &Path,
+        threads: usize,
+        progress: &dyn Progress,
+    ) -> Result<Archive> {
+        let archive = self.lend(Archive::open(path)?)?;
+        if archive.index().is_delta() {
+            let label = path.file_name().unwrap_or_default().to_string_lossy();
+            progress.begin(&format!("reading the base of {label}"), 0);
+            archive.find_bases(threads, progress)?;
+            progress.end();
+        }
+        Ok(archive)
+    }
 }

@@ -6,13 +6,11 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::archive::Bases;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::OutputFile;
@@ -22,7 +20,7 @@ use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
-use crate::ops::base;
+use crate::ops::base::Places;
 use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
@@ -36,8 +34,8 @@ use crate::ops::stream;
 pub struct DecompressOptions {
     /// Where to.
     pub output: Output,
-    /// The model that images are differences from.
-    pub base: Option<PathBuf>,
+    /// The models that images are differences from; a folder of images is also looked through itself.
+    pub bases: Vec<PathBuf>,
     /// Replace what exists.
     pub force: bool,
     /// Threads that decode.
@@ -74,7 +72,7 @@ pub struct DecompressReport {
 
 struct Job<'a> {
     options: &'a DecompressOptions,
-    bases: Option<Arc<Bases>>,
+    places: Places,
     progress: &'a dyn Progress,
     report: DecompressReport,
 }
@@ -92,10 +90,9 @@ pub fn decompress(
         bytes: 0,
         seconds: 0.0,
     };
-    let bases = base::open(options.base.as_deref())?;
     let mut job = Job {
         options,
-        bases,
+        places: Places::new(&options.bases, source),
         progress,
         report,
     };
@@ -110,8 +107,13 @@ pub fn decompress(
 }
 
 impl Job<'_> {
+    fn open(&self, image: &Path) -> Result<Archive> {
+        let threads = self.options.threads;
+        self.places.open_archive(image, threads, self.progress)
+    }
+
     fn image(&mut self, source: &Path) -> Result<()> {
-        let archive = base::open_archive(source, self.bases.as_ref())?;
+        let archive = self.open(source)?;
         for fault in archive.faults() {
             self.progress.warn(&format!(
                 "`{}`: {fault}; the other copy is used",
@@ -290,7 +292,7 @@ impl Job<'_> {
             self.report.copied_files += 1;
             return Ok(());
         }
-        let archive = base::open_archive(full, self.bases.as_ref())?;
+        let archive = self.open(full)?;
         let original = naming::original_name(name, archive.header()).ok_or_else(|| {
             Error::damaged("the name of this image stands for no file").file(full)
         })?;

@@ -17,6 +17,7 @@ use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::file::Identity;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +166,7 @@ pub struct Stamp {
     pub mtime: SystemTime,
     /// Permission bits.
     pub mode: u32,
-    identity: [i64; 5],
+    identity: Identity,
 }
 
 impl Stamp {
@@ -174,13 +175,7 @@ impl Stamp {
         use std::os::unix::fs::MetadataExt;
         let failed = |e| Error::io("cannot stat", path, e);
         let metadata = fs::metadata(path).map_err(failed)?;
-        let identity = [
-            metadata.dev().cast_signed(),
-            metadata.ino().cast_signed(),
-            metadata.len().cast_signed(),
-            metadata.ctime(),
-            metadata.ctime_nsec(),
-        ];
+        let identity = Identity::of(&metadata);
         let mtime = metadata.modified().map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),

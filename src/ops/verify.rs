@@ -2,12 +2,10 @@
 
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::archive::Bases;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Progress;
@@ -15,7 +13,7 @@ use crate::base::Result;
 use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
-use crate::ops::base;
+use crate::ops::base::Places;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::ops::stream;
@@ -68,11 +66,11 @@ pub struct VerifyReport {
 /// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
 pub fn verify(
     source: &Path,
-    base: Option<&Path>,
+    bases: &[PathBuf],
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
-    let bases = base::open(base)?;
+    let places = Places::new(bases, source);
     let paths = folder::images_under(source)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
@@ -88,13 +86,7 @@ pub fn verify(
     let alone = !source.is_dir();
     let mut images = Vec::new();
     for path in paths {
-        images.push(verify_path(
-            &path,
-            bases.as_ref(),
-            alone,
-            threads,
-            progress,
-        )?);
+        images.push(verify_path(&path, &places, alone, threads, progress)?);
     }
     Ok(VerifyReport {
         ok: images.iter().all(|image| image.ok),
@@ -105,13 +97,13 @@ pub fn verify(
 /// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
 fn verify_path(
     path: &Path,
-    bases: Option<&Arc<Bases>>,
+    places: &Places,
     alone: bool,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
     let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
-    match base::open_archive(path, bases) {
+    match places.open_archive(path, threads, progress) {
         Ok(archive) => verify_image(&archive, threads, progress),
         Err(error) if is_finding(error.kind()) => Ok(ImageReport {
             path: path.to_owned(),

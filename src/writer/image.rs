@@ -46,12 +46,14 @@ pub struct Base {
 }
 
 /// How an image is written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct WriteOptions {
     /// Size or latency.
     pub profile: Profile,
     /// Threads that code.
     pub threads: usize,
+    /// Where the base is, as words for a person; empty if there is none.
+    pub base_place: String,
 }
 
 /// What was written.
@@ -80,6 +82,9 @@ pub fn write_image(
     }
     let repeats = twins::find(sources, options.threads, progress)?;
     let mut index = blank_index(sources, &repeats, options.profile)?;
+    if !index.bases.is_empty() {
+        index.base_place.clone_from(&options.base_place);
+    }
     let index_len = index.encode().len() as u64;
     let data_offset = Header::data_offset(index_len);
     let mut data = DataWriter::new(output);
@@ -106,6 +111,7 @@ pub fn write_image(
             span.md5 = md5;
         }
     }
+    drop_unused_bases(&mut index);
     index.place(data_offset)?;
     assert_eq!(
         index.data_end,
@@ -151,10 +157,14 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
             let Some(base) = base else {
                 continue;
             };
-            let known = bases.iter().position(|record| *record == base.record);
+            let mut record = base.record.clone();
+            if record.name == span.span.name {
+                record.name.clear();
+            }
+            let known = bases.iter().position(|other| *other == record);
             span.base = Some(known.unwrap_or(bases.len()));
             if known.is_none() {
-                bases.push(base.record.clone());
+                bases.push(record);
             }
         }
         files.push(FileRecord {
@@ -170,6 +180,15 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
         span.base = span.base.filter(|_| repeats.is_none());
     }
     Index::blank(files, spans, bases)
+}
+
+/// What stands alone needs no base.
+fn drop_unused_bases(index: &mut Index) {
+    for span in &mut index.spans {
+        let mut blocks = index.blocks[span.blocks.clone()].iter();
+        let needs_base = blocks.any(|block| block.codec.needs_base());
+        span.base = span.base.filter(|_| needs_base);
+    }
 }
 
 fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) -> Vec<Task<'a>> {

@@ -53,14 +53,14 @@ fn the_library_reads_them() {
         let (image, within) = split(&path);
         let image = golden().join(image);
         assert!(
-            verify::verify(&image, None, 1, &Silent).unwrap().ok,
+            verify::verify(&image, &[], 1, &Silent).unwrap().ok,
             "{path}"
         );
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
         let options = DecompressOptions {
             output: Output::Path(output.clone()),
-            base: None,
+            bases: Vec::new(),
             force: false,
             threads: 1,
         };
@@ -80,12 +80,16 @@ fn differences_are_read_with_their_base() {
         golden().join("v1-delta.bs"),
         golden().join("v1-delta-base.safetensors"),
     );
-    assert!(verify::verify(&image, Some(&base), 1, &Silent).unwrap().ok);
+    assert!(
+        verify::verify(&image, std::slice::from_ref(&base), 1, &Silent)
+            .unwrap()
+            .ok
+    );
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
     let options = DecompressOptions {
         output: Output::Path(output.clone()),
-        base: Some(base),
+        bases: vec![base],
         force: false,
         threads: 1,
     };

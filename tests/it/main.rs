@@ -12,6 +12,7 @@
 )]
 
 mod architecture;
+mod chains;
 mod cli;
 mod damage;
 mod delta;

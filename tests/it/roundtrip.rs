@@ -56,11 +56,11 @@ fn comes_back(bytes: &[u8], profile: Profile) {
         "threads change the image"
     );
     let path = folder.path().join("m.bs");
-    assert!(verify::verify(&path, None, 2, &Silent).unwrap().ok);
+    assert!(verify::verify(&path, &[], 2, &Silent).unwrap().ok);
     let restored = folder.path().join("restored");
     let options = DecompressOptions {
         output: Output::Path(restored.clone()),
-        base: None,
+        bases: Vec::new(),
         force: false,
         threads: 2,
     };

@@ -28,9 +28,9 @@ pub(crate) struct Arguments {
     /// Where to write; `-` is standard output
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// The model that images are stored as differences from: a file, an image, or a folder of them
-    #[arg(long, value_name = "PATH")]
-    base: Option<PathBuf>,
+    /// A model that images are stored as differences from: a file, an image, or a folder of them
+    #[arg(long, value_name = "PATH", alias = "base-dir")]
+    base: Vec<PathBuf>,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = DecompressOptions {
         output: output(arguments.output.as_ref())?,
-        base: arguments.base.clone(),
+        bases: arguments.base.clone(),
         force: arguments.force,
         threads: global.threads(),
     };

@@ -22,16 +22,16 @@ Exit code 0: everything is right. 1: damage was found.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     source: PathBuf,
-    /// The model that images are stored as differences from: a file, an image, or a folder of them
-    #[arg(long, value_name = "PATH")]
-    base: Option<PathBuf>,
+    /// A model that images are stored as differences from: a file, an image, or a folder of them
+    #[arg(long, value_name = "PATH", alias = "base-dir")]
+    base: Vec<PathBuf>,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let report = verify::verify(
         &arguments.source,
-        arguments.base.as_deref(),
+        &arguments.base,
         global.threads(),
         &Bar::new(global),
     )?;

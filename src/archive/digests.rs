@@ -1,0 +1,151 @@
+//! Digests of tensors that were taken before, kept in the user's cache folder: a search for a base among a thousand files reads
+//! none of them twice. What is kept of a file counts only while the disk says that it is still that file.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::OutputFile;
+use crate::base::digest;
+use crate::base::file::Identity;
+
+/// Which tensor of a file: the number of the original file in an image, and where it begins there.
+pub(super) type Place = (usize, u64);
+
+/// A file that was changed less than this ago may be changed again without another time: what is known of it is not kept.
+const SETTLED_AGE: Duration = Duration::from_secs(2);
+const SCHEMA: &str = "bigsmall.digests/1";
+
+/// What is kept of one file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page {
+    schema: String,
+    path: String,
+    identity: Identity,
+    /// File, start and BLAKE3-256 in hexadecimal.
+    tensors: Vec<(usize, u64, String)>,
+}
+
+/// The folder of all pages, one for each file.
+#[derive(Debug, Clone)]
+pub struct DigestIndex {
+    folder: PathBuf,
+}
+
+impl DigestIndex {
+    /// The index in `folder`, which need not exist.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// That of the user, in `bigsmall/digests` of the cache folder; none if there is no such folder.
+    pub fn of_user() -> Option<Self> {
+        let named = |name| {
+            let path = std::env::var_os(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))?;
+        Some(Self::new(&cache.join("bigsmall").join("digests")))
+    }
+
+    fn page(&self, path: &Path) -> Option<(PathBuf, String)> {
+        let path = path.canonicalize().ok()?.to_str()?.to_owned();
+        let name = format!("{:016x}.json", digest::xxh3(path.as_bytes()));
+        Some((self.folder.join(name), path))
+    }
+
+    /// What is known of the file at `path`, if it is still the one of this identity.
+    pub(super) fn read(&self, path: &Path, identity: &Identity) -> BTreeMap<Place, [u8; 32]> {
+        self.try_read(path, identity).unwrap_or_default()
+    }
+
+    fn try_read(&self, path: &Path, identity: &Identity) -> Option<BTreeMap<Place, [u8; 32]>> {
+        let (page, path) = self.page(path)?;
+        let page: Page = serde_json::from_slice(&std::fs::read(page).ok()?).ok()?;
+        if page.schema != SCHEMA || page.path != path || page.identity != *identity {
+            return None;
+        }
+        let tensors = page.tensors.into_iter();
+        tensors
+            .map(|(file, start, hex)| Some(((file, start), digest::from_hex(&hex)?)))
+            .collect()
+    }
+
+    /// Keeps what is known of the file at `path`. Nothing depends on it: a folder that cannot be written to costs time only.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        identity: &Identity,
+        known: &BTreeMap<Place, [u8; 32]>,
+    ) {
+        let is_settled = SystemTime::now()
+            .duration_since(identity.changed())
+            .is_ok_and(|age| age > SETTLED_AGE);
+        let Some((page, path)) = self.page(path).filter(|_| is_settled) else {
+            return;
+        };
+        let tensors = known.iter();
+        let content = Page {
+            schema: SCHEMA.to_owned(),
+            path,
+            identity: *identity,
+            tensors: tensors
+                .map(|(&(file, start), blake3)| (file, start, digest::hex(blake3)))
+                .collect(),
+        };
+        let written = std::fs::create_dir_all(&self.folder).is_ok()
+            && serde_json::to_vec(&content).is_ok_and(|bytes| {
+                OutputFile::create(&page, true).is_ok_and(|mut output| {
+                    output.file().write_all(&bytes).is_ok() && output.commit(None, None).is_ok()
+                })
+            });
+        if !written {
+            tracing::debug!(
+                "digests are not kept: `{}` cannot be written",
+                page.display()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::FileSource;
+
+    #[test]
+    fn what_was_known_of_another_content_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        let write = |bytes: &[u8], age: u64| {
+            let mut file = std::fs::File::create(&path).unwrap();
+            file.write_all(bytes).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(then).unwrap();
+            FileSource::open(&path).unwrap().identity()
+        };
+        let index = DigestIndex::new(&folder.path().join("digests"));
+        let known = BTreeMap::from([((0, 8), [7; 32]), ((1, 9), [8; 32])]);
+        // just written: what is seen now may not be what is there a moment later
+        let identity = write(b"one", 0);
+        index.write(&path, &identity, &known);
+        assert!(index.read(&path, &identity).is_empty());
+        let identity = identity.aged(SETTLED_AGE * 2);
+        index.write(&path, &identity, &known);
+        assert_eq!(index.read(&path, &identity), known);
+        let other = write(b"two", 0);
+        assert!(index.read(&path, &other).is_empty());
+        for page in std::fs::read_dir(folder.path().join("digests")).unwrap() {
+            std::fs::File::create(page.unwrap().path()).unwrap();
+        }
+        assert!(index.read(&path, &identity).is_empty());
+    }
+}

@@ -1,0 +1,263 @@
+//! The tensors of models at hand, by name, whatever files they are in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+
+use crate::archive::BlockCache;
+use crate::archive::VirtualFile;
+use crate::archive::digests::DigestIndex;
+use crate::archive::digests::Place;
+use crate::archive::image::Archive;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::FileSource;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::digest;
+use crate::base::file::Identity;
+use crate::base::read_at::Part;
+use crate::tensor::Layout;
+use crate::tensor::Span;
+use crate::tensor::SpanKind;
+
+/// A tensor of a model at hand.
+#[derive(Debug)]
+pub struct Tensor {
+    pub(super) span: Span,
+    pub(super) bytes: Arc<dyn ReadAt>,
+    /// Number of the file that it is in.
+    pub(super) file: usize,
+    pub(super) place: Place,
+    /// Where it is stored as differences: the image, and the number of its base there.
+    pub(super) delta: Option<(Arc<Archive>, usize)>,
+    /// How many deltas are read for it; known when its base was found.
+    pub(super) depth: OnceLock<usize>,
+    pub(super) blake3: Mutex<Option<[u8; 32]>>,
+    /// Whether its file was named, and not only lies beside one that was.
+    pub(super) is_named: bool,
+}
+
+impl Tensor {
+    /// Name, dtype and shape.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+}
+
+/// A file with tensors.
+#[derive(Debug)]
+pub(super) struct ModelFile {
+    pub(super) path: PathBuf,
+    identity: Identity,
+    /// Digests that are known of it; none before they were asked for.
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    digests: BTreeMap<Place, [u8; 32]>,
+    is_new: bool,
+}
+
+/// The tensors of some models.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    pub(super) places: Vec<PathBuf>,
+    pub(super) files: Vec<ModelFile>,
+    pub(super) by_name: BTreeMap<String, Vec<Tensor>>,
+    /// What could not be read.
+    pub(super) faults: Vec<Error>,
+    cache: Arc<BlockCache>,
+    index: Option<DigestIndex>,
+}
+
+impl Tensors {
+    pub(super) fn new(cache: Arc<BlockCache>, index: Option<DigestIndex>) -> Self {
+        Self {
+            places: Vec::new(),
+            files: Vec::new(),
+            by_name: BTreeMap::new(),
+            faults: Vec::new(),
+            cache,
+            index,
+        }
+    }
+
+    /// Adds the tensors of a model file, an image, or all of them under a folder. In a folder, what cannot be read is passed over.
+    pub(super) fn add(&mut self, path: &Path) -> Result<()> {
+        let before = self.files.len();
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
+        if metadata.is_dir() {
+            self.add_all(&model_files(path, true)?, true);
+        } else if self.add_file(path, true)? {
+            // its own base mostly lies beside it
+            let folder = crate::base::atomic::folder_of(path);
+            self.add_all(&model_files(folder, false)?, false);
+        }
+        self.places.push(path.to_owned());
+        if self.files.len() == before {
+            return Err(Error::new(ErrorKind::NotFound, "no model here").file(path));
+        }
+        Ok(())
+    }
+
+    fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {
+        for path in paths {
+            if let Err(error) = self.add_file(path, is_named) {
+                tracing::debug!("passed over: {error}");
+                self.faults.push(error);
+            }
+        }
+    }
+
+    /// Whether it is a delta. A file that is there already is not added again.
+    fn add_file(&mut self, path: &Path, is_named: bool) -> Result<bool> {
+        let source = FileSource::open(path)?;
+        let identity = source.identity();
+        if self.files.iter().any(|file| file.identity == identity) {
+            return Ok(false);
+        }
+        let file = ModelFile {
+            path: path.to_owned(),
+            identity,
+            known: Mutex::new(None),
+        };
+        if !crate::archive::claims_to_be_image(&source) {
+            let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
+            let bytes: Arc<dyn ReadAt> = Arc::new(source);
+            for span in &layout.spans {
+                self.add_tensor(span, &bytes, 0, None, is_named);
+            }
+            self.files.push(file);
+            return Ok(false);
+        }
+        let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
+        for (number, record) in archive.files().iter().enumerate() {
+            let virtual_file =
+                VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&self.cache))?;
+            let bytes: Arc<dyn ReadAt> = Arc::new(virtual_file);
+            for record in archive.spans(record) {
+                let server = record
+                    .repeats
+                    .map_or(record, |of| &archive.index().spans[of]);
+                let delta = server.base.map(|base| (Arc::clone(&archive), base));
+                self.add_tensor(&record.span, &bytes, number, delta, is_named);
+            }
+        }
+        self.files.push(file);
+        Ok(archive.index().is_delta())
+    }
+
+    fn add_tensor(
+        &mut self,
+        span: &Span,
+        bytes: &Arc<dyn ReadAt>,
+        number: usize,
+        delta: Option<(Arc<Archive>, usize)>,
+        is_named: bool,
+    ) {
+        if span.kind != SpanKind::Tensor {
+            return;
+        }
+        let depth = OnceLock::new();
+        if delta.is_none() {
+            depth.get_or_init(|| 0);
+        }
+        let part = Part::new(Arc::clone(bytes), span.start, span.len);
+        let alike = self.by_name.entry(span.name.clone()).or_default();
+        alike.push(Tensor {
+            span: span.clone(),
+            bytes: Arc::new(part),
+            file: self.files.len(),
+            place: (number, span.start),
+            delta,
+            depth,
+            blake3: Mutex::new(None),
+            is_named,
+        });
+    }
+
+    /// The digest of a tensor, if it need not be read for it.
+    pub(super) fn known_blake3(&self, tensor: &Tensor) -> Option<[u8; 32]> {
+        // held only while another takes the digest
+        if let Some(known) = tensor.blake3.try_lock().and_then(|known| *known) {
+            return Some(known);
+        }
+        let index = self.index.as_ref()?;
+        let file = &self.files[tensor.file];
+        let mut known = file.known.lock();
+        let known = known.get_or_insert_with(|| Known {
+            digests: index.read(&file.path, &file.identity),
+            is_new: false,
+        });
+        known.digests.get(&tensor.place).copied()
+    }
+
+    /// The digest of a tensor whose base, if it has one, was found.
+    pub(super) fn blake3(&self, tensor: &Tensor) -> Result<[u8; 32]> {
+        let before = self.known_blake3(tensor);
+        let mut known = tensor.blake3.lock();
+        if let Some(blake3) = known.or(before) {
+            *known = Some(blake3);
+            return Ok(blake3);
+        }
+        let blake3 = digest::blake3_of(&*tensor.bytes)?;
+        *known = Some(blake3);
+        self.learn(tensor, blake3);
+        Ok(blake3)
+    }
+
+    fn learn(&self, tensor: &Tensor, blake3: [u8; 32]) {
+        let mut known = self.files[tensor.file].known.lock();
+        let known = known.get_or_insert_default();
+        known.digests.insert(tensor.place, blake3);
+        known.is_new = true;
+    }
+
+    /// Keeps for later what was learned.
+    pub(super) fn keep_digests(&self) {
+        let Some(index) = &self.index else {
+            return;
+        };
+        for file in &self.files {
+            let mut known = file.known.lock();
+            if let Some(known) = known.as_mut().filter(|known| known.is_new) {
+                index.write(&file.path, &file.identity, &known.digests);
+                known.is_new = false;
+            }
+        }
+    }
+}
+
+impl Drop for Tensors {
+    fn drop(&mut self) {
+        self.keep_digests();
+    }
+}
+
+/// Models and images in a folder, by path, and if `is_deep` in those below; links to files are followed, links to folders are not.
+fn model_files(folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let failed = |e| Error::io("cannot list", &folder, e);
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            let name = entry.file_name();
+            if is_folder {
+                folders.extend(is_deep.then(|| entry.path()));
+            } else if naming::is_image_name(&name) || naming::is_model_name(&name) {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

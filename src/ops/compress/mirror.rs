@@ -1,0 +1,135 @@
+//! A folder into another one with an image for each model and copies of the other files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::archive;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::format::ImageKind;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::CompressReport;
+use crate::ops::compress::sources::open_source;
+use crate::ops::compress::sources::refuse_faults;
+use crate::ops::compress::write::write_verified;
+use crate::ops::folder;
+use crate::ops::folder::Entry;
+use crate::ops::folder::EntryKind;
+use crate::ops::folder::OutputFolder;
+
+/// A file of the source folder and what becomes of it.
+struct Planned {
+    entry: Entry,
+    /// The image's path and suffix; none for what is copied.
+    image: Option<(PathBuf, &'static str)>,
+}
+
+pub(super) fn mirror(
+    root: &Path,
+    target: &Path,
+    options: &CompressOptions,
+    report: &mut CompressReport,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let plan = plan_mirror(root, options.opaque)?;
+    let output = OutputFolder::create(target, options.force)?;
+    for Planned { entry, image } in &plan {
+        progress.check()?;
+        let full = root.join(&entry.path);
+        match (&entry.kind, image) {
+            (EntryKind::Folder, _) => output.make_folder(&entry.path)?,
+            (EntryKind::Link(to), _) => output.make_link(&entry.path, to, options.force)?,
+            (EntryKind::Special, _) => {
+                progress.warn(&format!("`{}` is left out: not a file", full.display()));
+            }
+            (EntryKind::File, Some((path, suffix))) => {
+                let sources = [open_source(&full, String::new(), options.opaque)?];
+                let to = output.path(path);
+                let kind = ImageKind::File;
+                let mut image =
+                    write_verified(kind, suffix, &sources, &full, &to, options, progress)?;
+                image.output = target.join(path);
+                report.images.push(image);
+            }
+            (EntryKind::File, None) => {
+                let to = output.path(&entry.path);
+                report.copied_bytes += folder::copy_file(&full, &to, options.force)?;
+                report.copied_files += 1;
+            }
+        }
+    }
+    output.commit()
+}
+
+/// Decides for every entry before anything is written: all faults of all models are told at once.
+fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
+    let entries = folder::walk(root)?;
+    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut plan = Vec::new();
+    let mut faults = Vec::new();
+    for entry in &entries {
+        let full = root.join(&entry.path);
+        if entry.kind == EntryKind::File && folder::is_model(&full) {
+            if let Err(error) = open_source(&full, String::new(), opaque) {
+                faults.push(error);
+            }
+        } else {
+            if entry.kind == EntryKind::File && folder::is_image(&full) {
+                faults.extend(image_in_the_way(root, entry));
+            }
+            taken.insert(entry.path.clone());
+        }
+    }
+    refuse_faults(root, &faults)?;
+    for entry in entries {
+        let full = root.join(&entry.path);
+        let is_model = entry.kind == EntryKind::File && folder::is_model(&full);
+        let image = is_model
+            .then(|| image_path(&entry.path, &mut taken))
+            .transpose()?;
+        plan.push(Planned { entry, image });
+    }
+    Ok(plan)
+}
+
+/// An image in the source is copied as it is. If the file that it stands for is there, too, the copy could not be told from the
+/// image of that file: only one of both would come back.
+fn image_in_the_way(root: &Path, entry: &Entry) -> Option<Error> {
+    let full = root.join(&entry.path);
+    let source = FileSource::open(&full).ok()?;
+    let header = archive::peek(&source, &full).ok()?;
+    let original = naming::original_name(entry.path.file_name()?, &header)?;
+    let original = full.with_file_name(original);
+    fs::symlink_metadata(&original).ok()?;
+    Some(
+        Error::invalid(format!(
+            "is an image of `{}`, which is there, too",
+            original.display()
+        ))
+        .file(&full),
+    )
+}
+
+/// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
+fn image_path(path: &Path, taken: &mut BTreeSet<PathBuf>) -> Result<(PathBuf, &'static str)> {
+    let name = path.file_name().unwrap_or_default();
+    let (short, suffix) = naming::image_name(name);
+    let mut long = name.to_owned();
+    long.push(naming::IMAGE_EXTENSION);
+    for image in [short, long] {
+        let image = path.with_file_name(image);
+        if taken.insert(image.clone()) {
+            return Ok((image, suffix));
+        }
+    }
+    Err(
+        Error::invalid("there is a file already under the name that its image would have")
+            .file(path)
+            .hint("rename one of them"),
+    )
+}

@@ -1,0 +1,203 @@
+//! Compress: a file into an image, a folder into one image, or a folder into a mirror of it. Sources are never touched,
+//! and nothing counts as written before it was read back from the disk and proved equal.
+
+mod mirror;
+mod sources;
+mod write;
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::archive::Bases;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::codec::Profile;
+use crate::format::ImageKind;
+use crate::ops::compress::mirror::mirror;
+use crate::ops::compress::sources::folder_sources;
+use crate::ops::compress::sources::open_source;
+use crate::ops::compress::write::stream_out;
+use crate::ops::compress::write::to_stdout;
+use crate::ops::compress::write::write_verified;
+use crate::ops::folder;
+use crate::ops::report;
+
+/// Where the result goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Beside the source, under the name that follows from its own.
+    Beside,
+    /// To this path.
+    Path(PathBuf),
+    /// To this stream.
+    Stdout,
+}
+
+/// How to compress.
+#[derive(Debug, Clone)]
+pub struct CompressOptions {
+    /// Where to.
+    pub output: Output,
+    /// Size or latency.
+    pub profile: Profile,
+    /// The model to store differences from.
+    pub base: Option<Arc<Bases>>,
+    /// Replace what exists.
+    pub force: bool,
+    /// Store files that are not valid safetensors as plain bytes.
+    pub opaque: bool,
+    /// Threads that code.
+    pub threads: usize,
+}
+
+/// One image that was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageWritten {
+    /// What was compressed.
+    #[serde(serialize_with = "report::path")]
+    pub source: PathBuf,
+    /// The image; `-` for standard output.
+    #[serde(serialize_with = "report::path")]
+    pub output: PathBuf,
+    /// Bytes of the originals.
+    pub original_bytes: u64,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+    /// sha256 of the original; of each, joined by blanks, in an image of a folder.
+    pub sha256: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompressReport {
+    /// The profile.
+    pub profile: &'static str,
+    /// Every image.
+    pub images: Vec<ImageWritten>,
+    /// Files copied as they are.
+    pub copied_files: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Bytes of all originals, copies included.
+    pub original_bytes: u64,
+    /// Bytes of all that was written.
+    pub output_bytes: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Compresses a file or a folder.
+pub fn compress(
+    source: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let begun = Instant::now();
+    let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
+    let mut report = CompressReport {
+        profile: options.profile.name(),
+        images: Vec::new(),
+        copied_files: 0,
+        copied_bytes: 0,
+        original_bytes: 0,
+        output_bytes: 0,
+        seconds: 0.0,
+    };
+    if metadata.is_dir() {
+        compress_folder(source, options, &mut report, progress)?;
+    } else {
+        report
+            .images
+            .push(compress_file(source, options, progress)?);
+    }
+    report.original_bytes = report.copied_bytes
+        + report
+            .images
+            .iter()
+            .map(|image| image.original_bytes)
+            .sum::<u64>();
+    report.output_bytes = report.copied_bytes
+        + report
+            .images
+            .iter()
+            .map(|image| image.image_bytes)
+            .sum::<u64>();
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn compress_file(
+    source: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let name = source.file_name().unwrap_or_default();
+    let (image_name, suffix) = naming::image_name(name);
+    let target = match &options.output {
+        Output::Beside => source.with_file_name(image_name),
+        Output::Path(path) => path.clone(),
+        Output::Stdout => return to_stdout(source, suffix, options, progress),
+    };
+    folder::check_not_same(source, &target)?;
+    crate::base::atomic::check_target(&target, options.force)?;
+    if !target.file_name().is_some_and(naming::is_image_name) {
+        progress.warn(&format!(
+            "`{}` does not end with `.bs`: a mount will not take it for an image",
+            target.display()
+        ));
+    }
+    let sources = [open_source(source, String::new(), options.opaque)?];
+    write_verified(
+        ImageKind::File,
+        suffix,
+        &sources,
+        source,
+        &target,
+        options,
+        progress,
+    )
+}
+
+fn compress_folder(
+    source: &Path,
+    options: &CompressOptions,
+    report: &mut CompressReport,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let target =
+        match &options.output {
+            Output::Beside => {
+                return Err(Error::invalid("a folder needs an output").file(source).hint(
+                "name a folder with `-o FOLDER`, or one image for all of it with `-o NAME.bs`",
+            ));
+            }
+            Output::Stdout => {
+                let sources = folder_sources(source, options.opaque, progress)?;
+                let kind = ImageKind::Folder;
+                report
+                    .images
+                    .push(stream_out(kind, "", &sources, source, options, progress)?);
+                return Ok(());
+            }
+            Output::Path(path) => path,
+        };
+    folder::check_apart(source, target)?;
+    // a trailing slash says folder
+    let written_as_folder = target.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if target.file_name().is_some_and(naming::is_image_name) && !written_as_folder {
+        crate::base::atomic::check_target(target, options.force)?;
+        let sources = folder_sources(source, options.opaque, progress)?;
+        let kind = ImageKind::Folder;
+        let image = write_verified(kind, "", &sources, source, target, options, progress)?;
+        report.images.push(image);
+        return Ok(());
+    }
+    mirror(source, target, options, report, progress)
+}

@@ -1,0 +1,120 @@
+//! What goes into an image: files opened, their spans found, and what the disk said of them before.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::ops::folder;
+use crate::ops::folder::EntryKind;
+use crate::ops::folder::Stamp;
+use crate::tensor::Layout;
+use crate::writer::Source;
+
+/// A file that goes into an image, and what the disk said of it before.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    pub(super) stamp: Stamp,
+}
+
+/// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.
+pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<Opened> {
+    let stamp = Stamp::of(path)?;
+    let file = FileSource::open(path)?;
+    let layout = match Layout::of_safetensors(&file) {
+        Ok(layout) => layout,
+        Err(error) if opaque && error.kind() == ErrorKind::Invalid => Layout::of_bytes(file.len()),
+        Err(error) => return Err(named_better(error, &file).file(path)),
+    };
+    let source = Source {
+        path: within,
+        bytes: Arc::new(file),
+        layout,
+        bases: Vec::new(),
+    };
+    Ok(Opened { source, stamp })
+}
+
+/// An image given to be compressed is a mistake of its own kind.
+fn named_better(error: Error, file: &FileSource) -> Error {
+    let mut magic = [0; 8];
+    let is_image =
+        file.read_exact_at(0, &mut magic).is_ok() && magic == crate::format::header::MAGIC;
+    if is_image {
+        Error::invalid("is a bigsmall image already")
+    } else {
+        error
+    }
+}
+
+/// All files of a folder as they go into one image. Links to files are followed; models are split into tensors, and
+/// everything else is stored as bytes.
+pub(super) fn folder_sources(
+    root: &Path,
+    opaque: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<Opened>> {
+    let (mut sources, mut faults) = (Vec::new(), Vec::new());
+    for entry in folder::walk(root)? {
+        let full = root.join(&entry.path);
+        match &entry.kind {
+            EntryKind::Folder => continue,
+            EntryKind::Link(_) if !fs::metadata(&full).is_ok_and(|m| m.is_file()) => {
+                progress.warn(&format!(
+                    "`{}` is left out: a link to no file",
+                    full.display()
+                ));
+                continue;
+            }
+            EntryKind::Special => {
+                progress.warn(&format!("`{}` is left out: not a file", full.display()));
+                continue;
+            }
+            EntryKind::File | EntryKind::Link(_) => {}
+        }
+        let path = entry
+            .path
+            .to_str()
+            .filter(|path| crate::format::index::path_is_valid(path));
+        let path = path.ok_or_else(|| {
+            Error::invalid("the name cannot be stored in an image").file(&full).hint(
+                "names in an image are UTF-8 without `\\`; compress to a folder instead (`-o FOLDER`)",
+            )
+        })?;
+        let as_bytes = opaque || !folder::is_model(&full);
+        match open_source(&full, path.to_owned(), as_bytes) {
+            Ok(source) => sources.push(source),
+            Err(error) => faults.push(error),
+        }
+    }
+    refuse_faults(root, &faults)?;
+    sources.sort_by(|a: &Opened, b| a.source.path.cmp(&b.source.path));
+    if sources.is_empty() {
+        return Err(Error::invalid("there is no file in this folder").file(root));
+    }
+    Ok(sources)
+}
+
+/// One error for all files of a folder that cannot be compressed.
+pub(super) fn refuse_faults(root: &Path, faults: &[Error]) -> Result<()> {
+    let Some(first) = faults.first() else {
+        return Ok(());
+    };
+    let lines: Vec<String> = faults
+        .iter()
+        .map(|e| e.to_string().replace('\n', "; "))
+        .collect();
+    let what = format!(
+        "{} files cannot be compressed:\n{}",
+        faults.len(),
+        lines.join("\n")
+    );
+    Err(Error::new(first.kind(), what)
+        .file(root)
+        .hint("mend or remove them, or store them as plain bytes with `--opaque`"))
+}

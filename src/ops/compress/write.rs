@@ -1,0 +1,203 @@
+//! An image written, read back whole from the disk, compared with its sources, and only then put in place.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::archive::Archive;
+use crate::archive::Bases;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::OutputFile;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::base::digest::Sha256;
+use crate::base::digest::hex;
+use crate::format::ImageKind;
+use crate::ops::base;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::ImageWritten;
+use crate::ops::compress::sources::Opened;
+use crate::ops::compress::sources::open_source;
+use crate::ops::folder::Stamp;
+use crate::ops::stream;
+use crate::writer;
+use crate::writer::Source;
+use crate::writer::WriteOptions;
+
+/// Writes an image, reads it back whole from the disk and compares it with the sources, and only then puts it in place.
+pub(super) fn write_verified(
+    kind: ImageKind,
+    suffix: &str,
+    sources: &[Opened],
+    source: &Path,
+    target: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let mut output = OutputFile::create(target, options.force)?;
+    let written = write_and_prove(
+        kind,
+        suffix,
+        sources,
+        source,
+        &mut output,
+        options,
+        progress,
+    )?;
+    let stamp = match sources {
+        [only] if kind == ImageKind::File => only.stamp.clone(),
+        _ => Stamp::of(source)?,
+    };
+    // a folder's bits say who may list it: an image of it is a plain file
+    let mode = if kind == ImageKind::Folder {
+        stamp.mode & 0o666
+    } else {
+        stamp.mode
+    };
+    output.commit(Some(stamp.mtime), Some(mode))?;
+    Ok(written)
+}
+
+fn write_and_prove(
+    kind: ImageKind,
+    suffix: &str,
+    sources: &[Opened],
+    source: &Path,
+    output: &mut OutputFile,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
+    let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
+    let label = source.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(bases) = &options.base {
+        progress.begin(&format!("reading the base of {label}"), 0);
+        for source in &mut sources {
+            source.bases = base::bases_of(bases, &source.layout.spans, options.threads, progress)?;
+        }
+        if sources
+            .iter()
+            .flat_map(|source| &source.bases)
+            .flatten()
+            .next()
+            .is_none()
+        {
+            progress.warn("no tensor of the base has a name, dtype and shape that occur here");
+        }
+    }
+    let original_bytes = sources.iter().map(|source| source.layout.len).sum();
+    progress.begin(&format!("compressing {label}"), original_bytes);
+    let spans = sources.iter().flat_map(|source| &source.layout.spans);
+    let tensors: Vec<_> = spans.map(|span| (span.family(), span.len)).collect();
+    if let Some(why) = options.profile.brings_nothing(&tensors) {
+        let name = options.profile.name();
+        progress.warn(&format!(
+            "`{}`: the profile {name} brings nothing here: {why}",
+            source.display()
+        ));
+    }
+    let bases = options.base.as_ref();
+    let write = WriteOptions {
+        profile: options.profile,
+        threads: options.threads,
+        base_place: bases.map_or_else(String::new, |bases| {
+            base::place_from(bases, output.target())
+        }),
+    };
+    let written = writer::write_image(kind, suffix, &sources, &write, output, progress)?;
+    output.sync()?;
+    progress.begin(&format!("reading back {label}"), original_bytes);
+    prove(
+        output.temporary(),
+        options.base.as_ref(),
+        &written.sha256s,
+        options.threads,
+        progress,
+    )
+    .map_err(|e| e.file(source))?;
+    // what was read is what was there all the time
+    stamps.iter().try_for_each(|stamp| stamp.check())?;
+    progress.end();
+    Ok(ImageWritten {
+        source: source.to_owned(),
+        output: output.target().to_owned(),
+        original_bytes,
+        image_bytes: written.image_len,
+        sha256: written
+            .sha256s
+            .iter()
+            .map(|sha| hex(sha))
+            .collect::<Vec<_>>()
+            .join(" "),
+    })
+}
+
+/// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.
+fn prove(
+    image: &Path,
+    bases: Option<&Arc<Bases>>,
+    sha256s: &[[u8; 32]],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut archive = Archive::open(image)?;
+    if let Some(bases) = bases {
+        archive = archive.with_bases(Arc::clone(bases));
+    }
+    for (file, expected) in archive.files().iter().zip(sha256s) {
+        let mut sha256 = Sha256::default();
+        stream::runs(&archive, file, threads, progress, |run| {
+            let bytes = run.bytes?;
+            sha256.update(&bytes);
+            progress.advance(bytes.len() as u64);
+            Ok(())
+        })?;
+        if sha256.finish() != *expected {
+            return Err(
+                Error::new(ErrorKind::Io, "changed while it was being compressed")
+                    .hint("compress it again when nobody writes to it"),
+            );
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn to_stdout(
+    source: &Path,
+    suffix: &str,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let sources = [open_source(source, String::new(), options.opaque)?];
+    stream_out(ImageKind::File, suffix, &sources, source, options, progress)
+}
+
+/// An image is finished at its beginning last, so it is made in a temporary file and then copied out.
+pub(super) fn stream_out(
+    kind: ImageKind,
+    suffix: &str,
+    sources: &[Opened],
+    source: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let target = crate::base::atomic::temporary_for(&std::env::temp_dir().join("bigsmall"));
+    let mut output = OutputFile::create(&target, true)?;
+    let mut written = write_and_prove(
+        kind,
+        suffix,
+        sources,
+        source,
+        &mut output,
+        options,
+        progress,
+    )?;
+    written.output = PathBuf::from("-");
+    let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
+    let mut image = fs::File::open(output.temporary()).map_err(failed)?;
+    io::copy(&mut image, &mut io::stdout().lock()).map_err(failed)?;
+    Ok(written)
+}

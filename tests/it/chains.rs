@@ -1,0 +1,169 @@
+//! Deltas of deltas: to a depth, never in a circle, and each readable wherever its bases lie.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bigsmall::archive::Archive;
+use bigsmall::archive::Bases;
+use bigsmall::archive::DigestIndex;
+use bigsmall::archive::bases::Hope;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::Result;
+use bigsmall::base::progress::Silent;
+use bigsmall::codec::Profile;
+use bigsmall::ops::compress;
+use bigsmall::ops::compress::CompressOptions;
+use bigsmall::ops::decompress;
+use bigsmall::ops::decompress::DecompressOptions;
+use bigsmall::ops::verify;
+
+use crate::models;
+use crate::models::Random;
+use crate::models::Tensor;
+use crate::roundtrip::options;
+use crate::roundtrip::put;
+
+const COUNT: usize = 60_000;
+
+/// Steps of a training run, each a little way from the one before.
+struct Run {
+    folder: tempfile::TempDir,
+    steps: Vec<Vec<u8>>,
+}
+
+impl Run {
+    fn new(count: usize) -> Self {
+        let mut random = Random::new(5);
+        let mut weights: Vec<f32> = (0..COUNT).map(|_| random.gauss() * 0.02).collect();
+        let mut steps = Vec::new();
+        let folder = tempfile::tempdir().unwrap();
+        for step in 0..count {
+            let half = |v: &f32| ((v.to_bits() + 0x8000) >> 16) as u16;
+            let data: Vec<u8> = weights
+                .iter()
+                .map(half)
+                .flat_map(u16::to_le_bytes)
+                .collect();
+            let tensor = |name: &str, data: &[u8]| Tensor {
+                name: name.into(),
+                dtype: "BF16",
+                shape: vec![data.len() as u64 / 2],
+                data: data.to_vec(),
+            };
+            let tensors = [
+                tensor("a", &data[..2 * COUNT / 2]),
+                tensor("b", &data[COUNT..]),
+            ];
+            steps.push(models::file(&tensors, 0, ""));
+            put(
+                &folder.path().join(format!("{step}.safetensors")),
+                &steps[step],
+            );
+            for weight in &mut weights {
+                *weight += random.gauss() * 0.0002;
+            }
+        }
+        Self { folder, steps }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn compress(&self, step: usize, base: &str) -> Result<()> {
+        let options = CompressOptions {
+            base: Some(Arc::new(Bases::open(&self.at(base), None)?)),
+            ..options(&self.at(&format!("{step}.bs")), Profile::Balanced, 2)
+        };
+        compress::compress(&self.at(&format!("{step}.safetensors")), &options, &Silent)?;
+        Ok(())
+    }
+
+    fn restore(&self, step: usize, base: &str) -> Result<Vec<u8>> {
+        let output = self.at("restored");
+        let options = DecompressOptions {
+            output: compress::Output::Path(output.clone()),
+            bases: vec![self.at(base)],
+            force: true,
+            threads: 2,
+        };
+        decompress::decompress(&self.at(&format!("{step}.bs")), &options, &Silent)?;
+        Ok(fs::read(output).unwrap())
+    }
+
+    fn remove(&self, step: usize) {
+        fs::remove_file(self.at(&format!("{step}.safetensors"))).unwrap();
+    }
+}
+
+#[test]
+fn four_deltas_may_stand_on_one_another_and_no_fifth() {
+    let run = Run::new(6);
+    run.compress(1, "0.safetensors").unwrap();
+    for step in 2..=4 {
+        run.remove(step - 1);
+        run.compress(step, &format!("{}.bs", step - 1)).unwrap();
+    }
+    run.remove(4);
+    let error = run.compress(5, "4.bs").unwrap_err();
+    assert!(error.to_string().contains("more than 4"), "{error}");
+    // in a folder, and beside the one that was named
+    for base in [".", "3.bs"] {
+        assert!(run.restore(4, base).unwrap() == run.steps[4], "{base}");
+    }
+    assert!(run.restore(2, ".").unwrap() == run.steps[2]);
+    let index = Archive::open(&run.at("4.bs")).unwrap();
+    assert_eq!(index.index().base_place, "3.bs");
+    let report = verify::verify(run.folder.path(), &[], 2, &Silent).unwrap();
+    assert!(report.ok && report.images.len() == 4);
+    // one link less, and all that stands on it cannot be read
+    fs::remove_file(run.at("2.bs")).unwrap();
+    let report = verify::verify(run.folder.path(), &[], 2, &Silent).unwrap();
+    let fine: Vec<bool> = report.images.iter().map(|image| image.ok).collect();
+    assert_eq!(fine, [true, false, false]);
+    assert!(report.images[1].faults[0].contains("BLAKE3"), "{report:?}");
+}
+
+#[test]
+fn what_would_be_its_own_base_is_an_error_and_no_endless_search() {
+    let run = Run::new(3);
+    run.compress(0, "2.safetensors").unwrap();
+    run.compress(1, "0.safetensors").unwrap();
+    run.compress(2, "1.safetensors").unwrap();
+    (0..3).for_each(|step| run.remove(step));
+    for step in 0..3 {
+        let error = run.restore(step, ".").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MissingBase, "{error}");
+    }
+}
+
+#[test]
+fn digests_are_kept_and_trusted_only_for_the_same_file() {
+    let run = Run::new(2);
+    let index = DigestIndex::new(&run.at("digests"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
+    let base = run.at("0.safetensors");
+    let file = fs::File::options().write(true).open(&base).unwrap();
+    file.set_modified(long_ago).unwrap();
+    // the time of the last change of anything cannot be set
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    run.compress(1, "0.safetensors").unwrap();
+    let find = || {
+        let bases = Arc::new(Bases::open(&base, Some(index.clone())).unwrap());
+        let archive = Archive::open(&run.at("1.bs")).unwrap().with_bases(bases);
+        archive.find_bases(1, &Silent)
+    };
+    find().unwrap();
+    assert_eq!(fs::read_dir(run.at("digests")).unwrap().count(), 1);
+    find().unwrap();
+    let bases = Bases::open(&base, Some(index.clone())).unwrap();
+    let archive = Archive::open(&run.at("1.bs")).unwrap();
+    let record = archive.index().bases[0].named("a");
+    assert_eq!(bases.hope(&record, COUNT as u64), Hope::Sure);
+    // another content of the same length under the same time
+    put(&base, &run.steps[1]);
+    let file = fs::File::options().write(true).open(&base).unwrap();
+    file.set_modified(long_ago).unwrap();
+    assert_eq!(find().unwrap_err().kind(), ErrorKind::MissingBase);
+}
