@@ -8,9 +8,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
@@ -41,6 +42,8 @@ use crate::tree::What;
 const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Different complaints remembered, so that each is logged once.
 const COMPLAINTS_MAX: usize = 10_000;
+/// A base that was missing is looked for again after this: it may have been put there meanwhile.
+const BASES_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// One line of a listing.
 #[derive(Debug, Clone)]
@@ -63,7 +66,7 @@ pub(crate) struct Fs {
     cache: Arc<BlockCache>,
     /// Where bases are looked for, and what was found there when one was first needed.
     base_places: Vec<PathBuf>,
-    bases: OnceLock<Arc<Bases>>,
+    bases: Mutex<Option<(Arc<Bases>, Instant)>>,
     images: Mutex<LruCache<u64, Arc<Archive>>>,
     opened: Mutex<BTreeMap<u64, (OpenFile, u64)>>,
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
@@ -122,7 +125,7 @@ impl Fs {
             tree: Tree::new(top),
             cache: BlockCache::new(cache_bytes),
             base_places,
-            bases: OnceLock::new(),
+            bases: Mutex::default(),
             images: Mutex::new(LruCache::new(IMAGES_KEPT)),
             opened: Mutex::default(),
             listings: Mutex::default(),
@@ -406,17 +409,31 @@ impl Fs {
         if !archive.index().is_delta() {
             return Ok(archive);
         }
-        let bases = self.bases.get_or_init(|| {
-            let mut bases = Bases::new(Arc::clone(&self.cache), DigestIndex::of_user());
-            for place in &self.base_places {
-                if let Err(error) = bases.add(place) {
-                    tracing::warn!("{error}");
-                }
-            }
-            Arc::new(bases)
-        });
-        let archive = archive.with_bases(Arc::clone(bases));
+        let archive = archive.with_bases(self.bases(Duration::MAX));
+        if archive.expect_bases().is_ok() {
+            return Ok(archive);
+        }
+        let archive = archive.with_bases(self.bases(BASES_AGE_MAX));
         archive.expect_bases().map(|()| archive)
+    }
+
+    /// What may be bases, as it was found at most so long ago.
+    fn bases(&self, age_max: Duration) -> Arc<Bases> {
+        let mut found = self.bases.lock();
+        if let Some((bases, when)) = &*found
+            && when.elapsed() <= age_max
+        {
+            return Arc::clone(bases);
+        }
+        let mut bases = Bases::new(Arc::clone(&self.cache), DigestIndex::of_user());
+        for place in &self.base_places {
+            if let Err(error) = bases.add(place) {
+                tracing::warn!("{error}");
+            }
+        }
+        let bases = Arc::new(bases);
+        *found = Some((Arc::clone(&bases), Instant::now()));
+        bases
     }
 
     /// Logs an error, once, and gives its errno.

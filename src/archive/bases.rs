@@ -68,6 +68,16 @@ impl Bases {
         self.tensors.add(path)
     }
 
+    /// Adds these files; those that are no models or cannot be read are passed over.
+    pub fn add_files<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
+        self.tensors.add_files(paths);
+    }
+
+    /// Adds the models in a folder, but not those in folders below it.
+    pub fn add_beside(&mut self, folder: &Path) -> Result<()> {
+        self.tensors.add_beside(folder)
+    }
+
     /// Where was looked.
     pub fn places(&self) -> &[PathBuf] {
         &self.tensors.places
@@ -126,6 +136,25 @@ impl Bases {
         Ok(self.file_of(tensor))
     }
 
+    /// Whether there is a tensor of the name and this length, whatever its content.
+    pub fn names(&self, record: &BaseRecord, len: u64) -> bool {
+        let alike = self.tensors.by_name.get(&record.name);
+        alike.is_some_and(|alike| alike.iter().any(|tensor| tensor.span.len == len))
+    }
+
+    /// The files in which there is a tensor of the name and this length that is not known to be another.
+    pub fn files_with(&self, record: &BaseRecord, len: u64) -> Vec<&Path> {
+        let alike = self.tensors.by_name.get(&record.name).into_iter().flatten();
+        let may_be_it = |tensor: &&Tensor| {
+            let known = self.tensors.known_blake3(tensor);
+            tensor.span.len == len && known.is_none_or(|known| known == record.blake3)
+        };
+        alike
+            .filter(may_be_it)
+            .map(|tensor| self.file_of(tensor))
+            .collect()
+    }
+
     /// What can be said of the base of this record and length without reading tensors.
     pub fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
         Search::new(self).hope(record, len, DELTAS_MAX - 1)
@@ -157,16 +186,13 @@ impl Bases {
         let name = escaped(&record.name);
         if !is_alike {
             let what = format!("its base tensor `{name}` is not in {places}{faults}");
-            return Error::new(ErrorKind::MissingBase, what)
-                .hint("name the model that it was made from with `--base`");
+            return Error::new(ErrorKind::MissingBase, what);
         }
+        let blake3 = digest::hex(&record.blake3);
         let what = format!(
-            "no tensor `{name}` in {places} is its base: BLAKE3 {} expected{faults}",
-            digest::hex(&record.blake3)
+            "no tensor `{name}` in {places} is its base, which was changed or is another model: BLAKE3 {blake3} expected{faults}"
         );
-        Error::new(ErrorKind::MissingBase, what).hint(
-            "the base was changed, or these are other models: name the right one with `--base`",
-        )
+        Error::new(ErrorKind::MissingBase, what)
     }
 }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Result;
+use crate::base::file::Identity;
 use crate::codec::SpanTables;
 
 /// How long a reader waits for another reader's decode. No wait is without a limit: after it the reader gets an error.
@@ -29,10 +30,20 @@ pub enum Cached {
     Tables(Option<Arc<SpanTables>>),
 }
 
+/// Which image: two that were opened from one unchanged file are the same, so that a model and the deltas that have it as their
+/// base share what is decoded of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ImageId {
+    /// A file of the disk.
+    File(Identity),
+    /// Whatever else; a number that no other open image of this process has.
+    Other(u64),
+}
+
 /// Image, and block or span of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
-    archive: u64,
+    archive: ImageId,
     number: usize,
 }
 
@@ -127,7 +138,7 @@ impl BlockCache {
     /// Block `number` (of all of the image), decoded by `decode` if it is not at hand.
     pub(crate) fn block(
         &self,
-        archive: u64,
+        archive: ImageId,
         number: usize,
         decode: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Arc<Vec<u8>>> {
@@ -141,7 +152,7 @@ impl BlockCache {
     /// The tables of span `number`, parsed by `read` if they are not at hand.
     pub(crate) fn tables(
         &self,
-        archive: u64,
+        archive: ImageId,
         number: usize,
         read: impl FnOnce() -> Result<Option<SpanTables>>,
     ) -> Result<Option<Arc<SpanTables>>> {
@@ -158,7 +169,7 @@ impl BlockCache {
     }
 
     /// Forgets what is held of an image.
-    pub fn forget(&self, archive: u64) {
+    pub fn forget(&self, archive: ImageId) {
         for shelf in [&self.blocks, &self.tables] {
             let mut shelf = shelf.lock();
             let keys: Vec<Key> = shelf
@@ -267,19 +278,22 @@ impl Drop for Landing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ZERO: ImageId = ImageId::Other(0);
+
     use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn stays_within_its_bound_and_keeps_what_is_used() {
         let cache = BlockCache::new(4000);
         for number in 0..10 {
-            cache.block(0, number, || Ok(vec![0; 1000])).unwrap();
+            cache.block(ZERO, number, || Ok(vec![0; 1000])).unwrap();
             cache
-                .block(0, 0, || panic!("block 0 is in use and stays"))
+                .block(ZERO, 0, || panic!("block 0 is in use and stays"))
                 .unwrap();
             assert!(cache.bytes() <= 3000);
         }
-        cache.forget(0);
+        cache.forget(ZERO);
         assert_eq!(cache.bytes(), 0);
     }
 
@@ -295,20 +309,20 @@ mod tests {
                         std::thread::sleep(Duration::from_millis(50));
                         Ok(vec![7; 10])
                     };
-                    assert_eq!(*cache.block(1, 2, decode).unwrap(), vec![7; 10]);
+                    assert_eq!(*cache.block(ZERO, 2, decode).unwrap(), vec![7; 10]);
                 });
             }
         });
         assert_eq!(decodes.load(Ordering::Relaxed), 1);
-        assert!(cache.block(1, 3, || Err(Error::damaged("x"))).is_err());
-        assert!(cache.block(1, 3, || Ok(vec![1])).is_ok());
+        assert!(cache.block(ZERO, 3, || Err(Error::damaged("x"))).is_err());
+        assert!(cache.block(ZERO, 3, || Ok(vec![1])).is_ok());
     }
 
     #[test]
     fn a_decoder_that_panics_leaves_nobody_waiting() {
         let cache = BlockCache::new(1 << 20);
-        let panicking = std::panic::AssertUnwindSafe(|| cache.block(1, 2, || panic!("fault")));
+        let panicking = std::panic::AssertUnwindSafe(|| cache.block(ZERO, 2, || panic!("fault")));
         assert!(std::panic::catch_unwind(panicking).is_err());
-        assert!(cache.block(1, 2, || Ok(vec![1])).is_ok());
+        assert!(cache.block(ZERO, 2, || Ok(vec![1])).is_ok());
     }
 }

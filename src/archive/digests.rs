@@ -130,7 +130,7 @@ mod tests {
             file.write_all(bytes).unwrap();
             let then = SystemTime::now() - Duration::from_secs(age);
             file.set_modified(then).unwrap();
-            FileSource::open(&path).unwrap().identity()
+            FileSource::open(&path).unwrap().on_disk()
         };
         let index = DigestIndex::new(&folder.path().join("digests"));
         let known = BTreeMap::from([((0, 8), [7; 32]), ((1, 9), [8; 32])]);

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::archive::bases::Bases;
 use crate::archive::bases::Hope;
+use crate::archive::cache::ImageId;
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -18,6 +19,7 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
+use crate::base::error;
 use crate::base::parallel;
 use crate::codec;
 use crate::codec::CodedBlock;
@@ -43,7 +45,7 @@ pub struct Archive {
     bases: Option<Arc<Bases>>,
     /// The bases that were found, by their number.
     found: Vec<OnceLock<Arc<dyn ReadAt>>>,
-    id: u64,
+    id: ImageId,
 }
 
 /// Buffers that a thread keeps from block to block.
@@ -134,7 +136,10 @@ impl Archive {
         };
         let index = Index::parse(&bytes, &header)?;
         let found = index.bases.iter().map(|_| OnceLock::new()).collect();
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let id = source
+            .identity()
+            .map_or(ImageId::Other(number), ImageId::File);
         Ok(Self {
             source,
             path: path.to_owned(),
@@ -214,7 +219,12 @@ impl Archive {
         let record = record.named(&span.span.name);
         let bases = self.bases.as_ref();
         let bases = bases.ok_or_else(|| self.no_base(&record.name))?;
-        let bytes = bases.find(&record, span.span.len)?;
+        let bytes = bases
+            .find(&record, span.span.len)
+            .map_err(|e| match e.kind() {
+                ErrorKind::MissingBase => e.hint(self.base_hint()),
+                _ => e,
+            })?;
         Ok(&**found.get_or_init(|| bytes))
     }
 
@@ -227,16 +237,17 @@ impl Archive {
         } else {
             format!("its base tensor `{name}` is not in {}", places.join(", "))
         };
-        let hint = match self.index.base_place.as_str() {
-            "" => "name the model that it was made from with `--base`".to_owned(),
-            place => format!(
-                "name the model that it was made from with `--base`: it was `{}` then",
-                crate::base::error::escaped(place)
-            ),
-        };
         Error::new(ErrorKind::MissingBase, what)
-            .hint(hint)
+            .hint(self.base_hint())
             .file(&self.path)
+    }
+
+    fn base_hint(&self) -> String {
+        let hint = "name the model that it was made from with `--base`";
+        match self.index.base_place.as_str() {
+            "" => hint.to_owned(),
+            place => format!("{hint}: it was `{}` then", error::escaped(place)),
+        }
     }
 
     /// The path it was opened by.
@@ -293,8 +304,8 @@ impl Archive {
             .collect()
     }
 
-    /// A number that no other open image of this process has.
-    pub fn id(&self) -> u64 {
+    /// What tells it from other images in a cache.
+    pub fn id(&self) -> ImageId {
         self.id
     }
 

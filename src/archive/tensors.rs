@@ -1,6 +1,7 @@
 //! The tensors of models at hand, by name, whatever files they are in.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +108,20 @@ impl Tensors {
         Ok(())
     }
 
+    /// Adds the models in a folder, but not those in folders below it.
+    pub(super) fn add_beside(&mut self, folder: &Path) -> Result<()> {
+        self.add_all(&model_files(folder, false)?, true);
+        self.places.push(folder.to_owned());
+        Ok(())
+    }
+
+    /// Adds those of these files that are models.
+    pub(super) fn add_files<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
+        let is_model = |path: &&PathBuf| path.file_name().is_some_and(is_model_file);
+        let paths: Vec<PathBuf> = paths.filter(is_model).cloned().collect();
+        self.add_all(&paths, true);
+    }
+
     fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {
         for path in paths {
             if let Err(error) = self.add_file(path, is_named) {
@@ -119,7 +134,7 @@ impl Tensors {
     /// Whether it is a delta. A file that is there already is not added again.
     fn add_file(&mut self, path: &Path, is_named: bool) -> Result<bool> {
         let source = FileSource::open(path)?;
-        let identity = source.identity();
+        let identity = source.on_disk();
         if self.files.iter().any(|file| file.identity == identity) {
             return Ok(false);
         }
@@ -241,6 +256,10 @@ impl Drop for Tensors {
     }
 }
 
+fn is_model_file(name: &OsStr) -> bool {
+    naming::is_image_name(name) || naming::is_model_name(name)
+}
+
 /// Models and images in a folder, by path, and if `is_deep` in those below; links to files are followed, links to folders are not.
 fn model_files(folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -253,7 +272,7 @@ fn model_files(folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
             let name = entry.file_name();
             if is_folder {
                 folders.extend(is_deep.then(|| entry.path()));
-            } else if naming::is_image_name(&name) || naming::is_model_name(&name) {
+            } else if is_model_file(&name) {
                 files.push(entry.path());
             }
         }

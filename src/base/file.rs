@@ -17,7 +17,7 @@ use crate::base::Result;
 
 /// What the disk says of a file: device, inode, length, and times of change of content and of anything in nanoseconds. Another
 /// content has another identity, unless it was written within the grain of the disk's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
     inode: u64,
@@ -101,7 +101,7 @@ impl FileSource {
     }
 
     /// What the disk said of it when it was opened.
-    pub fn identity(&self) -> Identity {
+    pub fn on_disk(&self) -> Identity {
         self.identity
     }
 
@@ -119,6 +119,10 @@ impl FileSource {
 impl ReadAt for FileSource {
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.identity)
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {

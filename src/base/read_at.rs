@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::file::Identity;
 
 /// A disk file, a remote range, the original file decoded from an image: all are read this way.
 pub trait ReadAt: Send + Sync + std::fmt::Debug {
@@ -17,6 +18,11 @@ pub trait ReadAt: Send + Sync + std::fmt::Debug {
 
     /// Fills `out` from `offset`; bytes beyond the end are an error.
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Which file of the disk it is; none if it is none.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
 
     /// `len` bytes from `offset` without a copy; none if they are not in memory, or beyond the end.
     fn slice_at(&self, _offset: u64, _len: usize) -> Option<&[u8]> {

@@ -27,9 +27,12 @@ const HELP_TEMPLATE: &str = "\
 Make and restore:
   compress    Make a model smaller, losslessly
   decompress  Get the original back, byte for byte
+  apply       Get a fine-tune back from its base and a patch
+  rm          Remove files that no delta needs
 
 Look:
   info        Show what an image holds and how it is coded
+  diff        Show which tensors of two models differ, and by how much
   bench       Measure size and speed on a model of yours
 
 Trust:
@@ -67,6 +70,12 @@ enum Command {
     Compress(commands::compress::Arguments),
     /// Get the original back, byte for byte
     Decompress(commands::decompress::Arguments),
+    /// Get a fine-tune back from its base and a patch
+    Apply(commands::apply::Arguments),
+    /// Remove files that no delta needs
+    Rm(commands::rm::Arguments),
+    /// Show which tensors of two models differ, and by how much
+    Diff(commands::diff::Arguments),
     /// Show what an image holds and how it is coded
     Info(commands::info::Arguments),
     /// Measure size and speed on a model of yours
@@ -100,6 +109,9 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
     let outcome = match &cli.command {
         Command::Compress(arguments) => commands::compress::run(arguments, global),
         Command::Decompress(arguments) => commands::decompress::run(arguments, global),
+        Command::Apply(arguments) => commands::apply::run(arguments, global),
+        Command::Rm(arguments) => commands::rm::run(arguments, global),
+        Command::Diff(arguments) => commands::diff::run(arguments, global),
         Command::Info(arguments) => commands::info::run(arguments, global),
         Command::Bench(arguments) => commands::bench::run(arguments, global),
         Command::Verify(arguments) => commands::verify::run(arguments, global),

@@ -82,6 +82,7 @@ pub fn place_from(bases: &Bases, image: &Path) -> String {
 #[derive(Debug)]
 pub struct Places {
     paths: Vec<PathBuf>,
+    beside: Option<PathBuf>,
     opened: OnceLock<Arc<Bases>>,
 }
 
@@ -94,17 +95,31 @@ impl Places {
         }
         Self {
             paths,
+            beside: None,
             opened: OnceLock::new(),
         }
     }
 
-    fn open(&self) -> Result<&Arc<Bases>> {
+    /// Also the folder of `image`, where nothing was named.
+    #[must_use]
+    pub fn or_beside(mut self, image: &Path) -> Self {
+        if self.paths.is_empty() {
+            self.beside = Some(atomic::folder_of(image).to_owned());
+        }
+        self
+    }
+
+    /// What is there.
+    pub fn open(&self) -> Result<&Arc<Bases>> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
         let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
         for path in &self.paths {
             bases.add(path)?;
+        }
+        if let Some(folder) = &self.beside {
+            bases.add_beside(folder)?;
         }
         Ok(self.opened.get_or_init(|| Arc::new(bases)))
     }

@@ -1,12 +1,15 @@
 //! Info: what an image holds and how it is coded, from its index alone.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::archive::Bases;
+use crate::archive::bases::Hope;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Result;
@@ -14,6 +17,7 @@ use crate::base::digest::hex;
 use crate::base::units;
 use crate::format::ImageKind;
 use crate::format::SpanRecord;
+use crate::ops::base::Places;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::tensor::SpanKind;
@@ -48,6 +52,22 @@ pub struct BaseInfo {
     pub name: String,
     /// BLAKE3-256 of its bytes.
     pub blake3: String,
+}
+
+/// The model that a delta was made from.
+#[derive(Debug, Clone, Serialize)]
+pub struct BaseSummary {
+    /// Where it was when the image was made, seen from the image; empty if that is not known.
+    pub place: String,
+    /// Tensors stored as differences.
+    pub tensors: u64,
+    /// Whether all of them are at hand: `yes`, `no`, or `not compared` where models have tensors of the same names and lengths.
+    pub at_hand: &'static str,
+    /// The first tensor that is not, if any.
+    pub missing: Option<String>,
+    /// The files in which they are or may be.
+    #[serde(serialize_with = "report::paths")]
+    pub files: Vec<PathBuf>,
 }
 
 /// One original file.
@@ -98,6 +118,8 @@ pub struct ImageInfo {
     pub percent: f64,
     /// Bytes of both copies of the index.
     pub index_bytes: u64,
+    /// The model that it is stored as differences from.
+    pub base: Option<BaseSummary>,
     /// Sums for each dtype; `-` for what is no tensor.
     pub dtypes: BTreeMap<String, DtypeInfo>,
     /// The files.
@@ -111,17 +133,56 @@ pub struct InfoReport {
     pub images: Vec<ImageInfo>,
 }
 
-/// Looks at an image, or at every image under a folder.
-pub fn info(source: &Path) -> Result<InfoReport> {
+/// Looks at an image, or at every image under a folder. Bases are looked for at `bases`, in the folder, or beside the image.
+pub fn info(source: &Path, bases: &[PathBuf]) -> Result<InfoReport> {
     let paths = folder::images_under(source)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
+    let places = Places::new(bases, source).or_beside(source);
     let images = paths
         .iter()
-        .map(|path| Ok(image_info(&Archive::open(path)?)))
+        .map(|path| {
+            let archive = Archive::open(path)?;
+            let mut info = image_info(&archive);
+            if archive.index().is_delta() {
+                info.base = Some(base_summary(&archive, places.open()?));
+            }
+            Ok(info)
+        })
         .collect::<Result<_>>()?;
     Ok(InfoReport { images })
+}
+
+fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
+    let index = archive.index();
+    let mut files: BTreeSet<&Path> = BTreeSet::new();
+    let (mut least, mut tensors, mut missing) = (Hope::Sure, 0, None);
+    for span in &index.spans {
+        let Some(number) = span.base else {
+            continue;
+        };
+        tensors += 1;
+        let record = index.bases[number].named(&span.span.name);
+        let hope = bases.hope(&record, span.span.len);
+        let of_it = bases.files_with(&record, span.span.len).into_iter();
+        files.extend(of_it.filter(|file| *file != archive.path()));
+        if hope == Hope::None {
+            missing.get_or_insert(record.name);
+        }
+        least = least.min(hope);
+    }
+    BaseSummary {
+        place: index.base_place.clone(),
+        tensors,
+        at_hand: match least {
+            Hope::Sure => "yes",
+            Hope::Some => "not compared",
+            Hope::None => "no",
+        },
+        missing,
+        files: files.into_iter().map(Path::to_owned).collect(),
+    }
 }
 
 fn image_info(archive: &Archive) -> ImageInfo {
@@ -171,6 +232,7 @@ fn image_info(archive: &Archive) -> ImageInfo {
         original_bytes: header.original_len,
         percent: units::percent(header.image_len, header.original_len),
         index_bytes: 2 * header.index_len,
+        base: None,
         dtypes,
         files,
     }
@@ -198,9 +260,9 @@ fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
         coded_bytes,
         codecs,
         base: record.base.map(|number| {
-            let base = &archive.index().bases[number];
+            let base = archive.index().bases[number].named(&record.span.name);
             BaseInfo {
-                name: base.name.clone(),
+                name: base.name,
                 blake3: hex(&base.blake3),
             }
         }),

@@ -1,8 +1,14 @@
 //! What reports have in common.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serializer;
+
+/// Paths as text.
+pub(super) fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+}
 
 /// A path as text; bytes that are no UTF-8 are shown as such, and never make a report fail.
 pub(super) fn path<P: AsRef<Path>, S: Serializer>(

@@ -3,6 +3,7 @@
 pub mod dtype;
 pub mod header;
 pub mod layout;
+pub mod values;
 
 pub use dtype::Family;
 pub use header::Header;

@@ -27,13 +27,13 @@ use crate::roundtrip::put;
 const COUNT: usize = 60_000;
 
 /// Steps of a training run, each a little way from the one before.
-struct Run {
-    folder: tempfile::TempDir,
-    steps: Vec<Vec<u8>>,
+pub(crate) struct Run {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) steps: Vec<Vec<u8>>,
 }
 
 impl Run {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let mut random = Random::new(5);
         let mut weights: Vec<f32> = (0..COUNT).map(|_| random.gauss() * 0.02).collect();
         let mut steps = Vec::new();
@@ -67,11 +67,11 @@ impl Run {
         Self { folder, steps }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn compress(&self, step: usize, base: &str) -> Result<()> {
+    pub(crate) fn compress(&self, step: usize, base: &str) -> Result<()> {
         let options = CompressOptions {
             base: Some(Arc::new(Bases::open(&self.at(base), None)?)),
             ..options(&self.at(&format!("{step}.bs")), Profile::Balanced, 2)
@@ -92,7 +92,7 @@ impl Run {
         Ok(fs::read(output).unwrap())
     }
 
-    fn remove(&self, step: usize) {
+    pub(crate) fn remove(&self, step: usize) {
         fs::remove_file(self.at(&format!("{step}.safetensors"))).unwrap();
     }
 }

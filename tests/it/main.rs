@@ -14,6 +14,7 @@
 mod architecture;
 mod chains;
 mod cli;
+mod cli_deltas;
 mod damage;
 mod delta;
 mod format_page;

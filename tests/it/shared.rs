@@ -67,7 +67,7 @@ fn a_tied_head_takes_no_room() {
         assert_eq!(repeats, [None, None, None, None, Some(1)]);
         assert_eq!(archive.header().required_features, FEATURE_REPEATS);
         assert!(verify::verify(&path, &[], 2, &Silent).unwrap().ok);
-        let report = &info::info(&path).unwrap().images[0];
+        let report = &info::info(&path, &[]).unwrap().images[0];
         let head = report.files[0].spans.last().unwrap();
         assert_eq!(
             (head.coded_bytes, head.repeats.as_deref()),

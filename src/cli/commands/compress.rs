@@ -33,6 +33,9 @@ The source is never touched. The result is read back from the disk and compared 
 pub(crate) struct Arguments {
     /// A model file, or a folder
     source: PathBuf,
+    /// Where to write, as with `-o`
+    #[arg(value_name = "OUTPUT", conflicts_with = "output")]
+    last: Option<PathBuf>,
     /// Where to write; `-` is standard output
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -73,7 +76,7 @@ impl Arguments {
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = CompressOptions {
-        output: output(arguments.output.as_ref())?,
+        output: output(arguments.output.as_ref().or(arguments.last.as_ref()))?,
         profile: arguments.profile()?,
         base: base::open(arguments.base.as_deref())?,
         force: arguments.force,
@@ -93,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(report: &CompressReport) -> String {
+pub(super) fn text(report: &CompressReport) -> String {
     let mut lines = Vec::new();
     for image in &report.images {
         lines.push(format!(

@@ -24,16 +24,16 @@ An image of a file gives the file beside it, or at `-o`. A folder of images, or 
 Every block is checked, and the sha256 of every file compared, before a file appears.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// Where to write; `-` is standard output
     #[arg(short, long)]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// A model that images are stored as differences from: a file, an image, or a folder of them
     #[arg(long, value_name = "PATH", alias = "base-dir")]
-    base: Vec<PathBuf>,
+    pub(super) base: Vec<PathBuf>,
     /// Replace an output that exists
     #[arg(short, long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 /// Runs it.

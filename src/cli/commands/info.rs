@@ -13,6 +13,7 @@ use crate::base::units::percent;
 use crate::cli::global::Global;
 use crate::cli::render;
 use crate::ops::info;
+use crate::ops::info::BaseSummary;
 use crate::ops::info::ImageInfo;
 
 /// Words of `info`.
@@ -23,11 +24,14 @@ pub(crate) struct Arguments {
     /// List every tensor
     #[arg(short, long)]
     tensors: bool,
+    /// Where the bases of deltas are looked for, instead of beside the image
+    #[arg(long, value_name = "PATH", alias = "base-dir")]
+    base: Vec<PathBuf>,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
-    let report = info::info(&arguments.source)?;
+    let report = info::info(&arguments.source, &arguments.base)?;
     if global.json {
         render::json("bigsmall.info/1", &report)?;
     } else {
@@ -71,6 +75,7 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
             codecs(&sum.codecs)
         ));
     }
+    lines.extend(image.base.as_ref().map(base_text));
     for file in &image.files {
         let path = if file.path.is_empty() {
             ""
@@ -96,6 +101,23 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
         }
     }
     lines.join("\n")
+}
+
+fn base_text(base: &BaseSummary) -> String {
+    let files: Vec<String> = base.files.iter().map(|f| f.display().to_string()).collect();
+    let place = match base.place.as_str() {
+        "" => String::new(),
+        place => format!(", `{}` when it was made", escaped(place)),
+    };
+    let where_now = match (&base.missing, files.as_slice()) {
+        (Some(name), _) => format!(", as tensor `{}` is nowhere here", escaped(name)),
+        (None, []) => String::new(),
+        (None, files) => format!(", {}", files.join(", ")),
+    };
+    format!(
+        "  {} tensors are differences from another model{place}; at hand: {}{where_now}",
+        base.tensors, base.at_hand
+    )
 }
 
 fn codecs(codecs: &BTreeMap<String, u64>) -> String {

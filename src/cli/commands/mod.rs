@@ -1,7 +1,10 @@
 //! One file for each command: words to options, one op, one report.
 
+pub(super) mod apply;
 pub(super) mod bench;
 pub(super) mod compress;
 pub(super) mod decompress;
+pub(super) mod diff;
 pub(super) mod info;
+pub(super) mod rm;
 pub(super) mod verify;

@@ -1,0 +1,183 @@
+//! Remove: files go, unless a delta needs one of them and has no other.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::archive::Bases;
+use crate::archive::BlockCache;
+use crate::archive::DigestIndex;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::base::atomic;
+use crate::ops::folder;
+use crate::ops::folder::EntryKind;
+use crate::ops::report;
+
+/// Decoded blocks of bases that are images.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// How to remove.
+#[derive(Debug, Clone, Default)]
+pub struct RemoveOptions {
+    /// Folders in which deltas are looked for that may need what is to go, beside those that hold it.
+    pub among: Vec<PathBuf>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Serialize)]
+pub struct RemoveReport {
+    /// The files.
+    #[serde(serialize_with = "report::paths")]
+    pub removed: Vec<PathBuf>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Deltas that were looked at.
+    pub deltas: u64,
+    /// Whether nothing was removed because that was asked for.
+    pub dry_run: bool,
+}
+
+/// Removes files and folders. Refused, with nothing removed, if a delta under the folders that hold them would lose its base.
+pub fn remove(
+    paths: &[PathBuf],
+    options: &RemoveOptions,
+    progress: &dyn Progress,
+) -> Result<RemoveReport> {
+    let mut going = BTreeSet::new();
+    let mut roots = Vec::new();
+    for path in paths {
+        let failed = |e| Error::io("cannot find", path, e);
+        fs::symlink_metadata(path).map_err(failed)?;
+        let name = path.file_name();
+        let name = name.ok_or_else(|| Error::invalid("names no file").file(path))?;
+        let folder = fs::canonicalize(atomic::folder_of(path)).map_err(failed)?;
+        going.extend(files_under(&folder.join(name))?);
+        roots.push(folder);
+    }
+    for path in &options.among {
+        roots.push(fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))?);
+    }
+    let mut staying = BTreeSet::new();
+    for root in &roots {
+        staying.extend(files_under(root)?);
+    }
+    staying.retain(|path| !going.contains(path));
+    let deltas = orphans(&going, &staying, &roots, progress)?;
+    let sizes = going
+        .iter()
+        .map(|path| fs::symlink_metadata(path).map_or(0, |m| m.len()));
+    let bytes = sizes.sum();
+    for path in paths.iter().filter(|_| !options.dry_run) {
+        let failed = |e| Error::io("cannot remove", path, e);
+        if fs::symlink_metadata(path).map_err(failed)?.is_dir() {
+            fs::remove_dir_all(path).map_err(failed)?;
+        } else {
+            fs::remove_file(path).map_err(failed)?;
+        }
+        atomic::sync_folder(atomic::folder_of(path))?;
+    }
+    Ok(RemoveReport {
+        removed: going.into_iter().collect(),
+        bytes,
+        deltas,
+        dry_run: options.dry_run,
+    })
+}
+
+fn files_under(path: &Path) -> Result<Vec<PathBuf>> {
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+    if !is_folder {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = folder::walk(path)?.into_iter();
+    let files = entries.filter(|entry| entry.kind == EntryKind::File);
+    Ok(files.map(|entry| path.join(entry.path)).collect())
+}
+
+/// An error that names the deltas among `staying` that would lose a base; how many deltas there are if none would.
+fn orphans(
+    going: &BTreeSet<PathBuf>,
+    staying: &BTreeSet<PathBuf>,
+    roots: &[PathBuf],
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let images = staying.iter().filter(|path| folder::is_image(path));
+    // one that cannot be opened is no delta that could be orphaned
+    let deltas = images.filter_map(|path| Archive::open(path).ok());
+    let deltas: Vec<Archive> = deltas
+        .filter(|archive| archive.index().is_delta())
+        .collect();
+    if deltas.is_empty() {
+        return Ok(0);
+    }
+    let (of_going, of_staying) = (bases_in(going), bases_in(staying));
+    let of_all = bases_in(&going.union(staying).cloned().collect());
+    let mut lost = Vec::new();
+    progress.begin("looking for deltas that need it", 0);
+    for archive in &deltas {
+        progress.check()?;
+        let is_lost = may_need(archive, &of_going)
+            && !needs_all(archive, &of_staying)
+            // what lacks a base already loses nothing
+            && needs_all(archive, &of_all);
+        if is_lost {
+            lost.push(format!("`{}`", archive.path().display()));
+        }
+    }
+    progress.end();
+    if lost.is_empty() {
+        return Ok(deltas.len() as u64);
+    }
+    let roots: Vec<String> = roots
+        .iter()
+        .map(|root| format!("`{}`", root.display()))
+        .collect();
+    let what = format!(
+        "not removed: {} could not be read any more, being stored as differences from it",
+        lost.join(", ")
+    );
+    Err(Error::new(ErrorKind::Invalid, what).hint(format!(
+        "restore or remove those first, or move another copy of the base to {}",
+        roots.join(", ")
+    )))
+}
+
+fn bases_in(files: &BTreeSet<PathBuf>) -> Bases {
+    let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+    bases.add_files(files.iter());
+    bases
+}
+
+/// Whether a tensor there is called as a base of this delta is.
+fn may_need(archive: &Archive, bases: &Bases) -> bool {
+    let mut spans = archive.index().spans.iter();
+    spans.any(|span| {
+        span.base.is_some_and(|base| {
+            let record = archive.index().bases[base].named(&span.span.name);
+            bases.names(&record, span.span.len)
+        })
+    })
+}
+
+/// Whether all bases of a delta are there.
+fn needs_all(archive: &Archive, bases: &Bases) -> bool {
+    let mut known = BTreeSet::new();
+    let mut spans = archive.index().spans.iter();
+    spans.all(|span| {
+        span.base
+            .filter(|base| known.insert(*base))
+            .is_none_or(|base| {
+                let record = archive.index().bases[base].named(&span.span.name);
+                bases.find(&record, span.span.len).is_ok()
+            })
+    })
+}

@@ -1,0 +1,172 @@
+//! Deltas on the command line: folders to folders and into one image, apply, diff, info, rm.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::chains::Run;
+use crate::roundtrip::put;
+
+fn bigsmall(folder: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bigsmall"))
+        .args(words)
+        .current_dir(folder)
+        .env("XDG_CACHE_HOME", folder.join("cache"))
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn json(folder: &Path, words: &[&str]) -> Value {
+    let output = bigsmall(folder, words);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)))
+}
+
+/// Two folders of models with other files, the second a fine-tune of the first.
+fn folders() -> Run {
+    let run = Run::new(2);
+    let at = run.folder.path();
+    for (step, name) in ["base", "ft"].iter().enumerate() {
+        fs::create_dir_all(at.join(name).join("sub")).unwrap();
+        put(
+            &at.join(name).join("sub/model.safetensors"),
+            &run.steps[step],
+        );
+        put(&at.join(name).join("config.json"), name.as_bytes());
+        run.remove(step);
+    }
+    run
+}
+
+fn is_restored(run: &Run, folder: &str) -> bool {
+    let at = run.at(folder);
+    fs::read(at.join("sub/model.safetensors")).unwrap() == run.steps[1]
+        && fs::read(at.join("config.json")).unwrap() == b"ft"
+}
+
+#[test]
+fn a_folder_comes_back_from_its_base_and_a_patch() {
+    let run = folders();
+    let at = run.folder.path();
+    for patch in ["patch", "patch.bs"] {
+        let words = ["compress", "ft/", "--delta-from", "base/", patch];
+        let output = bigsmall(at, &words);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(
+            code(&bigsmall(at, &["apply", "base", patch, "-o", "out"])),
+            0
+        );
+        assert!(is_restored(&run, "out"));
+        fs::remove_dir_all(at.join("out")).unwrap();
+        // without the base, nothing
+        let output = bigsmall(at, &["decompress", patch, "-o", "out"]);
+        assert_eq!(code(&output), 5);
+        assert!(
+            stderr(&output).contains("base` then"),
+            "{}",
+            stderr(&output)
+        );
+        assert!(!at.join("out").exists());
+        let output = bigsmall(at, &["verify", patch]);
+        assert_ne!(code(&output), 0);
+        assert_eq!(code(&bigsmall(at, &["verify", patch, "--base", "base"])), 0);
+    }
+    // wrong by one bit
+    let mut wrong = run.steps[0].clone();
+    let last = wrong.len() - 7;
+    wrong[last] ^= 1;
+    put(&at.join("wrong.safetensors"), &wrong);
+    let output = bigsmall(at, &["apply", "wrong.safetensors", "patch.bs", "-o", "out"]);
+    assert_eq!(code(&output), 5);
+    assert!(
+        stderr(&output).contains("`wrong.safetensors`"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!at.join("out").exists());
+}
+
+#[test]
+fn info_tells_the_base_and_whether_it_is_at_hand() {
+    let run = folders();
+    let at = run.folder.path();
+    fs::create_dir(at.join("patches")).unwrap();
+    let words = [
+        "compress",
+        "ft/sub/model.safetensors",
+        "--base",
+        "base",
+        "patches/p.bs",
+    ];
+    assert_eq!(code(&bigsmall(at, &words)), 0);
+    let base = |words: &[&str]| json(at, words)["images"][0]["base"].clone();
+    let alone = base(&["info", "patches/p.bs", "--json"]);
+    assert_eq!(alone["at_hand"], "no");
+    assert_eq!(alone["place"], "../base");
+    assert_eq!(alone["tensors"], 2);
+    let named = base(&["info", "patches/p.bs", "--base", "base", "--json"]);
+    assert_ne!(named["at_hand"], "no");
+    assert_eq!(named["files"][0], "base/sub/model.safetensors");
+}
+
+#[test]
+fn diff_tells_by_how_much_tensors_differ() {
+    let run = folders();
+    let at = run.folder.path();
+    let same = ["diff", "base", "base/sub/model.safetensors", "--json"];
+    assert_eq!(code(&bigsmall(at, &same)), 0);
+    assert_eq!(json(at, &same)["same_tensors"], 2);
+    let words = ["diff", "base", "ft", "--patch", "p.bs", "--json"];
+    let report = json(at, &words);
+    let changed = &report["changed"][0];
+    assert_eq!(report["same"], false);
+    assert!(changed["differing_elements"].as_u64() > Some(1000));
+    let rms = changed["rms_difference"].as_f64().unwrap();
+    assert!((0.000_15..0.000_3).contains(&rms), "{rms}");
+    let value = changed["rms_value"].as_f64().unwrap();
+    assert!((0.015..0.025).contains(&value), "{value}");
+    // a patch of a folder restores the folder
+    assert_eq!(
+        code(&bigsmall(at, &["apply", "base", "p.bs", "-o", "out"])),
+        0
+    );
+    assert!(is_restored(&run, "out"));
+    assert_eq!(code(&bigsmall(at, &["diff", "base", "ft"])), 1);
+}
+
+#[test]
+fn what_a_delta_needs_is_not_removed() {
+    let run = Run::new(3);
+    let at = run.folder.path();
+    run.compress(1, "0.safetensors").unwrap();
+    run.remove(1);
+    run.compress(2, "1.bs").unwrap();
+    run.remove(2);
+    for needed in ["0.safetensors", "1.bs"] {
+        let output = bigsmall(at, &["rm", needed]);
+        assert_eq!(code(&output), 2);
+        assert!(stderr(&output).contains("2.bs"), "{}", stderr(&output));
+        assert!(at.join(needed).exists());
+    }
+    // another copy serves as well
+    fs::create_dir(at.join("deep")).unwrap();
+    fs::copy(at.join("0.safetensors"), at.join("deep/copy.safetensors")).unwrap();
+    let output = bigsmall(at, &["rm", "0.safetensors", "--dry-run"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(at.join("0.safetensors").exists());
+    assert_eq!(code(&bigsmall(at, &["rm", "0.safetensors"])), 0);
+    assert!(!at.join("0.safetensors").exists());
+    assert_ne!(code(&bigsmall(at, &["rm", "deep"])), 0);
+    // all of the chain together is nobody's base
+    assert_eq!(code(&bigsmall(at, &["rm", "1.bs", "2.bs", "deep"])), 0);
+}
