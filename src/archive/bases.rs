@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::archive::BlockCache;
 use crate::archive::digests::DigestIndex;
+use crate::archive::image::Archive;
 use crate::archive::tensors::Tensor;
 use crate::archive::tensors::Tensors;
 use crate::base::Error;
@@ -89,6 +90,19 @@ impl Bases {
         all.filter(|tensor| tensor.is_named)
     }
 
+    /// All files with tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tensors.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// The images among them that are deltas.
+    pub fn deltas(&self) -> impl Iterator<Item = &Arc<Archive>> {
+        self.tensors
+            .files
+            .iter()
+            .filter_map(|file| file.delta.as_ref())
+    }
+
     /// The file that a tensor is in.
     pub fn file_of(&self, tensor: &Tensor) -> &Path {
         &self.tensors.files[tensor.file].path
@@ -96,11 +110,14 @@ impl Bases {
 
     /// The first tensor of the same name, dtype and shape as `span`.
     pub fn like(&self, span: &Span) -> Option<&Tensor> {
-        if span.kind != SpanKind::Tensor || span.len == 0 {
-            return None;
-        }
-        let mut alike = self.tensors.by_name.get(&span.name)?.iter();
-        alike.find(|tensor| {
+        self.all_like(span).next()
+    }
+
+    /// All tensors of the same name, dtype and shape as `span`.
+    pub fn all_like(&self, span: &Span) -> impl Iterator<Item = &Tensor> {
+        let may_have = span.kind == SpanKind::Tensor && span.len > 0;
+        let alike = self.tensors.by_name.get(&span.name).filter(|_| may_have);
+        alike.into_iter().flatten().filter(|tensor| {
             let other = &tensor.span;
             tensor.is_named && other.dtype == span.dtype && other.shape == span.shape
         })

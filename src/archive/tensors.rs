@@ -49,6 +49,11 @@ impl Tensor {
     pub fn span(&self) -> &Span {
         &self.span
     }
+
+    /// Whether it is stored as differences.
+    pub fn is_delta(&self) -> bool {
+        self.delta.is_some()
+    }
 }
 
 /// A file with tensors.
@@ -56,6 +61,8 @@ impl Tensor {
 pub(super) struct ModelFile {
     pub(super) path: PathBuf,
     identity: Identity,
+    /// The image, if it is a delta.
+    pub(super) delta: Option<Arc<Archive>>,
     /// Digests that are known of it; none before they were asked for.
     known: Mutex<Option<Known>>,
 }
@@ -138,9 +145,10 @@ impl Tensors {
         if self.files.iter().any(|file| file.identity == identity) {
             return Ok(false);
         }
-        let file = ModelFile {
+        let file = |delta| ModelFile {
             path: path.to_owned(),
             identity,
+            delta,
             known: Mutex::new(None),
         };
         if !crate::archive::claims_to_be_image(&source) {
@@ -149,7 +157,7 @@ impl Tensors {
             for span in &layout.spans {
                 self.add_tensor(span, &bytes, 0, None, is_named);
             }
-            self.files.push(file);
+            self.files.push(file(None));
             return Ok(false);
         }
         let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
@@ -165,8 +173,9 @@ impl Tensors {
                 self.add_tensor(&record.span, &bytes, number, delta, is_named);
             }
         }
-        self.files.push(file);
-        Ok(archive.index().is_delta())
+        let is_delta = archive.index().is_delta();
+        self.files.push(file(Some(archive).filter(|_| is_delta)));
+        Ok(is_delta)
     }
 
     fn add_tensor(

@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::base::Error;
 use crate::base::Result;
 use crate::base::units::human_bytes;
+use crate::base::units::percent;
+use crate::ops::auto_base::Choice;
+use crate::ops::compress::CompressReport;
 
 #[derive(Serialize)]
 struct Object<'a, R> {
@@ -46,4 +49,32 @@ pub(super) fn rate(bytes: u64, seconds: f64) -> String {
         human_bytes(bytes),
         human_bytes(per_second)
     )
+}
+
+/// What compress did.
+pub(super) fn compressed(report: &CompressReport) -> String {
+    let mut lines = Vec::new();
+    lines.extend(report.auto_base.as_ref().map(Choice::to_string));
+    for image in &report.images {
+        lines.push(format!(
+            "{} -> {}  {} -> {} ({:.1} %)",
+            image.source.display(),
+            image.output.display(),
+            human_bytes(image.original_bytes),
+            human_bytes(image.image_bytes),
+            percent(image.image_bytes, image.original_bytes)
+        ));
+    }
+    if report.copied_files > 0 {
+        let (files, bytes) = (report.copied_files, human_bytes(report.copied_bytes));
+        lines.push(format!("{files} other files copied ({bytes})"));
+    }
+    let saved = report.original_bytes.saturating_sub(report.output_bytes);
+    lines.push(format!(
+        "saved {} of {}; read back and compared; {}",
+        human_bytes(saved),
+        human_bytes(report.original_bytes),
+        rate(report.original_bytes, report.seconds)
+    ));
+    lines.join("\n")
 }

@@ -1,10 +1,12 @@
 //! One file for each verb: inputs and options in, a report out. Reports are plain data.
 
+pub mod auto_base;
 pub mod base;
 pub mod bench;
 pub mod compress;
 pub mod decompress;
 pub mod diff;
+pub mod estimate;
 pub mod folder;
 pub mod info;
 pub mod remove;

@@ -5,6 +5,18 @@ use std::path::PathBuf;
 
 use serde::Serializer;
 
+/// A path as text, if there is one.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+pub(super) fn optional_path<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => serializer.serialize_some(&path.to_string_lossy()),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// Paths as text.
 pub(super) fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))

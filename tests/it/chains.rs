@@ -34,7 +34,11 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(count: usize) -> Self {
-        let mut random = Random::new(5);
+        Self::of_seed(count, 5)
+    }
+
+    pub(crate) fn of_seed(count: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
         let mut weights: Vec<f32> = (0..COUNT).map(|_| random.gauss() * 0.02).collect();
         let mut steps = Vec::new();
         let folder = tempfile::tempdir().unwrap();
@@ -45,16 +49,7 @@ impl Run {
                 .map(half)
                 .flat_map(u16::to_le_bytes)
                 .collect();
-            let tensor = |name: &str, data: &[u8]| Tensor {
-                name: name.into(),
-                dtype: "BF16",
-                shape: vec![data.len() as u64 / 2],
-                data: data.to_vec(),
-            };
-            let tensors = [
-                tensor("a", &data[..2 * COUNT / 2]),
-                tensor("b", &data[COUNT..]),
-            ];
+            let tensors = tensors(&data);
             steps.push(models::file(&tensors, 0, ""));
             put(
                 &folder.path().join(format!("{step}.safetensors")),
@@ -65,6 +60,13 @@ impl Run {
             }
         }
         Self { folder, steps }
+    }
+
+    /// A step in two files.
+    pub(crate) fn shards(&self, step: usize) -> [Vec<u8>; 2] {
+        let len = self.steps[step].len();
+        let data = &self.steps[step][len - 2 * COUNT..];
+        tensors(data).map(|tensor| models::file(&[tensor], 0, ""))
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
@@ -95,6 +97,17 @@ impl Run {
     pub(crate) fn remove(&self, step: usize) {
         fs::remove_file(self.at(&format!("{step}.safetensors"))).unwrap();
     }
+}
+
+fn tensors(data: &[u8]) -> [Tensor; 2] {
+    let tensor = |name: &str, data: &[u8]| Tensor {
+        name: name.into(),
+        dtype: "BF16",
+        shape: vec![data.len() as u64 / 2],
+        data: data.to_vec(),
+    };
+    let (a, b) = data.split_at(COUNT);
+    [tensor("a", a), tensor("b", b)]
 }
 
 #[test]

@@ -170,3 +170,57 @@ fn what_a_delta_needs_is_not_removed() {
     // all of the chain together is nobody's base
     assert_eq!(code(&bigsmall(at, &["rm", "1.bs", "2.bs", "deep"])), 0);
 }
+
+#[test]
+fn a_base_is_found_among_other_models() {
+    let run = Run::new(3);
+    let other = Run::of_seed(1, 77);
+    let at = run.folder.path();
+    // another model of the same shape, and the base in two shards
+    fs::create_dir_all(at.join("models/base")).unwrap();
+    fs::rename(
+        other.at("0.safetensors"),
+        at.join("models/other.safetensors"),
+    )
+    .unwrap();
+    for (name, shard) in ["1", "2"].iter().zip(run.shards(0)) {
+        put(&at.join(format!("models/base/{name}.safetensors")), &shard);
+    }
+    let words = [
+        "compress",
+        "1.safetensors",
+        "--auto-delta",
+        "--base-dir",
+        "models",
+        "--json",
+    ];
+    let report = json(at, &words);
+    let choice = &report["auto_base"];
+    assert_eq!(choice["base"], "models/base", "{choice}");
+    let candidates = choice["candidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 2);
+    let estimate = candidates[0]["estimated_percent"].as_f64().unwrap();
+    let image = fs::metadata(at.join("1.bs")).unwrap().len();
+    let real = 100.0 * image as f64 / run.steps[1].len() as f64;
+    assert!((real - estimate).abs() < 4.0, "{estimate} {real}");
+    // nothing like it: it stands alone, and says why
+    fs::remove_dir_all(at.join("models/base")).unwrap();
+    let report = json(at, &[&words[..], &["--force"]].concat());
+    let choice = &report["auto_base"];
+    assert!(choice["base"].is_null());
+    assert!(
+        choice["why"]
+            .as_str()
+            .unwrap()
+            .contains("other.safetensors")
+    );
+    assert_eq!(
+        code(&bigsmall(at, &["decompress", "1.bs", "-o", "back"])),
+        0
+    );
+    // the base of another is not made to need that one
+    run.compress(2, "0.safetensors").unwrap();
+    let words = ["compress", "0.safetensors", "--auto-delta", "--json"];
+    let why = json(at, &words)["auto_base"]["why"].to_string();
+    assert!(why.contains("2.bs"), "{why}");
+}

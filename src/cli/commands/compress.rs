@@ -6,18 +6,16 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
-use crate::base::units::human_bytes;
-use crate::base::units::percent;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::global::output;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::codec::Profile;
+use crate::ops::auto_base;
 use crate::ops::base;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
-use crate::ops::compress::CompressReport;
 use crate::ops::compress::Output;
 
 /// Words of `compress`.
@@ -54,6 +52,12 @@ pub(crate) struct Arguments {
     /// The model that it is a fine-tune of: a file, an image, or a folder of them
     #[arg(long, value_name = "PATH", alias = "delta-from")]
     base: Option<PathBuf>,
+    /// Find the base, if there is one that saves much, among the models beside the source or in `--base-dir`
+    #[arg(long, conflicts_with = "base")]
+    auto_delta: bool,
+    /// A folder in which a base is looked for
+    #[arg(long, value_name = "FOLDER", requires = "auto_delta")]
+    base_dir: Vec<PathBuf>,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -75,16 +79,21 @@ impl Arguments {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
+    let progress = Bar::new(global);
+    let find = || auto_base::find(&arguments.source, &arguments.base_dir, &progress);
+    let found = arguments.auto_delta.then(find).transpose()?;
+    let auto_base = found.as_ref().and_then(|choice| choice.base.as_deref());
     let options = CompressOptions {
         output: output(arguments.output.as_ref().or(arguments.last.as_ref()))?,
         profile: arguments.profile()?,
-        base: base::open(arguments.base.as_deref())?,
+        base: base::open(arguments.base.as_deref().or(auto_base))?,
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),
     };
-    let report = compress::compress(&arguments.source, &options, &Bar::new(global))?;
-    let text = text(&report);
+    let mut report = compress::compress(&arguments.source, &options, &progress)?;
+    report.auto_base = found;
+    let text = render::compressed(&report);
     match (&options.output, global.json) {
         // standard output is the data
         (Output::Stdout, _) if global.quiet => {}
@@ -94,30 +103,4 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         (_, false) => render::out(&text)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn text(report: &CompressReport) -> String {
-    let mut lines = Vec::new();
-    for image in &report.images {
-        lines.push(format!(
-            "{} -> {}  {} -> {} ({:.1} %)",
-            image.source.display(),
-            image.output.display(),
-            human_bytes(image.original_bytes),
-            human_bytes(image.image_bytes),
-            percent(image.image_bytes, image.original_bytes)
-        ));
-    }
-    if report.copied_files > 0 {
-        let (files, bytes) = (report.copied_files, human_bytes(report.copied_bytes));
-        lines.push(format!("{files} other files copied ({bytes})"));
-    }
-    let saved = report.original_bytes.saturating_sub(report.output_bytes);
-    lines.push(format!(
-        "saved {} of {}; read back and compared; {}",
-        human_bytes(saved),
-        human_bytes(report.original_bytes),
-        render::rate(report.original_bytes, report.seconds)
-    ));
-    lines.join("\n")
 }

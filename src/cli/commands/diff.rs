@@ -10,7 +10,6 @@ use crate::base::Result;
 use crate::base::error::escaped;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
-use crate::cli::commands::compress;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -61,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         render::json("bigsmall.diff/1", &report)?;
     } else if !global.quiet {
         let mut lines = text(&report.diff);
-        lines.extend(report.patch.as_ref().map(compress::text));
+        lines.extend(report.patch.as_ref().map(render::compressed));
         render::out(&lines.join("\n"))?;
     }
     Ok(if report.diff.same {

@@ -20,6 +20,7 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::codec::Profile;
 use crate::format::ImageKind;
+use crate::ops::auto_base::Choice;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::sources::folder_sources;
 use crate::ops::compress::sources::open_source;
@@ -79,6 +80,8 @@ pub struct ImageWritten {
 pub struct CompressReport {
     /// The profile.
     pub profile: &'static str,
+    /// What was looked for as a base, and found, where that was asked for.
+    pub auto_base: Option<Choice>,
     /// Every image.
     pub images: Vec<ImageWritten>,
     /// Files copied as they are.
@@ -103,6 +106,7 @@ pub fn compress(
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     let mut report = CompressReport {
         profile: options.profile.name(),
+        auto_base: None,
         images: Vec::new(),
         copied_files: 0,
         copied_bytes: 0,
