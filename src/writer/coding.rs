@@ -16,6 +16,7 @@ use crate::format::BlockRecord;
 use crate::format::Index;
 use crate::format::SpanRecord;
 use crate::writer::against;
+use crate::writer::against::Plan;
 use crate::writer::data::DataWriter;
 use crate::writer::image::WriteOptions;
 use crate::writer::small;
@@ -60,6 +61,39 @@ pub(super) struct CodedBlocks {
     pub(super) blocks: Vec<(CodecId, u32, u64)>,
 }
 
+/// For each of several tables the span that has them: the first that uses them.
+#[derive(Debug)]
+pub(super) struct Owners(Vec<Option<usize>>);
+
+impl Owners {
+    /// Of so many tables, none of which is used yet.
+    pub(super) fn new(count: usize) -> Self {
+        Self(vec![None; count])
+    }
+
+    /// Whether a span has these tables.
+    pub(super) fn has(&self, number: usize) -> bool {
+        self.0[number].is_some()
+    }
+
+    /// What `span`, which uses the tables `number`, has to write of them: all if it is the first. Else notes in the index whose
+    /// it uses.
+    pub(super) fn claim<'a>(
+        &mut self,
+        number: usize,
+        tables: &'a [u8],
+        span: usize,
+        index: &mut Index,
+    ) -> &'a [u8] {
+        index.spans[span].tables_of = self.0[number];
+        if self.0[number].is_some() {
+            return &[];
+        }
+        self.0[number] = Some(span);
+        tables
+    }
+}
+
 /// Codes all spans in order into `data`, and writes down in `index` what became of each.
 pub(super) fn code_all(
     tasks: &[Task<'_>],
@@ -69,13 +103,32 @@ pub(super) fn code_all(
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut rest = tasks;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(against::window(rest));
+        let plan = Plan::new(now, options, progress)?;
+        code_planned(now, &plan, options, data, index, progress)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn code_planned(
+    tasks: &[Task<'_>],
+    plan: &Plan,
+    options: &WriteOptions,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let owners = &mut Owners::new(plan.pool_count());
+    let mut rest = tasks;
     while let Some(first) = rest.first() {
         let is_small = |task: &Task<'_>| task.len() <= SMALL_SPAN_LEN;
         let small = rest.iter().take_while(|task| is_small(task)).count();
         let (now, later) = rest.split_at(small.max(1));
         if small > 0 {
-            small::code(now, options, data, index, progress)?;
-        } else {
+            small::code(now, plan, owners, options, data, index, progress)?;
+        } else if !against::code_large(*first, plan, owners, options, data, index, progress)? {
             code_large(*first, options, data, index, progress)?;
         }
         rest = later;
@@ -90,11 +143,6 @@ fn code_large(
     index: &mut Index,
     progress: &dyn Progress,
 ) -> Result<()> {
-    if let Some(base) = task.base
-        && let Some(coder) = against::coder_for(task, base, options, progress)?
-    {
-        return against::code_large(task, base, &coder, options, data, index, progress);
-    }
     let coder = coder_for(task, options, progress)?;
     begin_span(&task, coder.tables(), data, index)?;
     let block_len = task.record.block_len();
