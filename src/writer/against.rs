@@ -27,6 +27,8 @@ use crate::writer::image::WriteOptions;
 const GAIN_SHARE_MIN: u64 = 50;
 /// What differs from its base by more than all but this share of its length is coded alone: no float takes as much.
 const HOPELESS_SHARE: u64 = 8;
+/// What differs from its base by less than this share of its length is near it: few floats take as little alone.
+const NEAR_SHARE: u64 = 2;
 /// Most spans that are counted in one piece of work: their counts wait in memory.
 const COUNTED_SPANS: usize = 16;
 /// Spans among which pools are looked for: at most so many, of about as many bytes. So memory is bounded, and what was counted is
@@ -140,6 +142,12 @@ impl Plan {
         }
     }
 
+    /// Whether a span is all but sure to be stored as differences.
+    pub(super) fn is_near_its_base(&self, task: &Task<'_>) -> bool {
+        let member = self.members.get(&task.number);
+        member.is_some_and(|member| member.len < task.len() / NEAR_SHARE)
+    }
+
     /// How many pools there are.
     pub(super) fn pool_count(&self) -> usize {
         self.coders.len()
@@ -238,7 +246,7 @@ pub(super) fn code_large(
         } else {
             plan.tables(pool).len() as u64
         };
-        let alone = coding::alone_len(task, options, progress)?;
+        let alone = coding::alone_len(task, options)?;
         if !pays(member.len + tables_len, alone) {
             return Ok(false);
         }

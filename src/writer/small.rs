@@ -72,8 +72,13 @@ pub(super) fn code(
     // where each span begins in its pool, in bytes
     let mut starts = vec![None; tasks.len()];
     let mut coders = Vec::new();
-    for family in families(tasks, options) {
-        let coder = pool_coder(tasks, family, &mut starts, options, progress)?;
+    // what is near its base needs no tables of its family
+    let apart: Vec<usize> = (0..tasks.len())
+        .filter(|&place| !plan.is_near_its_base(&tasks[place]))
+        .filter(|&place| may_be_pooled(&tasks[place], options))
+        .collect();
+    for family in families(tasks, &apart) {
+        let coder = pool_coder(tasks, &apart, family, &mut starts, options, progress)?;
         coders.extend(coder.map(|coder| (family, coder)));
     }
     let pieces = pieces(tasks);
@@ -161,11 +166,11 @@ fn may_be_pooled(task: &Task<'_>, options: &WriteOptions) -> bool {
         && SpanCoder::wants_analysis(family, options.profile, task.len())
 }
 
-/// The families of which there are enough spans for a pool.
-fn families(tasks: &[Task<'_>], options: &WriteOptions) -> Vec<Family> {
+/// The families of which there are enough spans, among those at `places`, for a pool.
+fn families(tasks: &[Task<'_>], places: &[usize]) -> Vec<Family> {
     let mut families: Vec<(Family, usize)> = Vec::new();
-    for task in tasks.iter().filter(|task| may_be_pooled(task, options)) {
-        let family = task.record.span.family();
+    for &place in places {
+        let family = tasks[place].record.span.family();
         match families.iter_mut().find(|(of, _)| *of == family) {
             Some((_, count)) => *count += 1,
             None => families.push((family, 1)),
@@ -175,17 +180,17 @@ fn families(tasks: &[Task<'_>], options: &WriteOptions) -> Vec<Family> {
     families.into_iter().map(|(family, _)| family).collect()
 }
 
-/// The coder of all spans of a pool, looked at as if they were one; none if it has no tables. Notes in `starts` where each of them begins in the pool.
+/// The coder of all spans of a pool, those of a family among `places`, looked at as if they were one; none if it has no tables. Notes in `starts` where each of them begins in the pool.
 fn pool_coder(
     tasks: &[Task<'_>],
+    places: &[usize],
     family: Family,
     starts: &mut [Option<u64>],
     options: &WriteOptions,
     progress: &dyn Progress,
 ) -> Result<Option<SpanCoder>> {
-    let is_member =
-        |task: &Task<'_>| task.record.span.family() == family && may_be_pooled(task, options);
-    let members: Vec<usize> = (0..tasks.len()).filter(|&t| is_member(&tasks[t])).collect();
+    let is_member = |place: &usize| tasks[*place].record.span.family() == family;
+    let members: Vec<usize> = places.iter().copied().filter(is_member).collect();
     let mut end = 0;
     for &member in &members {
         starts[member] = Some(end);
