@@ -15,6 +15,7 @@ mod architecture;
 mod cli;
 mod damage;
 mod delta;
+mod delta_tables;
 mod format_page;
 mod fuzz_corpus;
 mod fuzz_seeds;
