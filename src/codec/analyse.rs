@@ -170,21 +170,6 @@ impl Analysis {
         (r16 + 176 * blocks, r32 + 220 * blocks)
     }
 
-    /// About how many bytes the span takes with tables, states and block heads apart.
-    pub fn coded_len(&self, counts: &Counts) -> u64 {
-        let planes = counts
-            .0
-            .iter()
-            .map(|plane| best_tables(&plane.clusters).bytes);
-        let packed = if self.transform.has_top() {
-            let elements: u64 = counts.total(0).iter().sum();
-            elements * 3 / 4
-        } else {
-            0
-        };
-        planes.sum::<u64>() + packed
-    }
-
     /// The coder for a span with these counts.
     pub fn finish(&self, counts: &Counts) -> SpanCoder {
         let mut worth = false;

@@ -15,7 +15,6 @@ use crate::entropy::difference;
 use crate::entropy::difference::CONTEXTS;
 use crate::entropy::difference::FloatLayout;
 use crate::entropy::frequency;
-use crate::entropy::frequency::log2_q16;
 use crate::entropy::r32;
 
 /// log2 of the sum of a table's frequencies in what this build writes.
@@ -163,44 +162,126 @@ fn decode_parts(
     Some(true)
 }
 
-/// How often each symbol occurs below each exponent of the base.
-#[derive(Debug, Clone)]
-pub struct DeltaCounts {
-    by_exponent: Vec<[u64; 256]>,
-}
+/// How often each symbol occurs.
+pub(super) type Counts256 = [u64; 256];
 
-impl Default for DeltaCounts {
-    fn default() -> Self {
-        Self {
-            by_exponent: vec![[0; 256]; 256],
-        }
-    }
+/// Exponents that a base may have.
+const EXPONENTS: usize = 256;
+/// About how many bytes the head and the states of a block take beyond what they hold of the differences.
+const STATES_LEN: u64 = 160;
+
+/// How often each symbol occurs below each exponent of the base, in blocks that need tables.
+#[derive(Debug, Clone, Default)]
+pub struct DeltaCounts {
+    /// Of each exponent, from 0 on; those that do not occur have none.
+    by_exponent: Vec<Option<Box<Counts256>>>,
+    blocks: u64,
 }
 
 impl DeltaCounts {
-    /// Counts the differences of a block of this codec.
+    /// Counts the differences of a block of this codec, unless it is coded without tables.
     pub fn count(&mut self, codec: CodecId, block: &[u8], base: &[u8], scratch: &mut DeltaScratch) {
         let Some(layout) = layout_of(codec) else {
             return;
         };
+        if block == base || simple::pattern(block).is_some() {
+            return;
+        }
+        self.blocks += 1;
+        self.by_exponent.resize(EXPONENTS, None);
         layout.exponents(base, &mut scratch.contexts);
         layout.differences(block, base, &mut scratch.differences);
         for (&exponent, &z) in scratch.contexts.iter().zip(&scratch.differences) {
             let (symbol, _) = difference::bucket(z);
-            self.by_exponent[usize::from(exponent)][usize::from(symbol)] += 1;
+            let counts = &mut self.by_exponent[usize::from(exponent)];
+            counts.get_or_insert_with(|| Box::new([0; 256]))[usize::from(symbol)] += 1;
         }
     }
 
     /// Adds other counts.
-    pub fn add(&mut self, other: &Self) {
-        let counts = self.by_exponent.as_flattened_mut().iter_mut();
-        for (count, more) in counts.zip(other.by_exponent.as_flattened()) {
-            *count += more;
+    pub fn add(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        if self.by_exponent.is_empty() {
+            self.by_exponent = other.by_exponent;
+            return;
         }
+        for (counts, more) in self.by_exponent.iter_mut().zip(other.by_exponent) {
+            match (counts, more) {
+                (Some(counts), Some(more)) => {
+                    let sums = counts.iter_mut().zip(more.iter());
+                    sums.for_each(|(sum, count)| *sum += count);
+                }
+                (counts @ None, more) => *counts = more,
+                (Some(_), None) => {}
+            }
+        }
+    }
+
+    /// Whether no block needs tables.
+    pub fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
+
+    /// The exponents that occur, in ascending order, with their counts.
+    pub(super) fn rows(&self) -> impl DoubleEndedIterator<Item = (usize, &Counts256)> {
+        let rows = self.by_exponent.iter().enumerate();
+        rows.filter_map(|(exponent, counts)| Some((exponent, &**counts.as_ref()?)))
+    }
+
+    /// About how many bytes the blocks take, states included and tables apart, if tables serve nothing else.
+    pub fn coded_len(&self) -> u64 {
+        let raw = |counts: &Counts256| -> u64 {
+            let bits = |symbol: u8| u64::from(difference::raw_bits(symbol));
+            let counts = (0..=255).zip(counts);
+            counts.map(|(symbol, count)| bits(symbol) * count).sum()
+        };
+        let bits = self
+            .rows()
+            .map(|(_, counts)| frequency::entropy(counts) + raw(counts));
+        bits.sum::<u64>() / 8 + self.blocks * STATES_LEN
+    }
+
+    /// The counts of each context if context 0 is this exponent and all above.
+    fn contexts(&self, highest: usize) -> Vec<Counts256> {
+        let mut contexts = vec![[0; 256]; CONTEXTS];
+        for (exponent, counts) in self.rows() {
+            let context = highest.saturating_sub(exponent).min(CONTEXTS - 1);
+            let sums = contexts[context].iter_mut().zip(counts);
+            sums.for_each(|(sum, count)| *sum += count);
+        }
+        contexts
+    }
+
+    /// The exponent of context 0, and the contexts joined, that take least.
+    fn best_contexts(&self) -> Option<(usize, Joined)> {
+        let (lowest, _) = self.rows().next()?;
+        let (top, _) = self.rows().next_back()?;
+        let mut best = (top, join(&self.contexts(top)));
+        // where there are more exponents than contexts the lowest may be worth more than the highest
+        let mut worse = 0;
+        for highest in (lowest + CONTEXTS - 1..top).rev() {
+            let joined = join(&self.contexts(highest));
+            if joined.bits < best.1.bits {
+                best = (highest, joined);
+                worse = 0;
+            } else if worse == 2 {
+                break;
+            } else {
+                worse += 1;
+            }
+        }
+        Some(best)
+    }
+
+    /// About how many bits the tables take.
+    pub(super) fn tables_bits(&self) -> u64 {
+        let top = self.rows().next_back().map_or(0, |(exponent, _)| exponent);
+        let groups = join(&self.contexts(top)).groups;
+        8 * 12 + groups.iter().map(table_bits).sum::<u64>()
     }
 }
 
-/// Encodes the blocks of one span against a base.
+/// Encodes the blocks of one span, or of several alike, against their bases.
 #[derive(Debug)]
 pub struct DeltaCoder {
     codec: CodecId,
@@ -209,54 +290,30 @@ pub struct DeltaCoder {
     table_of: TableOf,
     encode: Vec<ContextEncodeTable>,
     written: Vec<u8>,
-    /// About how many bytes the blocks take, tables included, states apart.
-    coded_len: u64,
 }
 
 impl DeltaCoder {
-    /// The coder for a span with these counts; none if there are none.
+    /// The coder for blocks with these counts; none if there are none.
     pub fn new(codec: CodecId, counts: &DeltaCounts) -> Option<Self> {
         let layout = layout_of(codec)?;
-        let occurs = |counts: &[u64; 256]| counts.iter().any(|&count| count > 0);
-        let highest = counts.by_exponent.iter().rposition(occurs)?;
-        let mut contexts = vec![[0_u64; 256]; CONTEXTS];
-        for (exponent, counts) in counts.by_exponent.iter().enumerate().take(highest + 1) {
-            let context = (highest - exponent).min(CONTEXTS - 1);
-            for (sum, count) in contexts[context].iter_mut().zip(counts) {
-                *sum += count;
-            }
-        }
-        let (groups, table_of) = join(&contexts);
-        let freqs: Vec<Freqs> = groups
+        let (highest, joined) = counts.best_contexts()?;
+        let freqs: Vec<Freqs> = joined
+            .groups
             .iter()
             .map(|counts| frequency::normalise(counts, TABLE_BITS))
             .collect();
         let mut written = vec![codec.0, freqs.len() as u8, TABLE_BITS as u8, highest as u8];
-        let pairs = table_of.as_chunks::<2>().0;
+        let pairs = joined.table_of.as_chunks::<2>().0;
         written.extend(pairs.iter().map(|[low, high]| low | high << 4));
         for freqs in &freqs {
             tables::write_table(freqs, &mut written);
         }
-        let bits: u128 = groups
-            .iter()
-            .zip(&freqs)
-            .map(|(counts, freqs)| frequency::cost_q16(counts, freqs, TABLE_BITS) >> 16)
-            .sum();
-        let raw = |counts: &[u64; 256]| -> u64 {
-            let bits = |symbol: u8| u64::from(difference::raw_bits(symbol));
-            (0..=255)
-                .zip(counts)
-                .map(|(symbol, count)| bits(symbol) * count)
-                .sum()
-        };
-        let raw: u64 = groups.iter().map(raw).sum();
         Some(Self {
             codec,
             layout,
             highest: highest as u8,
-            table_of,
+            table_of: joined.table_of,
             encode: freqs.iter().map(ContextEncodeTable::new).collect(),
-            coded_len: (bits as u64 + raw) / 8 + written.len() as u64,
             written,
         })
     }
@@ -269,35 +326,6 @@ impl DeltaCoder {
     /// The tables as they are written, before the blocks.
     pub fn tables(&self) -> &[u8] {
         &self.written
-    }
-
-    /// About how many bytes the span takes, tables included, states apart.
-    pub fn coded_len(&self) -> u64 {
-        self.coded_len
-    }
-
-    /// Appends the smallest coding of a block against its base to `out` and says which it is.
-    pub fn encode_block(
-        &self,
-        block: &[u8],
-        base: &[u8],
-        scratch: &mut DeltaScratch,
-        out: &mut Vec<u8>,
-    ) -> CodecId {
-        if block == base {
-            return CodecId::SAME;
-        }
-        if let Some(pattern) = simple::pattern(block) {
-            out.extend_from_slice(pattern);
-            return CodecId::CONST;
-        }
-        let before = out.len();
-        if self.encode(block, base, scratch, out) && out.len() - before < block.len() {
-            return self.codec;
-        }
-        out.truncate(before);
-        out.extend_from_slice(block);
-        CodecId::RAW
     }
 
     /// Appends the coded block; false, with nothing appended, if a symbol has no frequency, as the source changed.
@@ -326,9 +354,46 @@ impl DeltaCoder {
     }
 }
 
-/// Joins contexts that share a table for less than two would take: the counts of each table, and the table of each context.
-fn join(contexts: &[[u64; 256]]) -> (Vec<[u64; 256]>, TableOf) {
-    let mut groups: Vec<([u64; 256], u64)> = Vec::new();
+/// Appends the smallest coding of a block against its base to `out` and says which it is. Without a coder that is one without
+/// tables.
+pub fn encode_block(
+    coder: Option<&DeltaCoder>,
+    block: &[u8],
+    base: &[u8],
+    scratch: &mut DeltaScratch,
+    out: &mut Vec<u8>,
+) -> CodecId {
+    if block == base {
+        return CodecId::SAME;
+    }
+    if let Some(pattern) = simple::pattern(block) {
+        out.extend_from_slice(pattern);
+        return CodecId::CONST;
+    }
+    let before = out.len();
+    if let Some(coder) = coder
+        && coder.encode(block, base, scratch, out)
+        && out.len() - before < block.len()
+    {
+        return coder.codec;
+    }
+    out.truncate(before);
+    out.extend_from_slice(block);
+    CodecId::RAW
+}
+
+/// Contexts that share tables.
+struct Joined {
+    /// The counts of each table.
+    groups: Vec<Counts256>,
+    table_of: TableOf,
+    /// About how many bits all take, tables included and raw bits apart.
+    bits: u64,
+}
+
+/// Joins contexts that share a table for less than two would take.
+fn join(contexts: &[Counts256]) -> Joined {
+    let mut groups: Vec<(Counts256, u64)> = Vec::new();
     let mut table_of = [0_u8; CONTEXTS];
     for (context, counts) in contexts.iter().enumerate() {
         if counts.iter().any(|&count| count > 0) {
@@ -336,22 +401,36 @@ fn join(contexts: &[[u64; 256]]) -> (Vec<[u64; 256]>, TableOf) {
             groups.push((*counts, cost(counts)));
         }
     }
+    let sum = |a: &Counts256, b: &Counts256| -> Counts256 { std::array::from_fn(|s| a[s] + b[s]) };
+    // what each table and each before it take together
+    let mut joint: Vec<Vec<u64>> = Vec::new();
+    for (number, (counts, _)) in groups.iter().enumerate() {
+        let before = groups[..number].iter();
+        joint.push(before.map(|(other, _)| cost(&sum(counts, other))).collect());
+    }
     loop {
-        let mut best: Option<(u64, usize, usize, [u64; 256], u64)> = None;
-        for a in 0..groups.len() {
-            for b in a + 1..groups.len() {
-                let sum = std::array::from_fn(|symbol| groups[a].0[symbol] + groups[b].0[symbol]);
-                let (joint, apart) = (cost(&sum), groups[a].1 + groups[b].1);
+        let mut best: Option<(u64, usize, usize)> = None;
+        for b in 1..groups.len() {
+            for a in 0..b {
+                let (joint, apart) = (joint[b][a], groups[a].1 + groups[b].1);
                 if joint < apart && best.is_none_or(|best| apart - joint > best.0) {
-                    best = Some((apart - joint, a, b, sum, joint));
+                    best = Some((apart - joint, a, b));
                 }
             }
         }
-        let Some((_, a, b, sum, joint)) = best else {
+        let Some((_, a, b)) = best else {
             break;
         };
-        groups[a] = (sum, joint);
+        groups[a] = (sum(&groups[a].0, &groups[b].0), joint[b][a]);
         groups.remove(b);
+        joint.remove(b);
+        for after in &mut joint[b..] {
+            after.remove(b);
+        }
+        for other in (0..groups.len()).filter(|&other| other != a) {
+            let cost = cost(&sum(&groups[a].0, &groups[other].0));
+            joint[a.max(other)][a.min(other)] = cost;
+        }
         for table in &mut table_of {
             if usize::from(*table) == b {
                 *table = a as u8;
@@ -360,21 +439,22 @@ fn join(contexts: &[[u64; 256]]) -> (Vec<[u64; 256]>, TableOf) {
             }
         }
     }
-    (
-        groups.into_iter().map(|(counts, _)| counts).collect(),
+    Joined {
+        bits: groups.iter().map(|(_, cost)| cost).sum(),
+        groups: groups.into_iter().map(|(counts, _)| counts).collect(),
         table_of,
-    )
+    }
 }
 
 /// Bits that symbols counted so take with a table of their own, the table included.
-fn cost(counts: &[u64; 256]) -> u64 {
-    let total: u64 = counts.iter().sum();
-    let all = log2_q16(total.max(1));
-    let used = counts.iter().filter(|&&count| count > 0);
-    let bits = used
-        .clone()
-        .map(|&count| (count * (all - log2_q16(count))) >> 16);
-    bits.sum::<u64>() + 8 * (32 + used.count() as u64 * 5 / 4)
+fn cost(counts: &Counts256) -> u64 {
+    frequency::entropy(counts) + table_bits(counts)
+}
+
+/// About how many bits a table for these counts takes.
+fn table_bits(counts: &Counts256) -> u64 {
+    let used = counts.iter().filter(|&&count| count > 0).count() as u64;
+    8 * (32 + used * 5 / 4)
 }
 
 #[cfg(test)]
@@ -403,9 +483,9 @@ mod tests {
             let coder = DeltaCoder::new(codec, &counts).unwrap();
             let mut coded = Vec::new();
             assert!(coder.encode(&block, &base, &mut scratch, &mut coded));
-            let estimated = coder.coded_len() - coder.tables().len() as u64;
+            let estimated = counts.coded_len();
             assert!(
-                coded.len() as u64 - estimated < 400,
+                (coded.len() as u64).abs_diff(estimated) < estimated / 8,
                 "{} {estimated}",
                 coded.len()
             );

@@ -4,6 +4,7 @@
 pub mod analyse;
 pub mod decode;
 pub mod delta;
+pub mod delta_pools;
 pub mod encode;
 pub mod profile;
 mod r16;

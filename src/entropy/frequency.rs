@@ -107,6 +107,15 @@ pub fn cost_q16(counts: &[u64; 256], freqs: &[u16; 256], bits: u32) -> u128 {
     cost
 }
 
+/// Bits that symbols counted so hold, by their own shares.
+pub fn entropy(counts: &[u64; 256]) -> u64 {
+    let total: u64 = counts.iter().sum();
+    let all = log2_q16(total.max(1));
+    let used = counts.iter().filter(|&&count| count > 0);
+    used.map(|&count| (count * (all - log2_q16(count))) >> 16)
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

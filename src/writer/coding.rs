@@ -8,14 +8,15 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::base::parallel;
 use crate::codec::Analysis;
-use crate::codec::Counts;
 use crate::codec::SpanCoder;
 use crate::codec::Transform;
+use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
 use crate::format::BlockRecord;
 use crate::format::Index;
 use crate::format::SpanRecord;
 use crate::writer::against;
+use crate::writer::against::Plan;
 use crate::writer::data::DataWriter;
 use crate::writer::image::WriteOptions;
 use crate::writer::small;
@@ -27,6 +28,9 @@ pub(super) const PIECE_LEN: u64 = 512 << 10;
 /// How much of a large span is looked at to find clusters, and in pieces of which length.
 const SAMPLE_PIECES: u64 = 32;
 const SAMPLE_PIECE_LEN: u64 = 128 << 10;
+/// How much of a large span with a base is coded to see what it takes alone, and in pieces of which length.
+const TRIED_PIECES: u64 = 8;
+const TRIED_PIECE_LEN: u64 = 64 << 10;
 
 /// A span to be coded, and where its bytes come from.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +64,39 @@ pub(super) struct CodedBlocks {
     pub(super) blocks: Vec<(CodecId, u32, u64)>,
 }
 
+/// For each of several tables the span that has them: the first that uses them.
+#[derive(Debug)]
+pub(super) struct Owners(Vec<Option<usize>>);
+
+impl Owners {
+    /// Of so many tables, none of which is used yet.
+    pub(super) fn new(count: usize) -> Self {
+        Self(vec![None; count])
+    }
+
+    /// Whether a span has these tables.
+    pub(super) fn has(&self, number: usize) -> bool {
+        self.0[number].is_some()
+    }
+
+    /// What `span`, which uses the tables `number`, has to write of them: all if it is the first. Else notes in the index whose
+    /// it uses.
+    pub(super) fn claim<'a>(
+        &mut self,
+        number: usize,
+        tables: &'a [u8],
+        span: usize,
+        index: &mut Index,
+    ) -> &'a [u8] {
+        index.spans[span].tables_of = self.0[number];
+        if self.0[number].is_some() {
+            return &[];
+        }
+        self.0[number] = Some(span);
+        tables
+    }
+}
+
 /// Codes all spans in order into `data`, and writes down in `index` what became of each.
 pub(super) fn code_all(
     tasks: &[Task<'_>],
@@ -69,13 +106,32 @@ pub(super) fn code_all(
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut rest = tasks;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(against::window(rest));
+        let plan = Plan::new(now, options, progress)?;
+        code_planned(now, &plan, options, data, index, progress)?;
+        rest = later;
+    }
+    Ok(())
+}
+
+fn code_planned(
+    tasks: &[Task<'_>],
+    plan: &Plan,
+    options: &WriteOptions,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let owners = &mut Owners::new(plan.pool_count());
+    let mut rest = tasks;
     while let Some(first) = rest.first() {
         let is_small = |task: &Task<'_>| task.len() <= SMALL_SPAN_LEN;
         let small = rest.iter().take_while(|task| is_small(task)).count();
         let (now, later) = rest.split_at(small.max(1));
         if small > 0 {
-            small::code(now, options, data, index, progress)?;
-        } else {
+            small::code(now, plan, owners, options, data, index, progress)?;
+        } else if !against::code_large(*first, plan, owners, options, data, index, progress)? {
             code_large(*first, options, data, index, progress)?;
         }
         rest = later;
@@ -90,11 +146,6 @@ fn code_large(
     index: &mut Index,
     progress: &dyn Progress,
 ) -> Result<()> {
-    if let Some(base) = task.base
-        && let Some(coder) = against::coder_for(task, base, options, progress)?
-    {
-        return against::code_large(task, base, &coder, options, data, index, progress);
-    }
     let coder = coder_for(task, options, progress)?;
     begin_span(&task, coder.tables(), data, index)?;
     let block_len = task.record.block_len();
@@ -153,40 +204,7 @@ fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) ->
     if !SpanCoder::wants_analysis(family, options.profile, task.len()) {
         return Ok(SpanCoder::unanalysed(family, task.len()));
     }
-    let (analysis, counts) = look_at(task, options, progress)?;
-    Ok(analysis.finish(&counts))
-}
-
-/// About how many bytes a large span takes without a base.
-pub(super) fn alone_len(
-    task: Task<'_>,
-    options: &WriteOptions,
-    progress: &dyn Progress,
-) -> Result<u64> {
-    let family = task.record.span.family();
-    if SpanCoder::wants_analysis(family, options.profile, task.len()) {
-        let (analysis, counts) = look_at(task, options, progress)?;
-        return Ok(analysis.coded_len(&counts));
-    }
-    // R16 comes to 66 % and a little
-    Ok(task.len() * 2 / 3)
-}
-
-fn look_at(
-    task: Task<'_>,
-    options: &WriteOptions,
-    progress: &dyn Progress,
-) -> Result<(Analysis, Counts)> {
-    let family = task.record.span.family();
-    // a multiple of every element width and of a strip of elements
-    let grid = SAMPLE_PIECE_LEN;
-    let pieces = (task.len() / grid).clamp(1, SAMPLE_PIECES);
-    let sample: Vec<Vec<u8>> = (0..pieces)
-        .map(|number| {
-            let start = (task.len() / grid) * number / pieces * grid;
-            task.read(start, task.len().min(start + SAMPLE_PIECE_LEN))
-        })
-        .collect::<Result<_>>()?;
+    let sample = sample(task, SAMPLE_PIECES, SAMPLE_PIECE_LEN)?;
     let sample: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
     let mut scratch = EncodeScratch::default();
     let analysis = Analysis::new(family, options.profile, task.len(), &sample, &mut scratch);
@@ -201,7 +219,30 @@ fn look_at(
         counts.add(&piece);
         Ok(())
     })?;
-    Ok((analysis, counts))
+    Ok(analysis.finish(&counts))
+}
+
+/// At most `count` pieces of a large span, spread over all of it. Their length is a multiple of every element width and of a strip of
+/// elements.
+fn sample(task: Task<'_>, count: u64, len: u64) -> Result<Vec<Vec<u8>>> {
+    let pieces = (task.len() / len).clamp(1, count);
+    (0..pieces)
+        .map(|number| {
+            let start = (task.len() / len) * number / pieces * len;
+            task.read(start, task.len().min(start + len))
+        })
+        .collect()
+}
+
+/// About how many bytes a large span takes without a base: a sample is coded, as only that tells what const and zstd make of it.
+pub(super) fn alone_len(task: Task<'_>, options: &WriteOptions) -> Result<u64> {
+    let sample = sample(task, TRIED_PIECES, TRIED_PIECE_LEN)?;
+    let blocks: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
+    let family = task.record.span.family();
+    let scratch = &mut EncodeScratch::default();
+    let coded = encode::encode_span(family, options.profile, &blocks, scratch);
+    let original: u64 = blocks.iter().map(|block| block.len() as u64).sum();
+    Ok(coded.bytes.len() as u64 * task.len() / original + coded.tables.len() as u64)
 }
 
 /// Writes the tables of a span.

@@ -16,7 +16,10 @@ use crate::codec::encode::EncodeScratch;
 use crate::format::Index;
 use crate::tensor::Family;
 use crate::writer::against;
+use crate::writer::against::Differences;
+use crate::writer::against::Plan;
 use crate::writer::coding::CodedBlocks;
+use crate::writer::coding::Owners;
 use crate::writer::coding::PIECE_LEN;
 use crate::writer::coding::Task;
 use crate::writer::coding::begin_span;
@@ -35,17 +38,32 @@ const COUNTED_SPANS: usize = 16;
 /// Spans of a pool that are looked at to find clusters.
 const SAMPLE_SPANS: usize = 64;
 
+/// Whose tables a coded span uses.
+#[derive(Debug, Clone, Copy)]
+enum TablesOf {
+    /// Its own, or none.
+    Span,
+    /// Those of a pool of spans of one family.
+    Family(usize),
+    /// Those of a pool of differences.
+    Differences(usize),
+}
+
 /// A span as it was coded.
 struct Coded {
     span: CodedSpan,
-    blocks: CodedBlocks,
-    /// Whether it uses the tables of its pool.
-    is_pooled: bool,
+    tables: TablesOf,
+    /// How it is coded if no span before it has the tables that it would use.
+    unless_shared: Option<(CodedSpan, TablesOf)>,
+    /// Of each block.
+    checksums: Vec<u64>,
 }
 
-/// Codes spans of at most a few blocks in order into `data`, and writes down in `index` what became of each.
+/// Codes spans of at most a few blocks in order into `data`, and writes down in `index` what became of each. `owners` are those of the pools of differences.
 pub(super) fn code(
     tasks: &[Task<'_>],
+    plan: &Plan,
+    owners: &mut Owners,
     options: &WriteOptions,
     data: &mut DataWriter<'_>,
     index: &mut Index,
@@ -54,13 +72,17 @@ pub(super) fn code(
     // where each span begins in its pool, in bytes
     let mut starts = vec![None; tasks.len()];
     let mut coders = Vec::new();
-    for family in families(tasks, options) {
-        let coder = pool_coder(tasks, family, &mut starts, options, progress)?;
+    // what is near its base needs no tables of its family
+    let apart: Vec<usize> = (0..tasks.len())
+        .filter(|&place| !plan.is_near_its_base(&tasks[place]))
+        .filter(|&place| may_be_pooled(&tasks[place], options))
+        .collect();
+    for family in families(tasks, &apart) {
+        let coder = pool_coder(tasks, &apart, family, &mut starts, options, progress)?;
         coders.extend(coder.map(|coder| (family, coder)));
     }
     let pieces = pieces(tasks);
-    // the span whose tables those of a pool are: the first that uses them
-    let mut owners: Vec<Option<usize>> = vec![None; coders.len()];
+    let mut family_owners = Owners::new(coders.len());
     parallel::ordered(
         options.threads,
         pieces.len(),
@@ -71,24 +93,38 @@ pub(super) fn code(
                 .clone()
                 .map(|place| {
                     let pool = pool_of(&coders, &tasks[place]);
-                    let pooled = starts[place].zip(pool.map(|pool| &coders[pool].1));
-                    code_span(&tasks[place], pooled, options, scratch)
+                    let pooled = starts[place].zip(pool);
+                    let pooled = pooled.map(|(start, pool)| (start, pool, &coders[pool].1));
+                    code_span(&tasks[place], pooled, plan, options, scratch)
                 })
                 .collect()
         },
         |number, spans: Vec<Coded>| {
-            for (task, coded) in tasks[pieces[number].clone()].iter().zip(spans) {
-                let mut tables = coded.span.tables.as_slice();
-                if let Some(pool) = pool_of(&coders, task).filter(|_| coded.is_pooled) {
-                    index.spans[task.number].tables_of = owners[pool];
-                    tables = match owners[pool] {
-                        Some(_) => &[],
-                        None => coders[pool].1.tables(),
-                    };
-                    owners[pool].get_or_insert(task.number);
+            for (task, mut coded) in tasks[pieces[number].clone()].iter().zip(spans) {
+                if let TablesOf::Differences(pool) = coded.tables
+                    && !owners.has(pool)
+                    && let Some((span, tables)) = coded.unless_shared.take()
+                {
+                    (coded.span, coded.tables) = (span, tables);
                 }
+                let tables = match coded.tables {
+                    TablesOf::Span => &coded.span.tables,
+                    TablesOf::Family(pool) => {
+                        let tables = coders[pool].1.tables();
+                        family_owners.claim(pool, tables, task.number, index)
+                    }
+                    TablesOf::Differences(pool) => {
+                        owners.claim(pool, plan.tables(pool), task.number, index)
+                    }
+                };
                 begin_span(task, tables, data, index)?;
-                put_blocks(task, 0, &coded.blocks, data, index)?;
+                let blocks = coded.span.blocks.iter().zip(&coded.checksums);
+                let blocks = blocks.map(|((codec, len), checksum)| (*codec, *len, *checksum));
+                let blocks = CodedBlocks {
+                    blocks: blocks.collect(),
+                    bytes: coded.span.bytes,
+                };
+                put_blocks(task, 0, &blocks, data, index)?;
                 progress.advance(task.len());
             }
             Ok(())
@@ -130,11 +166,11 @@ fn may_be_pooled(task: &Task<'_>, options: &WriteOptions) -> bool {
         && SpanCoder::wants_analysis(family, options.profile, task.len())
 }
 
-/// The families of which there are enough spans for a pool.
-fn families(tasks: &[Task<'_>], options: &WriteOptions) -> Vec<Family> {
+/// The families of which there are enough spans, among those at `places`, for a pool.
+fn families(tasks: &[Task<'_>], places: &[usize]) -> Vec<Family> {
     let mut families: Vec<(Family, usize)> = Vec::new();
-    for task in tasks.iter().filter(|task| may_be_pooled(task, options)) {
-        let family = task.record.span.family();
+    for &place in places {
+        let family = tasks[place].record.span.family();
         match families.iter_mut().find(|(of, _)| *of == family) {
             Some((_, count)) => *count += 1,
             None => families.push((family, 1)),
@@ -144,17 +180,17 @@ fn families(tasks: &[Task<'_>], options: &WriteOptions) -> Vec<Family> {
     families.into_iter().map(|(family, _)| family).collect()
 }
 
-/// The coder of all spans of a pool, looked at as if they were one; none if it has no tables. Notes in `starts` where each of them begins in the pool.
+/// The coder of all spans of a pool, those of a family among `places`, looked at as if they were one; none if it has no tables. Notes in `starts` where each of them begins in the pool.
 fn pool_coder(
     tasks: &[Task<'_>],
+    places: &[usize],
     family: Family,
     starts: &mut [Option<u64>],
     options: &WriteOptions,
     progress: &dyn Progress,
 ) -> Result<Option<SpanCoder>> {
-    let is_member =
-        |task: &Task<'_>| task.record.span.family() == family && may_be_pooled(task, options);
-    let members: Vec<usize> = (0..tasks.len()).filter(|&t| is_member(&tasks[t])).collect();
+    let is_member = |place: &usize| tasks[*place].record.span.family() == family;
+    let members: Vec<usize> = places.iter().copied().filter(is_member).collect();
     let mut end = 0;
     for &member in &members {
         starts[member] = Some(end);
@@ -198,7 +234,8 @@ fn pool_coder(
 
 fn code_span(
     task: &Task<'_>,
-    pooled: Option<(u64, &SpanCoder)>,
+    pooled: Option<(u64, usize, &SpanCoder)>,
+    plan: &Plan,
     options: &WriteOptions,
     scratch: &mut EncodeScratch,
 ) -> Result<Coded> {
@@ -206,28 +243,32 @@ fn code_span(
     let blocks: Vec<&[u8]> = bytes.chunks(task.record.block_len() as usize).collect();
     let family = task.record.span.family();
     let mut span = encode::encode_span(family, options.profile, &blocks, scratch);
-    let mut is_pooled = false;
-    if let Some((start, coder)) = pooled {
-        let other = coder.encode_all(&blocks, start, scratch);
+    let mut tables = TablesOf::Span;
+    if let Some((start, pool, coder)) = pooled {
+        let mut other = coder.encode_all(&blocks, start, scratch);
         if other.bytes.len() < span.bytes.len() + span.tables.len() {
-            is_pooled = !other.tables.is_empty();
+            if !std::mem::take(&mut other.tables).is_empty() {
+                tables = TablesOf::Family(pool);
+            }
             span = other;
         }
     }
-    if let Some(base) = task.base
-        && let Some(other) = against::code_small(task, base, &blocks, scratch)?
-        && other.bytes.len() + other.tables.len() < span.bytes.len() + span.tables.len()
-    {
-        (span, is_pooled) = (other, false);
-    }
-    let coded = blocks.iter().zip(&span.blocks);
-    let blocks = coded
-        .map(|(block, (codec, len))| (*codec, *len, digest::xxh3(block)))
-        .collect();
-    let bytes = std::mem::take(&mut span.bytes);
-    Ok(Coded {
+    let mut coded = Coded {
+        checksums: blocks.iter().map(|block| digest::xxh3(block)).collect(),
         span,
-        blocks: CodedBlocks { bytes, blocks },
-        is_pooled,
-    })
+        tables,
+        unless_shared: None,
+    };
+    if let Some(Differences { span, pool }) = against::code_small(task, plan, &bytes, scratch)? {
+        let alone = (coded.span.bytes.len() + coded.span.tables.len()) as u64;
+        let len = span.bytes.len() as u64;
+        let tables_len = pool.map_or(0, |pool| plan.tables(pool).len() as u64);
+        if against::pays(len, alone) {
+            let alone_way = (std::mem::replace(&mut coded.span, span), coded.tables);
+            coded.tables = pool.map_or(TablesOf::Span, TablesOf::Differences);
+            coded.unless_shared =
+                Some(alone_way).filter(|_| !against::pays(len + tables_len, alone));
+        }
+    }
+    Ok(coded)
 }

@@ -17,6 +17,7 @@ mod cli;
 mod cli_deltas;
 mod damage;
 mod delta;
+mod delta_tables;
 mod format_page;
 mod fuzz_corpus;
 mod fuzz_seeds;
