@@ -9,7 +9,6 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::codec::Profile;
 use crate::codec::delta;
-use crate::codec::delta::DeltaCoder;
 use crate::codec::delta::DeltaCounts;
 use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
@@ -134,14 +133,8 @@ impl Sample {
             counts.count(codec, &piece.bytes, &other, &mut scratch.delta);
             *sum += alone;
         }
-        for (dtype, (counts, alone)) in by_dtype {
-            let coder = delta::codec_of(dtype).and_then(|codec| DeltaCoder::new(codec, &counts));
-            let coded = coder.map_or(alone, |coder| {
-                // in the model the tables serve far more than this sample
-                let tables_len = coder.tables().len() as u64;
-                share(coder.coded_len().saturating_sub(tables_len), 1)
-            });
-            bytes += coded.min(alone);
+        for (counts, alone) in by_dtype.into_values() {
+            bytes += share(counts.coded_len(), 1).min(alone);
         }
         Ok(self.of_all(bytes))
     }

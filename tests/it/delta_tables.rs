@@ -71,7 +71,7 @@ fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     let image = folder.join("t.bs");
     let images = [1, 2, 3].map(|threads| {
         let options = CompressOptions {
-            base: Some(Arc::new(Bases::open(&base_path).unwrap())),
+            base: Some(Arc::new(Bases::open(&base_path, None).unwrap())),
             ..options(&image, profile, threads)
         };
         compress::compress(&path, &options, &Silent).unwrap();
@@ -79,14 +79,14 @@ fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     });
     assert!(images[0] == images[1] && images[1] == images[2]);
     assert!(
-        verify::verify(&image, Some(&base_path), 2, &Silent)
+        verify::verify(&image, std::slice::from_ref(&base_path), 2, &Silent)
             .unwrap()
             .ok
     );
     let output = folder.join("restored");
     let options = DecompressOptions {
         output: compress::Output::Path(output.clone()),
-        base: Some(base_path),
+        bases: vec![base_path],
         force: true,
         threads: 2,
     };
@@ -179,7 +179,7 @@ fn no_tensor_is_larger_than_alone() {
         let source = folder.path().join("t.safetensors");
         compress::compress(&source, &options(&alone, profile, 2), &Silent).unwrap();
         let lens = |path: &Path| -> Vec<(String, u64)> {
-            let report = info::info(path).unwrap();
+            let report = info::info(path, &[]).unwrap();
             let spans = report.images[0].files[0].spans.iter();
             spans
                 .map(|span| (span.name.clone(), span.coded_bytes))
