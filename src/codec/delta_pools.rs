@@ -7,8 +7,7 @@ use crate::codec::delta::DeltaCoder;
 use crate::codec::delta::DeltaCounts;
 use crate::entropy::frequency;
 
-/// Most groups that are held open for more spans. Twice as many found groups that made images a ten-thousandth smaller, and took
-/// twice the time.
+/// Most groups that are held open for more spans. With twice as many, images were between 0.17 % smaller and 0.03 % larger.
 const OPEN_MAX: usize = 16;
 
 /// Spans that share tables.
