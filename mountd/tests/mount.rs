@@ -78,6 +78,7 @@ fn compress_against(source: &Path, base: Option<&Path>, output: &Path) {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
         base: base.map(|path| Arc::new(Bases::open(path, None).unwrap())),
+        series: false,
         force: true,
         opaque: false,
         threads: 2,

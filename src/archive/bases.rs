@@ -74,6 +74,11 @@ impl Bases {
         self.tensors.add_files(paths);
     }
 
+    /// Adds files in which only the bases of those that were named are looked for.
+    pub fn add_support<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
+        self.tensors.add_support(paths);
+    }
+
     /// Adds the models in a folder, but not those in folders below it.
     pub fn add_beside(&mut self, folder: &Path) -> Result<()> {
         self.tensors.add_beside(folder)
@@ -123,17 +128,21 @@ impl Bases {
         })
     }
 
-    /// The bytes of a tensor, of which the last delta may be one more. If it is stored as differences, its base is looked for.
+    /// The bytes of a tensor. If it is stored as differences, its base is looked for.
     pub fn bytes(&self, tensor: &Tensor) -> Result<Arc<dyn ReadAt>> {
+        self.settled(tensor, DELTAS_MAX)
+    }
+
+    fn settled(&self, tensor: &Tensor, deltas: usize) -> Result<Arc<dyn ReadAt>> {
         Search::new(self)
-            .settle(tensor, DELTAS_MAX - 1)
+            .settle(tensor, deltas)
             .map_err(|e| e.file(self.file_of(tensor)))?;
         Ok(Arc::clone(&tensor.bytes))
     }
 
     /// What a tensor is as a base, and its bytes. They are read for the digest, if it is not known.
     pub fn identify(&self, tensor: &Tensor) -> Result<(BaseRecord, Arc<dyn ReadAt>)> {
-        let bytes = self.bytes(tensor)?;
+        let bytes = self.settled(tensor, DELTAS_MAX - 1)?;
         let record = BaseRecord {
             blake3: self.tensors.blake3(tensor)?,
             name: tensor.span.name.clone(),

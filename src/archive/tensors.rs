@@ -50,6 +50,11 @@ impl Tensor {
         &self.span
     }
 
+    /// How many deltas are read for it, as far as its base was found.
+    pub fn depth(&self) -> usize {
+        self.depth.get().copied().unwrap_or_default()
+    }
+
     /// Whether it is stored as differences.
     pub fn is_delta(&self) -> bool {
         self.delta.is_some()
@@ -127,6 +132,17 @@ impl Tensors {
         let is_model = |path: &&PathBuf| path.file_name().is_some_and(is_model_file);
         let paths: Vec<PathBuf> = paths.filter(is_model).cloned().collect();
         self.add_all(&paths, true);
+        self.places.extend(match paths.as_slice() {
+            [only] => Some(only.clone()),
+            [first, ..] => Some(crate::base::atomic::folder_of(first).to_owned()),
+            [] => None,
+        });
+    }
+
+    /// Adds files in which bases of those that were named may be.
+    pub(super) fn add_support<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
+        let paths: Vec<PathBuf> = paths.cloned().collect();
+        self.add_all(&paths, false);
     }
 
     fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {

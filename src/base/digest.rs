@@ -13,15 +13,29 @@ pub fn xxh3(bytes: &[u8]) -> u64 {
 /// BLAKE3-256 of all bytes of a source: what a base is known by.
 pub fn blake3_of(bytes: &dyn ReadAt) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
+    in_pieces(bytes, |piece| {
+        hasher.update(piece);
+    })?;
+    Ok(hasher.finalize().into())
+}
+
+/// sha256 of all bytes of something.
+pub fn sha256_of(bytes: &dyn ReadAt) -> Result<[u8; 32]> {
+    let mut hasher = Sha256::default();
+    in_pieces(bytes, |piece| hasher.update(piece))?;
+    Ok(hasher.finish())
+}
+
+fn in_pieces(bytes: &dyn ReadAt, mut each: impl FnMut(&[u8])) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut offset = 0;
     while offset < bytes.len() {
         let len = (bytes.len() - offset).min(buffer.len() as u64) as usize;
         bytes.read_exact_at(offset, &mut buffer[..len])?;
-        hasher.update(&buffer[..len]);
+        each(&buffer[..len]);
         offset += len as u64;
     }
-    Ok(hasher.finalize().into())
+    Ok(())
 }
 
 /// md5 over bytes that come in pieces.

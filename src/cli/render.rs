@@ -57,13 +57,20 @@ pub(super) fn compressed(report: &CompressReport) -> String {
     lines.extend(report.auto_base.as_ref().map(Choice::to_string));
     for image in &report.images {
         lines.push(format!(
-            "{} -> {}  {} -> {} ({:.1} %)",
+            "{} -> {}  {} -> {} ({:.1} %){}",
             image.source.display(),
             image.output.display(),
             human_bytes(image.original_bytes),
             human_bytes(image.image_bytes),
-            percent(image.image_bytes, image.original_bytes)
+            percent(image.image_bytes, image.original_bytes),
+            image
+                .base
+                .as_ref()
+                .map_or_else(String::new, |base| format!(" from `{base}`"))
         ));
+    }
+    if report.kept_images > 0 {
+        lines.push(format!("{} images were there already", report.kept_images));
     }
     if report.copied_files > 0 {
         let (files, bytes) = (report.copied_files, human_bytes(report.copied_bytes));

@@ -187,6 +187,7 @@ fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive
         output,
         profile,
         base: None,
+        series: false,
         force: true,
         opaque: false,
         threads,

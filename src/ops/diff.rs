@@ -151,6 +151,7 @@ pub fn patch(
         output: Output::Path(image.to_owned()),
         profile: Profile::Balanced,
         base: base::open(Some(a))?,
+        series: false,
         force,
         opaque: false,
         threads,

@@ -21,6 +21,7 @@ use crate::writer::coding;
 use crate::writer::coding::Task;
 use crate::writer::data::DataWriter;
 use crate::writer::receipts;
+use crate::writer::receipts::FileReceipts;
 use crate::writer::twins;
 
 /// A file that goes into an image.
@@ -61,6 +62,8 @@ pub struct WriteOptions {
 pub struct Written {
     /// Bytes of the image.
     pub image_len: u64,
+    /// Whether some of it is stored as differences.
+    pub is_delta: bool,
     /// sha256 of each source.
     pub sha256s: Vec<[u8; 32]>,
 }
@@ -101,16 +104,8 @@ pub fn write_image(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         coded.and(receipts)
     })?;
-    let sha256s: Vec<[u8; 32]> = receipts.iter().map(|file| file.sha256).collect();
-    for (file, receipts) in index.files.iter_mut().zip(receipts) {
-        file.sha256 = receipts.sha256;
-        for (span, md5) in index.spans[file.spans.clone()]
-            .iter_mut()
-            .zip(receipts.md5s)
-        {
-            span.md5 = md5;
-        }
-    }
+    let sha256s = receipts.iter().map(|file| file.sha256).collect();
+    note_receipts(&mut index, receipts);
     drop_unused_bases(&mut index);
     index.place(data_offset)?;
     assert_eq!(
@@ -143,6 +138,7 @@ pub fn write_image(
     output.write_at(0, &header.encode())?;
     Ok(Written {
         image_len: header.image_len,
+        is_delta: index.is_delta(),
         sha256s,
     })
 }
@@ -180,6 +176,16 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
         span.base = span.base.filter(|_| repeats.is_none());
     }
     Index::blank(files, spans, bases)
+}
+
+fn note_receipts(index: &mut Index, receipts: Vec<FileReceipts>) {
+    for (file, receipts) in index.files.iter_mut().zip(receipts) {
+        file.sha256 = receipts.sha256;
+        let spans = index.spans[file.spans.clone()].iter_mut();
+        for (span, md5) in spans.zip(receipts.md5s) {
+            span.md5 = md5;
+        }
+    }
 }
 
 /// What stands alone needs no base.

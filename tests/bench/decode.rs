@@ -55,6 +55,7 @@ fn measure(path: &Path, name: &str, profile: Profile) {
         output,
         profile,
         base: None,
+        series: false,
         force: true,
         opaque: false,
         threads: 2,

@@ -224,3 +224,65 @@ fn a_base_is_found_among_other_models() {
     let why = json(at, &words)["auto_base"]["why"].to_string();
     assert!(why.contains("2.bs"), "{why}");
 }
+
+/// A run with each step in a folder of its own, beside a file that never changes and one that does.
+fn checkpoints(count: usize) -> Run {
+    let run = Run::new(count);
+    for step in 0..count {
+        let folder = run.at(&format!("run/ckpt-{}", 5 * step));
+        fs::create_dir_all(&folder).unwrap();
+        fs::rename(
+            run.at(&format!("{step}.safetensors")),
+            folder.join("model.safetensors"),
+        )
+        .unwrap();
+        put(&folder.join("tokenizer.json"), b"the same");
+        put(&folder.join("state.json"), &[step as u8]);
+    }
+    run
+}
+
+#[test]
+fn a_series_is_small_whole_and_goes_on() {
+    use std::os::unix::fs::MetadataExt;
+    let run = checkpoints(8);
+    let at = run.folder.path();
+    let last = at.join("run/ckpt-35");
+    fs::rename(&last, at.join("later")).unwrap();
+    let words = ["compress", "run", "--series", "small", "--json"];
+    let report = json(at, &words);
+    let images = report["images"].as_array().unwrap();
+    assert_eq!(images.len(), 7);
+    assert!(images[0]["base"].is_null());
+    for image in &images[1..] {
+        assert!(image["base"].as_str().unwrap().contains("ckpt-"), "{image}");
+        let bytes = |field: &str| image[field].as_u64().unwrap();
+        assert!(bytes("image_bytes") * 5 < bytes("original_bytes") * 2);
+    }
+    let inode = |step: usize| {
+        let path = at.join(format!("small/ckpt-{step}/tokenizer.json"));
+        fs::metadata(path).unwrap().ino()
+    };
+    assert!((0..7).all(|step| inode(5 * step) == inode(0)));
+    // the first steps are gone, a new one has come
+    fs::remove_dir_all(at.join("run/ckpt-0")).unwrap();
+    fs::remove_dir_all(at.join("run/ckpt-10")).unwrap();
+    fs::rename(at.join("later"), last).unwrap();
+    let report = json(at, &words);
+    assert_eq!(report["kept_images"], 5);
+    assert_eq!(report["images"].as_array().unwrap().len(), 1);
+    assert!(!report["images"][0]["base"].is_null());
+    assert_eq!(code(&bigsmall(at, &["verify", "small"])), 0);
+    let output = bigsmall(at, &["decompress", "small", "-o", "back"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for (step, bytes) in run.steps.iter().enumerate() {
+        let folder = at.join(format!("back/ckpt-{}", 5 * step));
+        assert!(fs::read(folder.join("model.safetensors")).unwrap() == *bytes);
+        assert_eq!(fs::read(folder.join("state.json")).unwrap(), [step as u8]);
+    }
+    // a step that was changed is not taken for the one that is there
+    put(&at.join("run/ckpt-5/model.safetensors"), &run.steps[6]);
+    let output = bigsmall(at, &words);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("ckpt-5"), "{}", stderr(&output));
+}

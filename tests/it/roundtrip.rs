@@ -21,6 +21,7 @@ pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> Compre
         output: Output::Path(output.to_owned()),
         profile,
         base: None,
+        series: false,
         force: true,
         opaque: false,
         threads,

@@ -58,6 +58,10 @@ pub(crate) struct Arguments {
     /// A folder in which a base is looked for
     #[arg(long, value_name = "FOLDER", requires = "auto_delta")]
     base_dir: Vec<PathBuf>,
+    /// The source is a folder of checkpoints: store each as differences from an earlier one where that is smaller. Run it again
+    /// when a step was added
+    #[arg(long, conflicts_with_all = ["base", "auto_delta"])]
+    series: bool,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -87,6 +91,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         output: output(arguments.output.as_ref().or(arguments.last.as_ref()))?,
         profile: arguments.profile()?,
         base: base::open(arguments.base.as_deref().or(auto_base))?,
+        series: arguments.series,
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),

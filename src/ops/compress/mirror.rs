@@ -23,10 +23,11 @@ use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 
 /// A file of the source folder and what becomes of it.
-struct Planned {
-    entry: Entry,
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) entry: Entry,
     /// The image's path and suffix; none for what is copied.
-    image: Option<(PathBuf, &'static str)>,
+    pub(super) image: Option<(PathBuf, &'static str)>,
 }
 
 pub(super) fn mirror(
@@ -67,7 +68,7 @@ pub(super) fn mirror(
 }
 
 /// Decides for every entry before anything is written: all faults of all models are told at once.
-fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
+pub(super) fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
     let entries = folder::walk(root)?;
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
     let mut plan = Vec::new();

@@ -2,6 +2,7 @@
 //! and nothing counts as written before it was read back from the disk and proved equal.
 
 mod mirror;
+mod series;
 mod sources;
 mod write;
 
@@ -50,6 +51,8 @@ pub struct CompressOptions {
     pub profile: Profile,
     /// The model to store differences from.
     pub base: Option<Arc<Bases>>,
+    /// The source is a folder of checkpoints, each of which may be stored as differences from an earlier one.
+    pub series: bool,
     /// Replace what exists.
     pub force: bool,
     /// Store files that are not valid safetensors as plain bytes.
@@ -71,6 +74,8 @@ pub struct ImageWritten {
     pub original_bytes: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
+    /// Where its base is, seen from the image, if it is stored as differences.
+    pub base: Option<String>,
     /// sha256 of the original; of each, joined by blanks, in an image of a folder.
     pub sha256: String,
 }
@@ -84,6 +89,8 @@ pub struct CompressReport {
     pub auto_base: Option<Choice>,
     /// Every image.
     pub images: Vec<ImageWritten>,
+    /// Images of a series that were there already, and are not among those above.
+    pub kept_images: u64,
     /// Files copied as they are.
     pub copied_files: u64,
     /// Their bytes.
@@ -108,6 +115,7 @@ pub fn compress(
         profile: options.profile.name(),
         auto_base: None,
         images: Vec::new(),
+        kept_images: 0,
         copied_files: 0,
         copied_bytes: 0,
         original_bytes: 0,
@@ -116,6 +124,8 @@ pub fn compress(
     };
     if metadata.is_dir() {
         compress_folder(source, options, &mut report, progress)?;
+    } else if options.series {
+        return Err(Error::invalid("a series is a folder of models").file(source));
     } else {
         report
             .images
@@ -193,6 +203,9 @@ fn compress_folder(
             Output::Path(path) => path,
         };
     folder::check_apart(source, target)?;
+    if options.series {
+        return series::series(source, target, options, report, progress);
+    }
     // a trailing slash says folder
     let written_as_folder = target.as_os_str().as_encoded_bytes().ends_with(b"/");
     if target.file_name().is_some_and(naming::is_image_name) && !written_as_folder {

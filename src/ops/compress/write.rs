@@ -99,13 +99,14 @@ fn write_and_prove(
             source.display()
         ));
     }
-    let bases = options.base.as_ref();
+    let base_place = options.base.as_ref();
+    let base_place = base_place.map_or_else(String::new, |bases| {
+        base::place_from(bases, output.target())
+    });
     let write = WriteOptions {
         profile: options.profile,
         threads: options.threads,
-        base_place: bases.map_or_else(String::new, |bases| {
-            base::place_from(bases, output.target())
-        }),
+        base_place: base_place.clone(),
     };
     let written = writer::write_image(kind, suffix, &sources, &write, output, progress)?;
     output.sync()?;
@@ -126,6 +127,7 @@ fn write_and_prove(
         output: output.target().to_owned(),
         original_bytes,
         image_bytes: written.image_len,
+        base: written.is_delta.then_some(base_place),
         sha256: written
             .sha256s
             .iter()
