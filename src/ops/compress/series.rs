@@ -206,7 +206,7 @@ impl Series<'_> {
             .map(|(_, image, _)| self.target.join(image));
         let images: Vec<PathBuf> = images.chain(step.left_over.clone()).collect();
         if missing.is_empty() {
-            self.report.kept_images += images.len() as u64;
+            self.report.kept_images += step.files.len() as u64;
             let depth = self.depth(&images)?;
             return Ok(Done { images, depth });
         }
