@@ -79,6 +79,7 @@ fn compress_against(source: &Path, base: Option<&Path>, output: &Path) {
         profile: Profile::Balanced,
         base: base.map(|path| Arc::new(Bases::open(path, None).unwrap())),
         series: false,
+        resume: false,
         force: true,
         opaque: false,
         threads: 2,

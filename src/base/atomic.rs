@@ -7,6 +7,8 @@ use std::fs::OpenOptions;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::io;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -114,6 +116,59 @@ pub fn remove_stale_temporaries(target: &Path) {
     }
 }
 
+fn journal_of(temporary: &Path) -> PathBuf {
+    let mut name = temporary.as_os_str().to_owned();
+    name.push(".journal");
+    name.into()
+}
+
+/// The longest temporary for `target` whose writer is no more and that has a journal; both locked.
+fn left_over(target: &Path) -> Option<(File, PathBuf, (File, PathBuf))> {
+    let prefix = temporary_prefix(target);
+    let open = |path: &Path| {
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        file.try_lock().ok()?;
+        Some(file)
+    };
+    let mut best: Option<(u64, File, PathBuf, (File, PathBuf))> = None;
+    for entry in fs::read_dir(folder_of(target)).ok()?.flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let begins = name
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes());
+        let journal = journal_of(&path);
+        if !begins || !entry.file_type().is_ok_and(|kind| kind.is_file()) || !journal.is_file() {
+            continue;
+        }
+        let len = entry.metadata().map_or(0, |metadata| metadata.len());
+        if best.as_ref().is_none_or(|best| best.0 < len)
+            && let (Some(file), Some(journal_file)) = (open(&path), open(&journal))
+        {
+            best = Some((len, file, path, (journal_file, journal)));
+        }
+    }
+    best.map(|(_, file, path, journal)| (file, path, journal))
+}
+
+/// The folder that a run that was interrupted has left half made for `target`, locked.
+pub fn left_over_folder(target: &Path) -> Option<(File, PathBuf)> {
+    let prefix = temporary_prefix(target);
+    let entries = fs::read_dir(folder_of(target)).ok()?.flatten();
+    let mut folders = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let begins = name
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes());
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let lock = File::open(entry.path())
+            .ok()
+            .filter(|_| begins && is_folder)?;
+        lock.try_lock().ok()?;
+        Some((lock, entry.path()))
+    });
+    folders.next()
+}
+
 /// Moves `from` to `to`, which must not exist unless `replace`, and makes the move durable.
 pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
     let failed = |e: io::Error| {
@@ -155,12 +210,67 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 pub struct OutputFile {
     file: File,
     temporary: PathBuf,
+    /// What was done so far, for a run that goes on.
+    journal: Option<(File, PathBuf)>,
     target: PathBuf,
     replace: bool,
+    /// Whether the temporary stays for a later run if this one does not commit it.
+    keep: bool,
     committed: bool,
 }
 
 impl OutputFile {
+    /// Goes on with the temporary of a run that was interrupted, if one with a journal is there; else makes a new one. It stays if
+    /// this run is interrupted, too.
+    pub fn resume(target: &Path, force: bool) -> Result<Self> {
+        check_target(target, force)?;
+        let adopted = left_over(target);
+        let mut output = match adopted {
+            Some((file, temporary, journal)) => {
+                remove_stale_temporaries(target);
+                Self {
+                    file,
+                    temporary,
+                    journal: Some(journal),
+                    target: target.to_owned(),
+                    replace: force,
+                    keep: true,
+                    committed: false,
+                }
+            }
+            None => Self::create(target, force)?,
+        };
+        output.keep = true;
+        Ok(output)
+    }
+
+    /// The open journal, made if there is none: a file beside the temporary that goes when that does.
+    pub fn journal(&mut self) -> Result<&mut File> {
+        if self.journal.is_none() {
+            let path = journal_of(&self.temporary);
+            let failed = |e| Error::io("cannot write", &self.target, e);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(0o600);
+            let file = options.open(&path).map_err(failed)?;
+            // as with the temporary
+            let _ = file.try_lock();
+            self.journal = Some((file, path));
+        }
+        match &mut self.journal {
+            Some((file, _)) => Ok(file),
+            None => unreachable!("it was made above"),
+        }
+    }
+
+    /// Goes on writing at `len`; what is behind is gone.
+    pub fn cut(&mut self, len: u64) -> Result<()> {
+        self.file
+            .set_len(len)
+            .and_then(|()| self.file.seek(SeekFrom::Start(len)))
+            .map(|_| ())
+            .map_err(|e| Error::io("cannot write", &self.target, e))
+    }
+
     /// Opens a temporary for `target`.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
         check_target(target, force)?;
@@ -178,8 +288,10 @@ impl OutputFile {
         Ok(Self {
             file,
             temporary,
+            journal: None,
             target: target.to_owned(),
             replace: force,
+            keep: false,
             committed: false,
         })
     }
@@ -239,9 +351,15 @@ impl OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
+        if !self.committed && self.keep && self.journal.is_some() {
+            return;
+        }
+        // a later run removes what this cannot
         if !self.committed {
-            // a later run removes what this cannot
             let _ = fs::remove_file(&self.temporary);
+        }
+        if let Some((_, journal)) = &self.journal {
+            let _ = fs::remove_file(journal);
         }
     }
 }

@@ -38,6 +38,28 @@ fn in_pieces(bytes: &dyn ReadAt, mut each: impl FnMut(&[u8])) -> Result<()> {
     Ok(())
 }
 
+/// XXH3 with 64 bits over bytes that come in pieces.
+#[derive(Default, Clone)]
+pub struct Xxh3(twox_hash::XxHash3_64);
+
+impl std::fmt::Debug for Xxh3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Xxh3").finish_non_exhaustive()
+    }
+}
+
+impl Xxh3 {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        std::hash::Hasher::write(&mut self.0, bytes);
+    }
+
+    /// The hash of all bytes taken.
+    pub fn finish(self) -> u64 {
+        std::hash::Hasher::finish(&self.0)
+    }
+}
+
 /// md5 over bytes that come in pieces.
 #[derive(Debug, Default, Clone)]
 pub struct Md5(md5::Md5);

@@ -188,6 +188,7 @@ fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive
         profile,
         base: None,
         series: false,
+        resume: false,
         force: true,
         opaque: false,
         threads,

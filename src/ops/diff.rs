@@ -152,6 +152,7 @@ pub fn patch(
         profile: Profile::Balanced,
         base: base::open(Some(a))?,
         series: false,
+        resume: false,
         force,
         opaque: false,
         threads,

@@ -215,6 +215,7 @@ pub struct OutputFolder {
     root: PathBuf,
     target: PathBuf,
     in_place: bool,
+    keep: bool,
     committed: bool,
     /// Held while the folder is written: it tells others that somebody lives who does.
     _lock: Option<fs::File>,
@@ -223,25 +224,36 @@ pub struct OutputFolder {
 impl OutputFolder {
     /// Makes the temporary.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
+        Self::begin(target, force, false)
+    }
+
+    /// Goes on with the temporary of a run that was interrupted, if there is one, and keeps it if this run is interrupted, too.
+    pub fn resume(target: &Path, force: bool) -> Result<Self> {
+        Self::begin(target, force, true)
+    }
+
+    fn begin(target: &Path, force: bool, keep: bool) -> Result<Self> {
         let exists = fs::symlink_metadata(target).is_ok();
         if exists && !target.is_dir() {
             return Err(Error::invalid("is no folder, a folder is to be written").file(target));
         }
-        if exists && !force {
+        if exists && !force && !keep {
             return Err(Error::invalid("exists already")
                 .file(target)
                 .hint("write into it, replacing what has the same name, with `--force`"));
         }
+        let left_over = atomic::left_over_folder(target).filter(|_| keep && !exists);
         atomic::remove_stale_temporaries(target);
-        let root = if exists {
-            target.to_owned()
-        } else {
-            atomic::temporary_for(target)
+        let is_new = !exists && left_over.is_none();
+        let (lock, root) = match left_over {
+            Some((lock, root)) => (Some(lock), root),
+            None if exists => (None, target.to_owned()),
+            None => (None, atomic::temporary_for(target)),
         };
-        if !exists {
+        if is_new {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }
-        let lock = fs::File::open(&root).ok().filter(|_| !exists);
+        let lock = lock.or_else(|| fs::File::open(&root).ok().filter(|_| is_new));
         if let Some(lock) = &lock {
             // where there are no locks, temporaries that are left over are for the user to remove
             let _ = lock.try_lock();
@@ -251,6 +263,7 @@ impl OutputFolder {
             root,
             target,
             in_place: exists,
+            keep,
             committed: false,
             _lock: lock,
         })
@@ -281,6 +294,9 @@ impl OutputFolder {
         if force && fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
             fs::remove_file(&path).map_err(|e| Error::io("cannot replace the link", &path, e))?;
         }
+        if fs::read_link(&path).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
         std::os::unix::fs::symlink(target, &path)
             .map_err(|e| Error::io("cannot make the link", &path, e))
     }
@@ -298,7 +314,7 @@ impl OutputFolder {
 
 impl Drop for OutputFolder {
     fn drop(&mut self) {
-        if !self.committed && !self.in_place {
+        if !self.committed && !self.in_place && !self.keep {
             // a later run removes what this cannot
             let _ = fs::remove_dir_all(&self.root);
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::base::CodecId;
-use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
@@ -17,11 +16,12 @@ use crate::codec::encode::EncodeScratch;
 use crate::format::Index;
 use crate::writer::coding;
 use crate::writer::coding::CodedBlocks;
+use crate::writer::coding::Job;
 use crate::writer::coding::Owners;
 use crate::writer::coding::PIECE_LEN;
 use crate::writer::coding::Task;
 use crate::writer::data::DataWriter;
-use crate::writer::image::WriteOptions;
+use crate::writer::journal::TablesOf;
 
 /// A base is taken only if it saves more than this share of what the span takes alone: two files must be read for it.
 const GAIN_SHARE_MIN: u64 = 50;
@@ -78,21 +78,17 @@ pub(super) fn window(tasks: &[Task<'_>]) -> usize {
 
 impl Plan {
     /// Looks at all spans that have a base.
-    pub(super) fn new(
-        tasks: &[Task<'_>],
-        options: &WriteOptions,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
+    pub(super) fn new(tasks: &[Task<'_>], job: &Job<'_>) -> Result<Self> {
         let pieces = pieces(tasks);
         let mut plan = Self::default();
         let mut finders: Vec<PoolFinder> = Vec::new();
         let mut sum = DeltaCounts::default();
         parallel::ordered(
-            options.threads,
+            job.options.threads,
             pieces.len(),
             EncodeScratch::default,
             |scratch, number| {
-                progress.check()?;
+                job.progress.check()?;
                 let parts = pieces[number].iter();
                 parts
                     .map(|part| count(&tasks[part.task], part, scratch))
@@ -146,11 +142,6 @@ impl Plan {
     pub(super) fn is_near_its_base(&self, task: &Task<'_>) -> bool {
         let member = self.members.get(&task.number);
         member.is_some_and(|member| member.len < task.len() / NEAR_SHARE)
-    }
-
-    /// How many pools there are.
-    pub(super) fn pool_count(&self) -> usize {
-        self.coders.len()
     }
 
     /// The tables of a pool.
@@ -231,10 +222,9 @@ pub(super) fn code_large(
     task: Task<'_>,
     plan: &Plan,
     owners: &mut Owners,
-    options: &WriteOptions,
+    job: &Job<'_>,
     data: &mut DataWriter<'_>,
     index: &mut Index,
-    progress: &dyn Progress,
 ) -> Result<bool> {
     let (Some(base), Some(member)) = (task.base, plan.members.get(&task.number)) else {
         return Ok(false);
@@ -246,7 +236,7 @@ pub(super) fn code_large(
         } else {
             plan.tables(pool).len() as u64
         };
-        let alone = coding::alone_len(task, options)?;
+        let alone = coding::alone_len(task, job.options)?;
         if !pays(member.len + tables_len, alone) {
             return Ok(false);
         }
@@ -254,10 +244,7 @@ pub(super) fn code_large(
     let tables = member.pool.map_or(&[] as &[u8], |pool| {
         owners.claim(pool, plan.tables(pool), task.number, index)
     });
-    coding::begin_span(&task, tables, data, index)?;
     let coder = member.pool.map(|pool| &plan.coders[pool]);
-    let block_len = task.record.block_len();
-    let piece_len = PIECE_LEN.max(block_len);
     let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
         let base = read(base, start, bytes.len())?;
         let (mut out, mut blocks) = (Vec::new(), Vec::new());
@@ -266,22 +253,10 @@ pub(super) fn code_large(
             let codec = delta::encode_block(coder, block, base, &mut scratch.delta, &mut out);
             blocks.push((codec, (out.len() - before) as u32, digest::xxh3(block)));
         }
-        Ok((bytes.len() as u64, CodedBlocks { bytes: out, blocks }))
+        Ok(CodedBlocks { bytes: out, blocks })
     };
-    coding::in_pieces(
-        task,
-        piece_len,
-        options,
-        progress,
-        code,
-        |number, piece: Result<_>| {
-            let (len, coded) = piece?;
-            let first = number * (piece_len / block_len) as usize;
-            coding::put_blocks(&task, first, &coded, data, index)?;
-            progress.advance(len);
-            Ok(())
-        },
-    )?;
+    let tables_of = member.pool.map_or(TablesOf::Span, TablesOf::Differences);
+    coding::code_pieces(task, (tables_of, tables), code, job, data, index)?;
     Ok(true)
 }
 

@@ -1,6 +1,8 @@
 //! Coding of spans on all cores, with memory bounded by the number of threads: small spans many at a time (in `small`), a
 //! large span block by block after a look at all of it.
 
+use std::collections::BTreeMap;
+
 use crate::base::CodecId;
 use crate::base::Progress;
 use crate::base::ReadAt;
@@ -19,6 +21,9 @@ use crate::writer::against;
 use crate::writer::against::Plan;
 use crate::writer::data::DataWriter;
 use crate::writer::image::WriteOptions;
+use crate::writer::journal::Known;
+use crate::writer::journal::Part;
+use crate::writer::journal::TablesOf;
 use crate::writer::small;
 
 /// Spans of at most this many bytes are coded whole, by one thread.
@@ -64,19 +69,36 @@ pub(super) struct CodedBlocks {
     pub(super) blocks: Vec<(CodecId, u32, u64)>,
 }
 
-/// For each of several tables the span that has them: the first that uses them.
-#[derive(Debug)]
-pub(super) struct Owners(Vec<Option<usize>>);
+/// How spans are coded.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub(super) options: &'a WriteOptions,
+    /// What an earlier run has left.
+    pub(super) known: &'a Known,
+    pub(super) progress: &'a dyn Progress,
+}
 
-impl Owners {
-    /// Of so many tables, none of which is used yet.
-    pub(super) fn new(count: usize) -> Self {
-        Self(vec![None; count])
+impl<'a> Job<'a> {
+    /// All parts of a span, if they are known.
+    fn parts(&self, task: &Task<'_>) -> Option<Vec<&'a Part>> {
+        self.known.whole(task.number, task.record.blocks.len())
     }
 
+    /// Whether nothing of these spans is to be coded.
+    pub(super) fn knows(&self, tasks: &[Task<'_>]) -> bool {
+        let mut tasks = tasks.iter();
+        tasks.all(|task| task.len() == 0 || self.parts(task).is_some())
+    }
+}
+
+/// For each of several tables the span that has them: the first that uses them.
+#[derive(Debug, Default)]
+pub(super) struct Owners(BTreeMap<usize, usize>);
+
+impl Owners {
     /// Whether a span has these tables.
     pub(super) fn has(&self, number: usize) -> bool {
-        self.0[number].is_some()
+        self.0.contains_key(&number)
     }
 
     /// What `span`, which uses the tables `number`, has to write of them: all if it is the first. Else notes in the index whose
@@ -88,11 +110,11 @@ impl Owners {
         span: usize,
         index: &mut Index,
     ) -> &'a [u8] {
-        index.spans[span].tables_of = self.0[number];
-        if self.0[number].is_some() {
+        index.spans[span].tables_of = self.0.get(&number).copied();
+        if self.has(number) {
             return &[];
         }
-        self.0[number] = Some(span);
+        self.0.insert(number, span);
         tables
     }
 }
@@ -100,16 +122,19 @@ impl Owners {
 /// Codes all spans in order into `data`, and writes down in `index` what became of each.
 pub(super) fn code_all(
     tasks: &[Task<'_>],
-    options: &WriteOptions,
+    job: &Job<'_>,
     data: &mut DataWriter<'_>,
     index: &mut Index,
-    progress: &dyn Progress,
 ) -> Result<()> {
     let mut rest = tasks;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(against::window(rest));
-        let plan = Plan::new(now, options, progress)?;
-        code_planned(now, &plan, options, data, index, progress)?;
+        let plan = if job.knows(now) {
+            Plan::default()
+        } else {
+            Plan::new(now, job)?
+        };
+        code_planned(now, &plan, job, data, index)?;
         rest = later;
     }
     Ok(())
@@ -118,38 +143,68 @@ pub(super) fn code_all(
 fn code_planned(
     tasks: &[Task<'_>],
     plan: &Plan,
-    options: &WriteOptions,
+    job: &Job<'_>,
     data: &mut DataWriter<'_>,
     index: &mut Index,
-    progress: &dyn Progress,
 ) -> Result<()> {
-    let owners = &mut Owners::new(plan.pool_count());
+    let owners = &mut Owners::default();
     let mut rest = tasks;
     while let Some(first) = rest.first() {
         let is_small = |task: &Task<'_>| task.len() <= SMALL_SPAN_LEN;
         let small = rest.iter().take_while(|task| is_small(task)).count();
         let (now, later) = rest.split_at(small.max(1));
         if small > 0 {
-            small::code(now, plan, owners, options, data, index, progress)?;
-        } else if !against::code_large(*first, plan, owners, options, data, index, progress)? {
-            code_large(*first, options, data, index, progress)?;
+            small::code(now, plan, owners, job, data, index)?;
+        } else if pass_over(first, owners, job, data, index) {
+            job.progress.advance(first.len());
+        } else if !against::code_large(*first, plan, owners, job, data, index)? {
+            code_large(*first, job, data, index)?;
         }
         rest = later;
     }
     Ok(())
 }
 
-fn code_large(
-    task: Task<'_>,
-    options: &WriteOptions,
+/// Writes down in `index` what is known of a span, and passes over its bytes; false if not all of it is known. `owners` are those
+/// of the tables that it uses, if these are not its own.
+pub(super) fn pass_over(
+    task: &Task<'_>,
+    owners: &mut Owners,
+    job: &Job<'_>,
     data: &mut DataWriter<'_>,
     index: &mut Index,
-    progress: &dyn Progress,
+) -> bool {
+    let Some(parts) = job.parts(task) else {
+        return false;
+    };
+    for part in parts {
+        if part.first == 0 {
+            if let TablesOf::Family(pool) | TablesOf::Differences(pool) = part.tables {
+                owners.claim(pool, &[], task.number, index);
+            }
+            index.spans[task.number].tables_len = part.tables_len;
+        }
+        pass_over_part(task, part, data, index);
+    }
+    true
+}
+
+fn pass_over_part(task: &Task<'_>, part: &Part, data: &mut DataWriter<'_>, index: &mut Index) {
+    let start = index.spans[task.number].blocks.start + part.first;
+    for (record, block) in index.blocks[start..].iter_mut().zip(&part.blocks) {
+        *record = block_record(block, 0);
+    }
+    data.pass_to(part.end);
+}
+
+fn code_large(
+    task: Task<'_>,
+    job: &Job<'_>,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
 ) -> Result<()> {
-    let coder = coder_for(task, options, progress)?;
-    begin_span(&task, coder.tables(), data, index)?;
+    let coder = coder_for(task, job)?;
     let block_len = task.record.block_len();
-    let piece_len = PIECE_LEN.max(block_len);
     let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
         let (mut out, mut blocks) = (Vec::new(), Vec::new());
         let starts = (start..).step_by(block_len as usize);
@@ -158,38 +213,73 @@ fn code_large(
             let codec = coder.encode(block, start, scratch, &mut out);
             blocks.push((codec, (out.len() - before) as u32, digest::xxh3(block)));
         }
-        (bytes.len() as u64, CodedBlocks { bytes: out, blocks })
+        Ok(CodedBlocks { bytes: out, blocks })
     };
-    in_pieces(
+    code_pieces(
         task,
-        piece_len,
-        options,
-        progress,
+        (TablesOf::Span, coder.tables()),
         code,
-        |number, (len, coded)| {
-            let first = number * (piece_len / block_len) as usize;
-            put_blocks(&task, first, &coded, data, index)?;
-            progress.advance(len);
-            Ok(())
-        },
+        job,
+        data,
+        index,
     )
+}
+
+/// Codes a large span piece by piece with these tables; what is known of it is passed over.
+pub(super) fn code_pieces(
+    task: Task<'_>,
+    (tables_of, tables): (TablesOf, &[u8]),
+    code: impl Fn(&mut EncodeScratch, u64, &[u8]) -> Result<CodedBlocks> + Sync,
+    job: &Job<'_>,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+) -> Result<()> {
+    begin_span(&task, tables, data, index)?;
+    let block_len = task.record.block_len();
+    let piece_len = PIECE_LEN.max(block_len);
+    let known = |first: usize| job.known.part(task.number, first);
+    let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
+        let is_known = known((start / block_len) as usize).is_some();
+        let coded = (!is_known).then(|| code(scratch, start, bytes));
+        Ok((bytes.len() as u64, coded.transpose()?))
+    };
+    in_pieces(task, piece_len, job, code, |number, piece: Result<_>| {
+        let (len, coded) = piece?;
+        let first = number * (piece_len / block_len) as usize;
+        match (coded, known(first)) {
+            (Some(coded), _) => {
+                put_blocks(&task, first, &coded, data, index)?;
+                data.note(&Part {
+                    span: task.number,
+                    first,
+                    tables: tables_of,
+                    tables_len: tables.len() as u32,
+                    blocks: coded.blocks,
+                    end: data.position(),
+                });
+            }
+            (None, Some(part)) => pass_over_part(&task, part, data, index),
+            (None, None) => unreachable!("what is not known was coded"),
+        }
+        job.progress.advance(len);
+        Ok(())
+    })
 }
 
 /// Reads a span piece by piece and does `work` on each, on all cores; the results go to `sink` in order.
 pub(super) fn in_pieces<T: Send>(
     task: Task<'_>,
     piece_len: u64,
-    options: &WriteOptions,
-    progress: &dyn Progress,
+    job: &Job<'_>,
     work: impl Fn(&mut EncodeScratch, u64, &[u8]) -> T + Sync,
     sink: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
     parallel::ordered(
-        options.threads,
+        job.options.threads,
         task.len().div_ceil(piece_len) as usize,
         EncodeScratch::default,
         |scratch, number| {
-            progress.check()?;
+            job.progress.check()?;
             let start = number as u64 * piece_len;
             let bytes = task.read(start, task.len().min(start + piece_len))?;
             Ok(work(scratch, start, &bytes))
@@ -199,15 +289,16 @@ pub(super) fn in_pieces<T: Send>(
 }
 
 /// Looks at all of a large span: a sample finds the clusters, a count of everything the frequencies.
-fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) -> Result<SpanCoder> {
+fn coder_for(task: Task<'_>, job: &Job<'_>) -> Result<SpanCoder> {
     let family = task.record.span.family();
-    if !SpanCoder::wants_analysis(family, options.profile, task.len()) {
+    let profile = job.options.profile;
+    if !SpanCoder::wants_analysis(family, profile, task.len()) {
         return Ok(SpanCoder::unanalysed(family, task.len()));
     }
     let sample = sample(task, SAMPLE_PIECES, SAMPLE_PIECE_LEN)?;
     let sample: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
     let mut scratch = EncodeScratch::default();
-    let analysis = Analysis::new(family, options.profile, task.len(), &sample, &mut scratch);
+    let analysis = Analysis::new(family, profile, task.len(), &sample, &mut scratch);
     let mut counts = analysis.no_counts();
     let piece_len = PIECE_LEN.next_multiple_of(Transform::of(family).width() as u64);
     let count = |scratch: &mut EncodeScratch, _, bytes: &[u8]| {
@@ -215,7 +306,7 @@ fn coder_for(task: Task<'_>, options: &WriteOptions, progress: &dyn Progress) ->
         analysis.count(bytes, &mut counts, scratch);
         counts
     };
-    in_pieces(task, piece_len, options, progress, count, |_, piece| {
+    in_pieces(task, piece_len, job, count, |_, piece| {
         counts.add(&piece);
         Ok(())
     })?;
@@ -274,16 +365,10 @@ pub(super) fn put_blocks(
 ) -> Result<()> {
     let mut rest = coded.bytes.as_slice();
     let start = index.spans[task.number].blocks.start + first;
-    for (record, (codec, len, checksum)) in index.blocks[start..].iter_mut().zip(&coded.blocks) {
-        let (block, after) = rest.split_at(*len as usize);
+    for (record, coded) in index.blocks[start..].iter_mut().zip(&coded.blocks) {
+        let (block, after) = rest.split_at(coded.1 as usize);
         rest = after;
-        *record = BlockRecord {
-            checksum: *checksum,
-            offset: data.position(),
-            coded_len: *len,
-            codec: *codec,
-            codec_version: codec.version(),
-        };
+        *record = block_record(coded, data.position());
         data.put(block)?;
         data.pad_to(
             data.position()
@@ -291,4 +376,14 @@ pub(super) fn put_blocks(
         )?;
     }
     Ok(())
+}
+
+fn block_record(&(codec, coded_len, checksum): &(CodecId, u32, u64), offset: u64) -> BlockRecord {
+    BlockRecord {
+        checksum,
+        offset,
+        coded_len,
+        codec,
+        codec_version: codec.version(),
+    }
 }

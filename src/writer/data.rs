@@ -1,7 +1,11 @@
 //! The data of an image being written: an append with alignment, in large writes.
 
+use crate::base::Error;
 use crate::base::OutputFile;
 use crate::base::Result;
+use crate::writer::journal::Journal;
+use crate::writer::journal::Known;
+use crate::writer::journal::Part;
 
 /// Bytes gathered before they are written.
 const BUFFER_LEN: usize = 1 << 20;
@@ -12,6 +16,9 @@ pub(super) struct DataWriter<'a> {
     output: &'a mut OutputFile,
     buffer: Vec<u8>,
     position: u64,
+    /// What the output has already, and is not written again.
+    there: u64,
+    journal: Option<Journal>,
 }
 
 impl<'a> DataWriter<'a> {
@@ -21,6 +28,36 @@ impl<'a> DataWriter<'a> {
             output,
             buffer: Vec::with_capacity(BUFFER_LEN * 2),
             position: 0,
+            there: 0,
+            journal: None,
+        }
+    }
+
+    /// Keeps a journal for a job from here on; gives what is known of it already, whose bytes need not be put again.
+    pub(super) fn keep_journal(&mut self, job: &[u8; 32]) -> Result<Known> {
+        self.flush()?;
+        let (journal, known) = Journal::open(self.output, job, self.position)?;
+        self.there = known.end.max(self.position);
+        self.output.cut(self.there)?;
+        self.journal = Some(journal);
+        Ok(known)
+    }
+
+    /// Passes over bytes that the output has.
+    pub(super) fn pass_to(&mut self, position: u64) {
+        assert!(
+            (self.position..=self.there).contains(&position),
+            "only what is there is passed over"
+        );
+        self.position = position;
+    }
+
+    /// Notes what was put since the last part, once it is written; nothing for what was there.
+    pub(super) fn note(&mut self, part: &Part) {
+        if let Some(journal) = &mut self.journal
+            && self.position > self.there
+        {
+            journal.note(part);
         }
     }
 
@@ -31,7 +68,12 @@ impl<'a> DataWriter<'a> {
 
     /// Appends bytes.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(bytes);
+        let known = self.there.saturating_sub(self.position);
+        let new = &bytes[known.min(bytes.len() as u64) as usize..];
+        self.buffer.extend_from_slice(new);
+        if let Some(journal) = &mut self.journal {
+            journal.take(new);
+        }
         self.position += bytes.len() as u64;
         if self.buffer.len() >= BUFFER_LEN {
             self.flush()?;
@@ -53,6 +95,12 @@ impl<'a> DataWriter<'a> {
     pub(super) fn flush(&mut self) -> Result<()> {
         self.output.write(&self.buffer)?;
         self.buffer.clear();
+        if let Some(journal) = &mut self.journal {
+            let target = self.output.target();
+            journal
+                .flush()
+                .map_err(|e| Error::io("cannot keep a journal of", target, e))?;
+        }
         Ok(())
     }
 

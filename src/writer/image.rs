@@ -18,8 +18,10 @@ use crate::format::Index;
 use crate::format::SpanRecord;
 use crate::tensor::Layout;
 use crate::writer::coding;
+use crate::writer::coding::Job;
 use crate::writer::coding::Task;
 use crate::writer::data::DataWriter;
+use crate::writer::journal::Known;
 use crate::writer::receipts;
 use crate::writer::receipts::FileReceipts;
 use crate::writer::twins;
@@ -64,6 +66,8 @@ pub struct Written {
     pub image_len: u64,
     /// Whether some of it is stored as differences.
     pub is_delta: bool,
+    /// Bytes of the image that an interrupted run had left.
+    pub resumed_len: u64,
     /// sha256 of each source.
     pub sha256s: Vec<[u8; 32]>,
 }
@@ -92,13 +96,22 @@ pub fn write_image(
     let data_offset = Header::data_offset(index_len);
     let mut data = DataWriter::new(output);
     data.pad_to(data_offset)?;
+    let known = match identity_of(sources, &index, options) {
+        Some(job) => data.keep_journal(&job)?,
+        None => Known::default(),
+    };
     let records = index.spans.clone();
     let tasks = tasks(sources, &index, &records);
     let repeated = records.iter().filter(|record| record.repeats.is_some());
     progress.advance(repeated.map(|record| record.span.len).sum());
     let receipts = std::thread::scope(|scope| {
         let receipts = scope.spawn(|| receipts::take(sources, progress));
-        let coded = coding::code_all(&tasks, options, &mut data, &mut index, progress);
+        let job = Job {
+            options,
+            known: &known,
+            progress,
+        };
+        let coded = coding::code_all(&tasks, &job, &mut data, &mut index);
         let receipts = receipts
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -107,7 +120,24 @@ pub fn write_image(
     let sha256s = receipts.iter().map(|file| file.sha256).collect();
     note_receipts(&mut index, receipts);
     drop_unused_bases(&mut index);
-    index.place(data_offset)?;
+    let is_delta = index.is_delta();
+    let image_len = finish(index, index_len, (kind, suffix), data)?;
+    Ok(Written {
+        image_len,
+        is_delta,
+        resumed_len: known.end,
+        sha256s,
+    })
+}
+
+/// Writes the index and the header; the length of the image.
+fn finish(
+    mut index: Index,
+    index_len: u64,
+    (kind, suffix): (ImageKind, &str),
+    mut data: DataWriter<'_>,
+) -> Result<u64> {
+    index.place(Header::data_offset(index_len))?;
     assert_eq!(
         index.data_end,
         data.position(),
@@ -136,11 +166,7 @@ pub fn write_image(
     let output = data.into_output()?;
     output.write_at(Header::FRONT_INDEX_OFFSET, &bytes)?;
     output.write_at(0, &header.encode())?;
-    Ok(Written {
-        image_len: header.image_len,
-        is_delta: index.is_delta(),
-        sha256s,
-    })
+    Ok(header.image_len)
 }
 
 fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
@@ -176,6 +202,22 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
         span.base = span.base.filter(|_| repeats.is_none());
     }
     Index::blank(files, spans, bases)
+}
+
+/// What tells this image, half made, from any other: another content of a source, base or profile, or another build, is another
+/// job. None if a source is no file of the disk.
+fn identity_of(sources: &[Source], index: &Index, options: &WriteOptions) -> Option<[u8; 32]> {
+    let identities: Option<Vec<_>> = sources
+        .iter()
+        .map(|source| source.bytes.identity())
+        .collect();
+    let words = format!(
+        "{} {} {:?}",
+        env!("CARGO_PKG_VERSION"),
+        options.profile.name(),
+        identities?
+    );
+    digest::blake3_of(&[words.into_bytes(), index.encode()].concat()).ok()
 }
 
 fn note_receipts(index: &mut Index, receipts: Vec<FileReceipts>) {

@@ -5,6 +5,7 @@ mod against;
 mod coding;
 mod data;
 pub mod image;
+mod journal;
 mod receipts;
 mod small;
 mod twins;

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest;
 use crate::base::parallel;
@@ -18,7 +17,9 @@ use crate::tensor::Family;
 use crate::writer::against;
 use crate::writer::against::Differences;
 use crate::writer::against::Plan;
+use crate::writer::coding;
 use crate::writer::coding::CodedBlocks;
+use crate::writer::coding::Job;
 use crate::writer::coding::Owners;
 use crate::writer::coding::PIECE_LEN;
 use crate::writer::coding::Task;
@@ -26,6 +27,8 @@ use crate::writer::coding::begin_span;
 use crate::writer::coding::put_blocks;
 use crate::writer::data::DataWriter;
 use crate::writer::image::WriteOptions;
+use crate::writer::journal::Part;
+use crate::writer::journal::TablesOf;
 
 /// Most spans in one piece of work.
 const PIECE_SPANS: usize = 256;
@@ -37,17 +40,6 @@ const POOL_SPANS_MIN: usize = 4;
 const COUNTED_SPANS: usize = 16;
 /// Spans of a pool that are looked at to find clusters.
 const SAMPLE_SPANS: usize = 64;
-
-/// Whose tables a coded span uses.
-#[derive(Debug, Clone, Copy)]
-enum TablesOf {
-    /// Its own, or none.
-    Span,
-    /// Those of a pool of spans of one family.
-    Family(usize),
-    /// Those of a pool of differences.
-    Differences(usize),
-}
 
 /// A span as it was coded.
 struct Coded {
@@ -64,72 +56,139 @@ pub(super) fn code(
     tasks: &[Task<'_>],
     plan: &Plan,
     owners: &mut Owners,
-    options: &WriteOptions,
+    job: &Job<'_>,
     data: &mut DataWriter<'_>,
     index: &mut Index,
-    progress: &dyn Progress,
 ) -> Result<()> {
     // where each span begins in its pool, in bytes
     let mut starts = vec![None; tasks.len()];
     let mut coders = Vec::new();
     // what is near its base needs no tables of its family
-    let apart: Vec<usize> = (0..tasks.len())
+    let places = if job.knows(tasks) {
+        0..0
+    } else {
+        0..tasks.len()
+    };
+    let apart: Vec<usize> = places
         .filter(|&place| !plan.is_near_its_base(&tasks[place]))
-        .filter(|&place| may_be_pooled(&tasks[place], options))
+        .filter(|&place| may_be_pooled(&tasks[place], job.options))
         .collect();
     for family in families(tasks, &apart) {
-        let coder = pool_coder(tasks, &apart, family, &mut starts, options, progress)?;
+        let coder = pool_coder(tasks, &apart, family, &mut starts, job)?;
         coders.extend(coder.map(|coder| (family, coder)));
     }
     let pieces = pieces(tasks);
-    let mut family_owners = Owners::new(coders.len());
+    let mut pools = Pools {
+        plan,
+        owners,
+        coders: &coders,
+        family_owners: Owners::default(),
+    };
     parallel::ordered(
-        options.threads,
+        job.options.threads,
         pieces.len(),
         EncodeScratch::default,
         |scratch, number| {
-            progress.check()?;
+            job.progress.check()?;
             pieces[number]
                 .clone()
                 .map(|place| {
+                    if job.known.part(tasks[place].number, 0).is_some() {
+                        return Ok(None);
+                    }
                     let pool = pool_of(&coders, &tasks[place]);
                     let pooled = starts[place].zip(pool);
                     let pooled = pooled.map(|(start, pool)| (start, pool, &coders[pool].1));
-                    code_span(&tasks[place], pooled, plan, options, scratch)
+                    code_span(&tasks[place], pooled, plan, job.options, scratch).map(Some)
                 })
                 .collect()
         },
-        |number, spans: Vec<Coded>| {
-            for (task, mut coded) in tasks[pieces[number].clone()].iter().zip(spans) {
-                if let TablesOf::Differences(pool) = coded.tables
-                    && !owners.has(pool)
-                    && let Some((span, tables)) = coded.unless_shared.take()
-                {
-                    (coded.span, coded.tables) = (span, tables);
+        |number, spans: Vec<Option<Coded>>| {
+            for (task, coded) in tasks[pieces[number].clone()].iter().zip(spans) {
+                match coded {
+                    Some(coded) => put_span(task, coded, &mut pools, data, index)?,
+                    None => pools.pass_over(task, job, data, index),
                 }
-                let tables = match coded.tables {
-                    TablesOf::Span => &coded.span.tables,
-                    TablesOf::Family(pool) => {
-                        let tables = coders[pool].1.tables();
-                        family_owners.claim(pool, tables, task.number, index)
-                    }
-                    TablesOf::Differences(pool) => {
-                        owners.claim(pool, plan.tables(pool), task.number, index)
-                    }
-                };
-                begin_span(task, tables, data, index)?;
-                let blocks = coded.span.blocks.iter().zip(&coded.checksums);
-                let blocks = blocks.map(|((codec, len), checksum)| (*codec, *len, *checksum));
-                let blocks = CodedBlocks {
-                    blocks: blocks.collect(),
-                    bytes: coded.span.bytes,
-                };
-                put_blocks(task, 0, &blocks, data, index)?;
-                progress.advance(task.len());
+                job.progress.advance(task.len());
             }
             Ok(())
         },
     )
+}
+
+/// Tables that spans share, and which span has them.
+struct Pools<'a> {
+    plan: &'a Plan,
+    /// Of the pools of differences.
+    owners: &'a mut Owners,
+    coders: &'a [(Family, SpanCoder)],
+    family_owners: Owners,
+}
+
+impl Pools<'_> {
+    fn pass_over(
+        &mut self,
+        task: &Task<'_>,
+        job: &Job<'_>,
+        data: &mut DataWriter<'_>,
+        index: &mut Index,
+    ) {
+        let part = job.known.part(task.number, 0);
+        let owners = match part.map(|part| part.tables) {
+            Some(TablesOf::Family(_)) => &mut self.family_owners,
+            _ => &mut *self.owners,
+        };
+        coding::pass_over(task, owners, job, data, index);
+    }
+
+    /// What a span has to write of the tables that it uses.
+    fn claim<'b>(&'b mut self, coded: &'b Coded, span: usize, index: &mut Index) -> &'b [u8] {
+        match coded.tables {
+            TablesOf::Span => &coded.span.tables,
+            TablesOf::Family(pool) => {
+                let tables = self.coders[pool].1.tables();
+                self.family_owners.claim(pool, tables, span, index)
+            }
+            TablesOf::Differences(pool) => {
+                let tables = self.plan.tables(pool);
+                self.owners.claim(pool, tables, span, index)
+            }
+        }
+    }
+}
+
+fn put_span(
+    task: &Task<'_>,
+    mut coded: Coded,
+    pools: &mut Pools<'_>,
+    data: &mut DataWriter<'_>,
+    index: &mut Index,
+) -> Result<()> {
+    if let TablesOf::Differences(pool) = coded.tables
+        && !pools.owners.has(pool)
+        && let Some((span, tables)) = coded.unless_shared.take()
+    {
+        (coded.span, coded.tables) = (span, tables);
+    }
+    let tables = pools.claim(&coded, task.number, index);
+    let tables_len = tables.len() as u32;
+    begin_span(task, tables, data, index)?;
+    let blocks = coded.span.blocks.iter().zip(&coded.checksums);
+    let blocks = blocks.map(|((codec, len), checksum)| (*codec, *len, *checksum));
+    let blocks = CodedBlocks {
+        blocks: blocks.collect(),
+        bytes: coded.span.bytes,
+    };
+    put_blocks(task, 0, &blocks, data, index)?;
+    data.note(&Part {
+        span: task.number,
+        first: 0,
+        tables: coded.tables,
+        tables_len,
+        blocks: blocks.blocks,
+        end: data.position(),
+    });
+    Ok(())
 }
 
 fn pool_of(coders: &[(Family, SpanCoder)], task: &Task<'_>) -> Option<usize> {
@@ -186,8 +245,7 @@ fn pool_coder(
     places: &[usize],
     family: Family,
     starts: &mut [Option<u64>],
-    options: &WriteOptions,
-    progress: &dyn Progress,
+    job: &Job<'_>,
 ) -> Result<Option<SpanCoder>> {
     let is_member = |place: &usize| tasks[*place].record.span.family() == family;
     let members: Vec<usize> = places.iter().copied().filter(is_member).collect();
@@ -207,15 +265,15 @@ fn pool_coder(
         .collect::<Result<_>>()?;
     let sample: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
     let scratch = &mut EncodeScratch::default();
-    let analysis = Analysis::new(family, options.profile, end, &sample, scratch);
+    let analysis = Analysis::new(family, job.options.profile, end, &sample, scratch);
     let mut counts = analysis.no_counts();
     let pieces: Vec<&[usize]> = members.chunks(COUNTED_SPANS).collect();
     parallel::ordered(
-        options.threads,
+        job.options.threads,
         pieces.len(),
         EncodeScratch::default,
         |scratch, number| {
-            progress.check()?;
+            job.progress.check()?;
             let mut counts = analysis.no_counts();
             for &member in pieces[number] {
                 let bytes = tasks[member].read(0, tasks[member].len())?;

@@ -56,6 +56,7 @@ fn measure(path: &Path, name: &str, profile: Profile) {
         profile,
         base: None,
         series: false,
+        resume: false,
         force: true,
         opaque: false,
         threads: 2,

@@ -24,6 +24,7 @@ mod fuzz_seeds;
 mod golden;
 mod gpu_kernels;
 mod models;
+mod resume;
 mod roundtrip;
 mod shared;
 mod virtual_file;

@@ -22,6 +22,7 @@ pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> Compre
         profile,
         base: None,
         series: false,
+        resume: false,
         force: true,
         opaque: false,
         threads,

@@ -62,6 +62,9 @@ pub(crate) struct Arguments {
     /// when a step was added
     #[arg(long, conflicts_with_all = ["base", "auto_delta"])]
     series: bool,
+    /// Go on where an interrupted run stopped; if this one is interrupted, what is done stays for another
+    #[arg(long)]
+    resume: bool,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -92,6 +95,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         profile: arguments.profile()?,
         base: base::open(arguments.base.as_deref().or(auto_base))?,
         series: arguments.series,
+        resume: arguments.resume,
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),

@@ -6,11 +6,14 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::archive;
+use crate::archive::Archive;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::FileSource;
 use crate::base::Progress;
+use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::digest;
 use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
@@ -38,7 +41,11 @@ pub(super) fn mirror(
     progress: &dyn Progress,
 ) -> Result<()> {
     let plan = plan_mirror(root, options.opaque)?;
-    let output = OutputFolder::create(target, options.force)?;
+    let output = if options.resume {
+        OutputFolder::resume(target, options.force)?
+    } else {
+        OutputFolder::create(target, options.force)?
+    };
     for Planned { entry, image } in &plan {
         progress.check()?;
         let full = root.join(&entry.path);
@@ -49,8 +56,12 @@ pub(super) fn mirror(
                 progress.warn(&format!("`{}` is left out: not a file", full.display()));
             }
             (EntryKind::File, Some((path, suffix))) => {
-                let sources = [open_source(&full, String::new(), options.opaque)?];
                 let to = output.path(path);
+                if options.resume && is_image_of(&to, &full)? {
+                    report.kept_images += 1;
+                    continue;
+                }
+                let sources = [open_source(&full, String::new(), options.opaque)?];
                 let kind = ImageKind::File;
                 let mut image =
                     write_verified(kind, suffix, &sources, &full, &to, options, progress)?;
@@ -59,12 +70,32 @@ pub(super) fn mirror(
             }
             (EntryKind::File, None) => {
                 let to = output.path(&entry.path);
+                if options.resume && fs::symlink_metadata(&to).is_ok() {
+                    // it may be of another content meanwhile
+                    fs::remove_file(&to).map_err(|e| Error::io("cannot replace", &to, e))?;
+                }
                 report.copied_bytes += folder::copy_file(&full, &to, options.force)?;
                 report.copied_files += 1;
             }
         }
     }
     output.commit()
+}
+
+/// Whether there is an image of this file already: of its length, and of its time or its content.
+pub(super) fn is_image_of(image: &Path, file: &Path) -> Result<bool> {
+    if fs::symlink_metadata(image).is_err() {
+        return Ok(false);
+    }
+    let archive = Archive::open(image)?;
+    let source = FileSource::open(file)?;
+    let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+    if archive.header().original_len != source.len() {
+        return Ok(false);
+    }
+    // an image takes over the time of its source
+    let is_same_time = modified(file) == modified(image);
+    Ok(is_same_time || digest::sha256_of(&source)? == archive.files()[0].sha256)
 }
 
 /// Decides for every entry before anything is written: all faults of all models are told at once.

@@ -22,6 +22,7 @@ use crate::base::Result;
 use crate::codec::Profile;
 use crate::format::ImageKind;
 use crate::ops::auto_base::Choice;
+use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::sources::folder_sources;
 use crate::ops::compress::sources::open_source;
@@ -44,6 +45,10 @@ pub enum Output {
 
 /// How to compress.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct CompressOptions {
     /// Where to.
     pub output: Output,
@@ -53,6 +58,8 @@ pub struct CompressOptions {
     pub base: Option<Arc<Bases>>,
     /// The source is a folder of checkpoints, each of which may be stored as differences from an earlier one.
     pub series: bool,
+    /// Go on where a run that was interrupted has stopped, and leave what is done for another if this one is.
+    pub resume: bool,
     /// Replace what exists.
     pub force: bool,
     /// Store files that are not valid safetensors as plain bytes.
@@ -76,6 +83,8 @@ pub struct ImageWritten {
     pub image_bytes: u64,
     /// Where its base is, seen from the image, if it is stored as differences.
     pub base: Option<String>,
+    /// Bytes of the image that an interrupted run had left.
+    pub resumed_bytes: u64,
     /// sha256 of the original; of each, joined by blanks, in an image of a folder.
     pub sha256: String,
 }
@@ -89,7 +98,7 @@ pub struct CompressReport {
     pub auto_base: Option<Choice>,
     /// Every image.
     pub images: Vec<ImageWritten>,
-    /// Images of a series that were there already, and are not among those above.
+    /// Images that were there already, of a series or from an interrupted run, and are not among those above.
     pub kept_images: u64,
     /// Files copied as they are.
     pub copied_files: u64,
@@ -127,9 +136,10 @@ pub fn compress(
     } else if options.series {
         return Err(Error::invalid("a series is a folder of models").file(source));
     } else {
-        report
-            .images
-            .push(compress_file(source, options, progress)?);
+        match compress_file(source, options, progress)? {
+            Some(image) => report.images.push(image),
+            None => report.kept_images += 1,
+        }
     }
     report.original_bytes = report.copied_bytes
         + report
@@ -147,19 +157,23 @@ pub fn compress(
     Ok(report)
 }
 
+/// Nothing if an interrupted run had come to its end.
 fn compress_file(
     source: &Path,
     options: &CompressOptions,
     progress: &dyn Progress,
-) -> Result<ImageWritten> {
+) -> Result<Option<ImageWritten>> {
     let name = source.file_name().unwrap_or_default();
     let (image_name, suffix) = naming::image_name(name);
     let target = match &options.output {
         Output::Beside => source.with_file_name(image_name),
         Output::Path(path) => path.clone(),
-        Output::Stdout => return to_stdout(source, suffix, options, progress),
+        Output::Stdout => return to_stdout(source, suffix, options, progress).map(Some),
     };
     folder::check_not_same(source, &target)?;
+    if options.resume && is_image_of(&target, source)? {
+        return Ok(None);
+    }
     crate::base::atomic::check_target(&target, options.force)?;
     if !target.file_name().is_some_and(naming::is_image_name) {
         progress.warn(&format!(
@@ -168,15 +182,8 @@ fn compress_file(
         ));
     }
     let sources = [open_source(source, String::new(), options.opaque)?];
-    write_verified(
-        ImageKind::File,
-        suffix,
-        &sources,
-        source,
-        &target,
-        options,
-        progress,
-    )
+    let kind = ImageKind::File;
+    write_verified(kind, suffix, &sources, source, &target, options, progress).map(Some)
 }
 
 fn compress_folder(

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::archive::Archive;
 use crate::archive::Bases;
 use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
@@ -17,13 +16,13 @@ use crate::archive::bases::DELTAS_MAX;
 use crate::base::Error;
 use crate::base::FileSource;
 use crate::base::Progress;
-use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
 use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::mirror::Planned;
+use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::plan_mirror;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::write_verified;
@@ -234,15 +233,7 @@ impl Series<'_> {
         if fs::symlink_metadata(&image).is_err() {
             return Ok(false);
         }
-        let archive = Archive::open(&image)?;
-        let source = FileSource::open(&full)?;
-        let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-        let as_long = archive.header().original_len == source.len();
-        // an image takes over the time of its source
-        if as_long && modified(&full) == modified(&image) {
-            return Ok(true);
-        }
-        if as_long && digest::sha256_of(&source)? == archive.files()[0].sha256 {
+        if is_image_of(&image, &full)? {
             return Ok(true);
         }
         Err(Error::invalid(format!("is an image of another `{}`", full.display()))

@@ -37,7 +37,11 @@ pub(super) fn write_verified(
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
-    let mut output = OutputFile::create(target, options.force)?;
+    let mut output = if options.resume {
+        OutputFile::resume(target, options.force)?
+    } else {
+        OutputFile::create(target, options.force)?
+    };
     let written = write_and_prove(
         kind,
         suffix,
@@ -127,6 +131,7 @@ fn write_and_prove(
         output: output.target().to_owned(),
         original_bytes,
         image_bytes: written.image_len,
+        resumed_bytes: written.resumed_len,
         base: written.is_delta.then_some(base_place),
         sha256: written
             .sha256s

@@ -1,0 +1,215 @@
+//! A run that was killed, wherever, goes on with what it has left, and the image is the same as if nothing had happened.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::models;
+use crate::models::Random;
+use crate::models::Tensor;
+use crate::roundtrip::put;
+
+/// Large tensors, many small ones that share tables, and some with the same bytes.
+fn tensors(random: &mut Random) -> Vec<Tensor> {
+    let mut tensors = Vec::new();
+    let large = models::bf16_weights(random, 3_000_000);
+    for number in 0..60 {
+        let data = match number % 6 {
+            0 => models::bf16_weights(random, 700_000),
+            1 if number > 30 => large.clone(),
+            _ => models::bf16_weights(random, 9_000),
+        };
+        tensors.push(Tensor {
+            name: format!("{number:03}"),
+            dtype: "BF16",
+            shape: vec![data.len() as u64 / 2],
+            data,
+        });
+    }
+    tensors
+}
+
+fn compress(at: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
+    command
+        .args(["compress", "tuned.safetensors", "--json", "-j", "2"])
+        .args(words)
+        .env("XDG_CACHE_HOME", at.join("cache"))
+        .current_dir(at)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
+fn resumed_bytes(report: &Value) -> u64 {
+    report["images"][0]["resumed_bytes"].as_u64().unwrap()
+}
+
+fn setup() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random::new(8);
+    let mut tensors = tensors(&mut random);
+    put(
+        &folder.path().join("base.safetensors"),
+        &models::file(&tensors, 0, ""),
+    );
+    for tensor in &mut tensors {
+        for byte in tensor.data.iter_mut().step_by(2) {
+            // most weights move a little
+            *byte = byte.wrapping_add((random.gauss() * 3.0) as i8 as u8);
+        }
+    }
+    put(
+        &folder.path().join("tuned.safetensors"),
+        &models::file(&tensors, 0, ""),
+    );
+    folder
+}
+
+fn kill_until_done(words: &[&str]) {
+    let folder = setup();
+    let at = folder.path();
+    let whole = [words, &["-o", "whole.bs"]].concat();
+    assert!(compress(at, &whole).status().unwrap().success());
+    let resumed = [words, &["-o", "resumed.bs", "--resume"]].concat();
+    let mut random = Random::new(99);
+    let mut kills = 0;
+    while !at.join("resumed.bs").exists() {
+        let mut child = compress(at, &resumed).spawn().unwrap();
+        // ever later, so that it comes to its end
+        let delay = 5 + (random.gauss().abs() * 30.0) as u64 + 2 * kills;
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills < 500);
+    }
+    assert!(kills > 3, "{kills} runs");
+    let read = |name: &str| fs::read(at.join(name)).unwrap();
+    assert!(read("whole.bs") == read("resumed.bs"));
+    // nothing else is left
+    let names = fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name());
+    assert!(
+        names
+            .into_iter()
+            .all(|name| !name.to_string_lossy().contains(".part-"))
+    );
+    // once more does nothing
+    let output = compress(at, &resumed).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["kept_images"], 1);
+}
+
+#[test]
+fn an_image_is_killed_again_and_again_and_comes_out_the_same() {
+    kill_until_done(&[]);
+}
+
+#[test]
+fn so_is_a_delta() {
+    kill_until_done(&["--base", "base.safetensors"]);
+}
+
+/// Runs until some is left of an interrupted run.
+fn leave_half(at: &Path, words: &[&str]) {
+    loop {
+        let mut child = compress(at, words).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let journal = fs::read_dir(at).unwrap().find_map(|entry| {
+            let path = entry.unwrap().path();
+            path.to_string_lossy().ends_with(".journal").then_some(path)
+        });
+        if journal.is_some_and(|path| fs::metadata(path).unwrap().len() > 1000) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_is_not_as_it_was_is_not_gone_on_with() {
+    let folder = setup();
+    let at = folder.path();
+    let words = ["-o", "x.bs", "--resume"];
+    assert!(
+        compress(at, &["-o", "whole.bs"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let whole = fs::read(at.join("whole.bs")).unwrap();
+    let finish = |words: &[&str]| -> u64 {
+        let output = compress(at, words).output().unwrap();
+        assert!(output.status.success());
+        resumed_bytes(&serde_json::from_slice(&output.stdout).unwrap())
+    };
+    leave_half(at, &words);
+    assert!(finish(&words) > 0);
+    assert!(fs::read(at.join("x.bs")).unwrap() == whole);
+    fs::remove_file(at.join("x.bs")).unwrap();
+    // a byte that the disk has changed: only what lies before it counts
+    leave_half(at, &words);
+    let half = fs::read_dir(at).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.to_string_lossy().into_owned();
+        (name.contains(".part-") && !name.ends_with(".journal")).then_some(path)
+    });
+    let half = half.unwrap();
+    let mut bytes = fs::read(&half).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    put(&half, &bytes);
+    let resumed = finish(&words);
+    assert!(resumed <= middle as u64);
+    assert!(fs::read(at.join("x.bs")).unwrap() == whole);
+    fs::remove_file(at.join("x.bs")).unwrap();
+    // another profile, and another source
+    leave_half(at, &words);
+    assert_eq!(finish(&["-o", "x.bs", "--resume", "--storage"]), 0);
+    fs::remove_file(at.join("x.bs")).unwrap();
+    leave_half(at, &words);
+    let mut tuned = fs::read(at.join("tuned.safetensors")).unwrap();
+    *tuned.last_mut().unwrap() ^= 1;
+    put(&at.join("tuned.safetensors"), &tuned);
+    assert_eq!(finish(&words), 0);
+}
+
+#[test]
+fn a_folder_goes_on_with_the_files_that_are_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut random = Random::new(4);
+    for number in 0..12 {
+        let tensors = tensors(&mut random);
+        let path = at.join(format!("tuned.safetensors/{number}/m.safetensors"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        put(&path, &models::file(&tensors[number..number + 14], 0, ""));
+        put(&path.with_file_name("config.json"), b"{}");
+    }
+    assert!(compress(at, &["-o", "whole"]).status().unwrap().success());
+    let mut runs: u64 = 0;
+    let mut kept = 0;
+    while !at.join("out").exists() {
+        let mut child = compress(at, &["-o", "out", "--resume"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + 4 * runs));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        if output.status.success() {
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            kept = report["kept_images"].as_u64().unwrap();
+        }
+        runs += 1;
+        assert!(runs < 300);
+    }
+    assert!(runs > 1 && kept > 0, "{runs} runs, {kept} kept");
+    for number in 0..12 {
+        let read = |folder: &str| fs::read(at.join(format!("{folder}/{number}/m.bs"))).unwrap();
+        assert!(read("whole") == read("out"));
+        assert!(at.join(format!("out/{number}/config.json")).exists());
+    }
+}
