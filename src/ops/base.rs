@@ -1,5 +1,6 @@
 //! The models that others are stored as differences from, as the verbs take them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,15 +10,23 @@ use crate::archive::Archive;
 use crate::archive::Bases;
 use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
+use crate::archive::tensors::Tensor;
 use crate::base::Progress;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::parallel;
 use crate::tensor::Span;
+use crate::tensor::SpanKind;
 use crate::writer::Base;
+use crate::writer::Source;
 
 /// Decoded blocks of bases that are images.
 const CACHE_BYTES: u64 = 64 << 20;
+/// Shorter tensors are not looked for under other names.
+const RENAMED_LEN_MIN: u64 = 16 << 10;
+/// How much is compared at each of three places of a tensor that may have been renamed.
+const LOOK_LEN: usize = 1 << 10;
 
 /// Opens the model that was named.
 pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
@@ -25,13 +34,16 @@ pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
     Ok(bases.transpose()?.map(Arc::new))
 }
 
-/// For each span the tensor of the same name, dtype and shape.
+/// For each span of a source the tensor of the same name, dtype and shape; where there is none, one of the same dtype and shape that
+/// looks the same, as a tensor that was only renamed does.
 pub fn bases_of(
     bases: &Bases,
-    spans: &[Span],
+    source: &Source,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Option<Base>>> {
+    let spans = &source.layout.spans;
+    let shapes = by_shape(bases);
     let mut found = Vec::new();
     parallel::ordered(
         threads,
@@ -39,11 +51,16 @@ pub fn bases_of(
         || (),
         |(), number| {
             progress.check()?;
-            let Some(tensor) = bases.like(&spans[number]) else {
-                return Ok(None);
+            let span = &spans[number];
+            let tensor = match bases.like(span) {
+                Some(tensor) => Some(tensor),
+                None => renamed(bases, &shapes, source, span)?,
             };
-            let (record, bytes) = bases.identify(tensor)?;
-            Ok(Some(Base { record, bytes }))
+            let identify = |tensor| {
+                let (record, bytes) = bases.identify(tensor)?;
+                Ok(Base { record, bytes })
+            };
+            tensor.map(identify).transpose()
         },
         |_, base| {
             found.push(base);
@@ -52,6 +69,53 @@ pub fn bases_of(
     )?;
     bases.keep_digests();
     Ok(found)
+}
+
+/// Tensors by what a renamed one keeps.
+type Shapes<'a> = BTreeMap<(&'a str, &'a [u64]), Vec<&'a Tensor>>;
+
+fn by_shape(bases: &Bases) -> Shapes<'_> {
+    let mut shapes = Shapes::new();
+    for tensor in bases.tensors() {
+        let span = tensor.span();
+        let alike = shapes.entry((&span.dtype, &span.shape)).or_default();
+        alike.push(tensor);
+    }
+    shapes
+}
+
+/// A tensor with the bytes of `span` at a few places, under another name.
+fn renamed<'a>(
+    bases: &Bases,
+    shapes: &Shapes<'a>,
+    source: &Source,
+    span: &Span,
+) -> Result<Option<&'a Tensor>> {
+    let is_worth_it = span.kind == SpanKind::Tensor && span.len >= RENAMED_LEN_MIN;
+    let alike = shapes.get(&(span.dtype.as_str(), span.shape.as_slice()));
+    let Some(alike) = alike.filter(|_| is_worth_it) else {
+        return Ok(None);
+    };
+    let look = |bytes: &dyn ReadAt, start: u64| -> Result<[u8; 3 * LOOK_LEN]> {
+        let mut seen = [0; 3 * LOOK_LEN];
+        let last = span.len - LOOK_LEN as u64;
+        for (seen, at) in seen
+            .as_chunks_mut::<LOOK_LEN>()
+            .0
+            .iter_mut()
+            .zip([0, last / 2, last])
+        {
+            bytes.read_exact_at(start + at, seen)?;
+        }
+        Ok(seen)
+    };
+    let seen = look(&*source.bytes, span.start)?;
+    for tensor in alike {
+        if look(&*bases.bytes(tensor)?, 0)? == seen {
+            return Ok(Some(tensor));
+        }
+    }
+    Ok(None)
 }
 
 /// Where bases are, seen from the folder of `image`: words for a person who looks for them later. A path is told only if both have

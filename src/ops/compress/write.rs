@@ -80,7 +80,7 @@ fn write_and_prove(
     if let Some(bases) = &options.base {
         progress.begin(&format!("reading the base of {label}"), 0);
         for source in &mut sources {
-            source.bases = base::bases_of(bases, &source.layout.spans, options.threads, progress)?;
+            source.bases = base::bases_of(bases, source, options.threads, progress)?;
         }
         if sources
             .iter()
