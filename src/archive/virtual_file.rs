@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::archive::cache::BlockCache;
+use crate::archive::cache::ImageId;
 use crate::archive::image::Archive;
 use crate::archive::image::ReadScratch;
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::file::Identity;
 use crate::format::FileRecord;
 use crate::format::SpanRecord;
 
@@ -82,6 +84,14 @@ impl VirtualFile {
 impl ReadAt for VirtualFile {
     fn len(&self) -> u64 {
         self.record().len
+    }
+
+    /// That of the image.
+    fn identity(&self) -> Option<Identity> {
+        match self.archive.id() {
+            ImageId::File(identity) => Some(identity),
+            ImageId::Other(_) => None,
+        }
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {

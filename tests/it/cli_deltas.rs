@@ -286,3 +286,41 @@ fn a_series_is_small_whole_and_goes_on() {
     assert_eq!(code(&output), 2);
     assert!(stderr(&output).contains("ckpt-5"), "{}", stderr(&output));
 }
+
+#[test]
+fn an_image_is_coded_anew_as_differences() {
+    let run = Run::new(2);
+    let at = run.folder.path();
+    for step in ["0", "1"] {
+        let name = format!("{step}.safetensors");
+        assert_eq!(code(&bigsmall(at, &["compress", &name])), 0);
+    }
+    run.remove(0);
+    run.remove(1);
+    let output = bigsmall(at, &["compress", "1.bs", "-o", "p.bs"]);
+    assert_eq!(code(&output), 2);
+    fs::create_dir(at.join("images")).unwrap();
+    fs::copy(at.join("1.bs"), at.join("images/1.bs")).unwrap();
+    for (source, patch) in [("1.bs", "p.bs"), ("images", "patches")] {
+        let output = bigsmall(at, &["compress", source, "--base", "0.bs", patch]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(
+            code(&bigsmall(at, &["apply", "0.bs", patch, "-o", "out"])),
+            0
+        );
+        let restored = if patch == "p.bs" {
+            "out"
+        } else {
+            "out/1.safetensors"
+        };
+        assert!(fs::read(at.join(restored)).unwrap() == run.steps[1]);
+        let _ = fs::remove_file(at.join("out"));
+    }
+    let len = |path: &str| fs::metadata(at.join(path)).unwrap().len();
+    assert!(len("p.bs") * 2 < len("1.bs") && len("patches/1.bs") == len("p.bs"));
+    // a delta whose own base is nowhere cannot be read for it
+    let (base, tuned) = ("out/1.safetensors", "p.bs");
+    let words = ["compress", tuned, "--base", base, "again.bs"];
+    let output = bigsmall(at, &words);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+}

@@ -17,8 +17,10 @@ use crate::base::digest;
 use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
+use crate::ops::compress::ImageWritten;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::sources::refuse_faults;
+use crate::ops::compress::sources::restored;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
@@ -68,6 +70,12 @@ pub(super) fn mirror(
                 image.output = target.join(path);
                 report.images.push(image);
             }
+            (EntryKind::File, None) if options.base.is_some() && folder::is_image(&full) => {
+                let to = output.path(&entry.path);
+                let mut image = recode(&full, &to, options, progress)?;
+                image.output = target.join(&entry.path);
+                report.images.push(image);
+            }
             (EntryKind::File, None) => {
                 let to = output.path(&entry.path);
                 if options.resume && fs::symlink_metadata(&to).is_ok() {
@@ -80,6 +88,20 @@ pub(super) fn mirror(
         }
     }
     output.commit()
+}
+
+/// An image of the source becomes one of differences.
+pub(super) fn recode(
+    full: &Path,
+    to: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let bases = options.base.as_ref();
+    let bases = bases.ok_or_else(|| Error::invalid("coded anew without a base").file(full))?;
+    let restored = restored(full, bases)?;
+    let (kind, suffix, sources) = (restored.kind, &restored.suffix, &restored.sources);
+    write_verified(kind, suffix, sources, full, to, options, progress)
 }
 
 /// Whether there is an image of this file already: of its length, and of its time or its content.

@@ -24,6 +24,7 @@ use crate::format::ImageKind;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
+use crate::ops::compress::mirror::recode;
 use crate::ops::compress::sources::folder_sources;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::stream_out;
@@ -180,6 +181,9 @@ fn compress_file(
             "`{}` does not end with `.bs`: a mount will not take it for an image",
             target.display()
         ));
+    }
+    if options.base.is_some() && folder::is_image(source) {
+        return recode(source, &target, options, progress).map(Some);
     }
     let sources = [open_source(source, String::new(), options.opaque)?];
     let kind = ImageKind::File;

@@ -4,12 +4,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::archive::Archive;
+use crate::archive::Bases;
+use crate::archive::BlockCache;
+use crate::archive::VirtualFile;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::format::FileRecord;
+use crate::format::ImageKind;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
@@ -40,6 +46,44 @@ pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<O
     Ok(Opened { source, stamp })
 }
 
+/// An image that is to be coded anew, against a base: what it holds, as if it were restored first.
+pub(super) struct Restored {
+    pub(super) kind: ImageKind,
+    pub(super) suffix: String,
+    pub(super) sources: Vec<Opened>,
+}
+
+/// Opens an image that is to be coded anew. If it is a delta itself, its bases are looked for among `bases`.
+pub(super) fn restored(path: &Path, bases: &Arc<Bases>) -> Result<Restored> {
+    let stamp = Stamp::of(path)?;
+    let archive = Archive::open(path)?.with_bases(Arc::clone(bases));
+    archive.expect_bases()?;
+    let archive = Arc::new(archive);
+    let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
+    let open = |(number, record): (usize, &FileRecord)| {
+        let file = VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&cache))?;
+        let layout = if record.is_safetensors {
+            Layout::of_safetensors(&file).map_err(|e| e.file(path))?
+        } else {
+            Layout::of_bytes(file.len())
+        };
+        let source = Source {
+            path: record.path.clone(),
+            bytes: Arc::new(file),
+            layout,
+            bases: Vec::new(),
+        };
+        let stamp = stamp.clone();
+        Ok(Opened { source, stamp })
+    };
+    let sources = archive.files().iter().enumerate().map(open);
+    Ok(Restored {
+        kind: archive.header().kind,
+        suffix: archive.header().suffix.clone(),
+        sources: sources.collect::<Result<_>>()?,
+    })
+}
+
 /// An image given to be compressed is a mistake of its own kind.
 fn named_better(error: Error, file: &FileSource) -> Error {
     let mut magic = [0; 8];
@@ -47,6 +91,7 @@ fn named_better(error: Error, file: &FileSource) -> Error {
         file.read_exact_at(0, &mut magic).is_ok() && magic == crate::format::header::MAGIC;
     if is_image {
         Error::invalid("is a bigsmall image already")
+            .hint("with `--base` it is coded anew, as differences; `decompress` restores it")
     } else {
         error
     }
