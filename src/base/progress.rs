@@ -37,3 +37,51 @@ pub trait Progress: Sync {
 pub struct Silent;
 
 impl Progress for Silent {}
+
+/// Passes on what one of several like pieces of work tells, with its number.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    whole: &'a dyn Progress,
+    number: usize,
+    count: usize,
+}
+
+impl std::fmt::Debug for Part<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.number, self.count)
+    }
+}
+
+impl<'a> Part<'a> {
+    /// Piece `number`, from 1 on, of `count`.
+    pub fn new(whole: &'a dyn Progress, number: usize, count: usize) -> Self {
+        Self {
+            whole,
+            number,
+            count,
+        }
+    }
+}
+
+impl Progress for Part<'_> {
+    fn begin(&self, what: &str, bytes_total: u64) {
+        let what = format!("{} of {}: {what}", self.number, self.count);
+        self.whole.begin(&what, bytes_total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.whole.advance(bytes);
+    }
+
+    fn end(&self) {
+        self.whole.end();
+    }
+
+    fn warn(&self, text: &str) {
+        self.whole.warn(text);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.whole.interrupted()
+    }
+}

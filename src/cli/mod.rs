@@ -1,5 +1,6 @@
 //! Words in, words out: parse the command line, call one op, render its report.
 
+mod ask;
 mod commands;
 mod exit;
 mod global;
@@ -27,6 +28,8 @@ const HELP_TEMPLATE: &str = "\
 Make and restore:
   compress    Make a model smaller, losslessly
   decompress  Get the original back, byte for byte
+  convert     Make the models of a folder smaller in place
+  restore     Undo convert
   apply       Get a fine-tune back from its base and a patch
   rm          Remove files that no delta needs
 
@@ -70,6 +73,10 @@ enum Command {
     Compress(commands::compress::Arguments),
     /// Get the original back, byte for byte
     Decompress(commands::decompress::Arguments),
+    /// Make the models of a folder smaller in place
+    Convert(commands::convert::Arguments),
+    /// Undo convert
+    Restore(commands::restore::Arguments),
     /// Get a fine-tune back from its base and a patch
     Apply(commands::apply::Arguments),
     /// Remove files that no delta needs
@@ -109,6 +116,8 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
     let outcome = match &cli.command {
         Command::Compress(arguments) => commands::compress::run(arguments, global),
         Command::Decompress(arguments) => commands::decompress::run(arguments, global),
+        Command::Convert(arguments) => commands::convert::run(arguments, global),
+        Command::Restore(arguments) => commands::restore::run(arguments, global),
         Command::Apply(arguments) => commands::apply::run(arguments, global),
         Command::Rm(arguments) => commands::rm::run(arguments, global),
         Command::Diff(arguments) => commands::diff::run(arguments, global),

@@ -49,8 +49,14 @@ impl Sample {
             let places =
                 before / step + u64::from(before % step > 0)..(before + span.len).div_ceil(step);
             let bytes = model.bytes(tensor)?;
+            let mut next = 0;
             for place in places {
                 let start = (place * step - before) / piece_len * piece_len;
+                // of a small model all is looked at, and nothing twice
+                if start < next {
+                    continue;
+                }
+                next = start + piece_len;
                 let mut piece = vec![0; piece_len.min(span.len - start) as usize];
                 bytes.read_exact_at(start, &mut piece)?;
                 pieces.push(Piece {
@@ -98,6 +104,16 @@ impl Sample {
         let alone =
             |piece: &Piece| share(piece.bytes.len() as u64, 1) * self.alone[&piece.span.dtype];
         self.of_all(self.pieces.iter().map(alone).sum())
+    }
+
+    /// About how many bytes the model takes alone.
+    #[expect(
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "about, and never negative"
+    )]
+    pub fn alone_bytes(&self) -> u64 {
+        (self.alone() * self.model_bytes as f64) as u64
     }
 
     fn of_all(&self, bytes: f64) -> f64 {

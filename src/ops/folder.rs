@@ -196,6 +196,16 @@ impl Stamp {
     }
 }
 
+/// Gives `to` the owner and group of `from`, if whoever runs this may.
+pub fn take_owner(from: &Path, to: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(metadata) = fs::symlink_metadata(from) {
+        let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
+        // as with every copy, who may not give files away keeps them
+        let _ = std::os::unix::fs::lchown(to, owner, group);
+    }
+}
+
 /// Copies a file with its time and permissions; the copy appears complete.
 pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     let stamp = Stamp::of(from)?;

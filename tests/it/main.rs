@@ -15,6 +15,7 @@ mod architecture;
 mod chains;
 mod cli;
 mod cli_deltas;
+mod convert;
 mod damage;
 mod delta;
 mod delta_tables;

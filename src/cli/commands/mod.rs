@@ -3,8 +3,10 @@
 pub(super) mod apply;
 pub(super) mod bench;
 pub(super) mod compress;
+pub(super) mod convert;
 pub(super) mod decompress;
 pub(super) mod diff;
 pub(super) mod info;
+pub(super) mod restore;
 pub(super) mod rm;
 pub(super) mod verify;

@@ -1,0 +1,84 @@
+//! `bigsmall restore`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::base::Result;
+use crate::base::units::human_bytes;
+use crate::cli::ask;
+use crate::cli::exit;
+use crate::cli::global::Global;
+use crate::cli::progress::Bar;
+use crate::cli::render;
+use crate::ops::hf_cache;
+use crate::ops::restore;
+
+/// Words of `restore`.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
+#[command(after_help = "\
+The undo of `bigsmall convert`: each image becomes the file that it was, is compared with its sha256, and only then goes itself.
+Images that convert has not made stay, unless `--all`.")]
+pub(crate) struct Arguments {
+    /// The folder that was converted; with `--hf-cache` that of the Hugging Face cache if none is named
+    #[arg(required_unless_present = "hf_cache")]
+    folder: Option<PathBuf>,
+    /// Restore the Hugging Face cache
+    #[arg(long)]
+    hf_cache: bool,
+    /// Restore every image of a file, whoever made it
+    #[arg(long)]
+    all: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
+    let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
+    let plan = restore::plan(&folder, arguments.all)?;
+    let summary = format!(
+        "{} images; the files take {} more than they",
+        plan.files.len(),
+        human_bytes(plan.needed_bytes)
+    );
+    if arguments.dry_run {
+        if global.json {
+            render::json("bigsmall.restore-plan/1", &plan)?;
+        } else {
+            render::out(&summary)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !plan.files.is_empty() {
+        if !global.quiet && !global.json {
+            exit::complain(&summary);
+        }
+        ask::confirm("Restore, and remove the images?", arguments.yes)?;
+    }
+    let report = restore::restore(&plan, global.threads(), &Bar::new(global))?;
+    if global.json {
+        render::json("bigsmall.restore/1", &report)?;
+    } else if !global.quiet {
+        let rate = render::rate(report.bytes, report.seconds);
+        let (restored, stayed) = (report.restored, report.stayed.len());
+        render::out(&format!(
+            "{restored} files restored, {stayed} images stay; {rate}"
+        ))?;
+    }
+    let code = if report.stayed.is_empty() {
+        0
+    } else {
+        exit::FINDINGS
+    };
+    Ok(ExitCode::from(code))
+}
