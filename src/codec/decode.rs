@@ -4,7 +4,6 @@ use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
 use crate::codec::delta;
-use crate::codec::delta::DeltaScratch;
 use crate::codec::r16;
 use crate::codec::r32;
 use crate::codec::simple;
@@ -18,7 +17,6 @@ use crate::entropy::simd::dispatch;
 pub struct Scratch {
     pub(crate) planes: Vec<u8>,
     pub(crate) words: Vec<Word>,
-    pub(crate) delta: DeltaScratch,
 }
 
 /// A coded block and what its span says of it.
@@ -78,7 +76,7 @@ pub fn decode_block(
         }
         _ if codec.needs_base() => {
             let tables = tables.and_then(|tables| tables.delta.as_ref());
-            delta::decode(codec, coded, tables, base, out, &mut scratch.delta)
+            delta::decode(codec, coded, tables, base, out)
         }
         _ => {
             let transform = Transform::of_codec(codec).ok_or_else(unknown)?;

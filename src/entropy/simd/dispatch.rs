@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::entropy::context::ContextBlock;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
@@ -43,6 +44,8 @@ pub struct Kernels {
     pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> Option<Carried>,
     /// [`r32::encode`] by 64 lanes.
     pub r32_encode: R32Encode,
+    /// Decodes differences and adds them to their base; false if the block is not well formed.
+    pub context_decode: fn(&ContextBlock<'_>, &mut [u8]) -> bool,
     /// [`planes::merge_top`]
     pub merge_top: MergeTop,
     /// [`planes::split_top`]
@@ -59,6 +62,7 @@ const SCALAR: Kernels = Kernels {
     r16_decode_two: None,
     r32_decode: scalar::r32_decode,
     r32_encode: r32::encode::<64>,
+    context_decode: scalar::context_decode,
     merge_top: planes::merge_top,
     split_top: planes::split_top,
     merge_rotated: planes::merge_rotated,

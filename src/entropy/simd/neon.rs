@@ -48,6 +48,7 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         r16_decode_two: None,
         r32_decode,
         r32_encode: r32::encode::<64>,
+        context_decode: scalar::context_decode,
         merge_top: planes::merge_top,
         split_top: planes::split_top,
         merge_rotated: planes::merge_rotated,
