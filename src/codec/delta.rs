@@ -121,33 +121,64 @@ pub(crate) fn decode(
     base: &[u8],
     out: &mut [u8],
 ) -> bool {
-    decode_parts(codec, coded, tables, base, out).unwrap_or(false)
+    Parts::parse(codec, coded, tables, base)
+        .is_some_and(|parts| (dispatch::kernels().context_decode)(&parts.block(), out))
 }
 
-fn decode_parts(
-    codec: CodecId,
-    coded: &[u8],
+/// Decodes two blocks of one span at once, where the kernels can: codec, coded bytes and base of each.
+pub(crate) fn decode_two(
+    blocks: [(CodecId, &[u8], &[u8]); 2],
     tables: Option<&DeltaTables>,
-    base: &[u8],
-    out: &mut [u8],
-) -> Option<bool> {
-    let DeltaTables(tables) = tables?;
-    if layout_of(codec) != Some(tables.choice().layout) {
-        return None;
+    outs: [&mut [u8]; 2],
+) -> [bool; 2] {
+    let parts = blocks.map(|(codec, coded, base)| Parts::parse(codec, coded, tables, base));
+    if let (Some(two), [Some(a), Some(b)]) = (dispatch::kernels().context_decode_two, &parts) {
+        return two([&a.block(), &b.block()], outs);
     }
-    let (head, mut rest) = coded.split_first_chunk::<HEAD_LEN>()?;
-    let states = r32::read_states(&mut rest, context::LANES)?;
-    let words_len = (u32::from_le_bytes(*head) as usize).checked_mul(2)?;
-    if rest.len() != words_len {
-        return None;
+    let [a, b] = blocks;
+    let [out_a, out_b] = outs;
+    [(a, out_a), (b, out_b)]
+        .map(|((codec, coded, base), out)| decode(codec, coded, tables, base, out))
+}
+
+/// The parts of a coded block.
+struct Parts<'a> {
+    states: [u8; 4 * context::LANES],
+    words: &'a [u8],
+    base: &'a [u8],
+    tables: &'a ContextTables,
+}
+
+impl<'a> Parts<'a> {
+    fn parse(
+        codec: CodecId,
+        coded: &'a [u8],
+        tables: Option<&'a DeltaTables>,
+        base: &'a [u8],
+    ) -> Option<Self> {
+        let DeltaTables(tables) = tables?;
+        if layout_of(codec) != Some(tables.choice().layout) {
+            return None;
+        }
+        let (head, mut rest) = coded.split_first_chunk::<HEAD_LEN>()?;
+        let states = r32::read_states(&mut rest, context::LANES)?;
+        let words_len = (u32::from_le_bytes(*head) as usize).checked_mul(2)?;
+        (rest.len() == words_len).then_some(Self {
+            states,
+            words: rest,
+            base,
+            tables,
+        })
     }
-    let block = ContextBlock {
-        states: &states,
-        words: rest,
-        base,
-        tables,
-    };
-    Some((dispatch::kernels().context_decode)(&block, out))
+
+    fn block(&self) -> ContextBlock<'_> {
+        ContextBlock {
+            states: &self.states,
+            words: self.words,
+            base: self.base,
+            tables: self.tables,
+        }
+    }
 }
 
 /// How often each symbol occurs below each exponent of the base.

@@ -250,6 +250,30 @@ mod tests {
             let verdict_here = (set.context_decode)(block, &mut out);
             assert_eq!(verdict_here, verdict, "{}, {block:?}", set.name);
             assert!(out == expected, "{}, {} bytes", set.name, out.len());
+            let Some(two) = set.context_decode_two else {
+                continue;
+            };
+            // with one that ends sooner, before or behind it; and with tables of its own
+            let half = block.base.len() / 8 * 4;
+            let tables = block.tables.clone();
+            let mut shorter = ContextBlock {
+                base: &block.base[..half],
+                ..*block
+            };
+            let (mut expected_half, mut half) = (vec![0; half], vec![0; half]);
+            let verdict_of_half = scalar::context_decode(&shorter, &mut expected_half);
+            out.fill(0);
+            let verdicts = two([block, &shorter], [&mut out, &mut half]);
+            assert_eq!(verdicts, [verdict, verdict_of_half], "{}", set.name);
+            assert!(out == expected && half == expected_half, "{}", set.name);
+            for tables in [block.tables, &tables] {
+                shorter.tables = tables;
+                out.fill(0);
+                half.fill(0);
+                let verdicts = two([&shorter, block], [&mut half, &mut out]);
+                assert_eq!(verdicts, [verdict_of_half, verdict], "{}", set.name);
+                assert!(out == expected && half == expected_half, "{}", set.name);
+            }
         }
         verdict.then_some(expected)
     }

@@ -49,6 +49,7 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         r32_decode,
         r32_encode: r32::encode::<64>,
         context_decode: scalar::context_decode,
+        context_decode_two: None,
         merge_top: planes::merge_top,
         split_top: planes::split_top,
         merge_rotated: planes::merge_rotated,

@@ -34,6 +34,7 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
         r32_decode,
         r32_encode,
         context_decode: scalar::context_decode,
+        context_decode_two: None,
         merge_top,
         split_top,
         merge_rotated,

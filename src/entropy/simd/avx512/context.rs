@@ -31,20 +31,69 @@ pub(super) fn context_decode<const GATHER: bool>(block: &ContextBlock<'_>, out: 
     let Some(mut place) = ContextPlace::begin(block, out) else {
         return false;
     };
-    let steps = match (
-        block.tables.choice().layout.width,
-        block.tables.raw_bits_max(),
-    ) {
-        (1, 0..=15) => context_steps::<1, 1, GATHER>,
-        (2, 0..=15) => context_steps::<2, 1, GATHER>,
-        (4, 0..=15) => context_steps::<4, 1, GATHER>,
-        (4, _) => context_steps::<4, 2, GATHER>,
-        // more raw bits than an element has: no encoder writes such a table
-        _ => return scalar::context_decode(block, out),
-    };
-    // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { steps(block, &mut place, out) };
+    steps::<GATHER>(block, &mut place, out);
     place.finish(block, out)
+}
+
+pub(super) fn context_decode_two<const GATHER: bool>(
+    blocks: [&ContextBlock<'_>; 2],
+    mut outs: [&mut [u8]; 2],
+) -> [bool; 2] {
+    let begin = |n: usize| ContextPlace::begin(blocks[n], outs[n]);
+    let (Some(a), Some(b)) = (begin(0), begin(1)) else {
+        let [a, b] = outs;
+        return [
+            context_decode::<GATHER>(blocks[0], a),
+            context_decode::<GATHER>(blocks[1], b),
+        ];
+    };
+    let mut places = [a, b];
+    if std::ptr::eq(blocks[0].tables, blocks[1].tables) {
+        steps_in_turns::<GATHER>(blocks, &mut places, &mut outs);
+    }
+    let [mut a, mut b] = places;
+    let [out_a, out_b] = outs;
+    // what one of them has more
+    steps::<GATHER>(blocks[0], &mut a, out_a);
+    steps::<GATHER>(blocks[1], &mut b, out_b);
+    [a.finish(blocks[0], out_a), b.finish(blocks[1], out_b)]
+}
+
+/// The whole steps that are left.
+fn steps<const GATHER: bool>(block: &ContextBlock<'_>, place: &mut ContextPlace, out: &mut [u8]) {
+    let of_one = match vector_width(block.tables) {
+        1 => steps_of_one::<1, GATHER>,
+        2 => steps_of_one::<2, GATHER>,
+        4 => steps_of_one::<4, GATHER>,
+        _ => return,
+    };
+    // SAFETY: `kernels` gives the functions that call this out only where the features were detected
+    unsafe { of_one(block, place, out) };
+}
+
+/// The whole steps that two blocks with the same tables have both.
+fn steps_in_turns<const GATHER: bool>(
+    blocks: [&ContextBlock<'_>; 2],
+    places: &mut [ContextPlace; 2],
+    outs: &mut [&mut [u8]; 2],
+) {
+    let of_two = match vector_width(blocks[0].tables) {
+        1 => steps_of_two::<1, GATHER>,
+        2 => steps_of_two::<2, GATHER>,
+        4 => steps_of_two::<4, GATHER>,
+        _ => return,
+    };
+    // SAFETY: `kernels` gives the function that calls this out only where the features were detected
+    unsafe { of_two(blocks, places, outs) };
+}
+
+/// Bytes of an element; 0 where the vectors cannot do it, as the tables have symbols with more raw bits than an element: no encoder
+/// writes such.
+fn vector_width(tables: &ContextTables) -> usize {
+    match (tables.choice().layout.width, tables.raw_bits_max()) {
+        (width @ (1 | 2), 0..=15) | (width @ 4, _) => width,
+        _ => 0,
+    }
 }
 
 /// What the tables are to the vectors.
@@ -100,54 +149,66 @@ impl<'a> Vectors<'a> {
         _mm512_permutexvar_epi16(contexts, self.starts)
     }
 
-    /// The entries of 16 lanes, whose places in the tables are the start of a table and a slot in it.
+    /// The entries of the even and of the odd ones of 32 lanes, whose places in the tables are the start of a table and a slot in it.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn look_up<const GATHER: bool>(&self, places: __m512i) -> __m512i {
+    fn look_up<const GATHER: bool>(&self, places: __m512i) -> (__m512i, __m512i) {
         let entries = self.tables.entries();
         if GATHER {
-            // SAFETY: each place is a start that the tables gave, behind which they have 2^bits entries, and a slot below that
-            return unsafe { _mm512_i32gather_epi32::<4>(places, entries.as_ptr().cast()) };
+            let gather = |places| {
+                // SAFETY: each place is a start that the tables gave, behind which they have 2^bits entries, and a slot below that
+                unsafe { _mm512_i32gather_epi32::<4>(places, entries.as_ptr().cast()) }
+            };
+            let even = _mm512_and_si512(places, _mm512_set1_epi32(0xffff));
+            return (gather(even), gather(_mm512_srli_epi32::<16>(places)));
         }
         let mut bytes = [0_u8; 64];
         store(&mut bytes, places);
-        let (pairs, _) = bytes.as_chunks::<8>();
-        let pair = |number: usize| {
-            let places = u64::from_le_bytes(pairs[number]);
-            let (low, high) = (places as u32 as usize, (places >> 32) as usize);
-            (u64::from(entries[low]) | u64::from(entries[high]) << 32).cast_signed()
+        // else they would be taken out of the vector again, which takes longer than through memory
+        let (places, _) = bytes.as_chunks::<2>();
+        let entry = |lane: usize| {
+            let place = usize::from(u16::from_le_bytes(places[lane]));
+            // SAFETY: each place is a start that the tables gave, behind which they have 2^bits entries, and a slot below that
+            unsafe { entries.get_unchecked(place) }.cast_signed()
         };
-        _mm512_setr_epi64(
-            pair(0),
-            pair(1),
-            pair(2),
-            pair(3),
-            pair(4),
-            pair(5),
-            pair(6),
-            pair(7),
-        )
+        let sixteen = |first: usize| {
+            let four = |lane: usize| {
+                let lane = first + lane;
+                _mm_setr_epi32(
+                    entry(lane),
+                    entry(lane + 2),
+                    entry(lane + 4),
+                    entry(lane + 6),
+                )
+            };
+            let eight = |lane| _mm256_set_m128i(four(lane + 8), four(lane));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(eight(0)), eight(16))
+        };
+        (sixteen(0), sixteen(1))
     }
 }
 
 /// 32 lanes.
-#[derive(Clone, Copy)]
 struct Half {
     lo: __m512i,
     hi: __m512i,
 }
 
 impl Half {
-    /// The symbols of the lanes with these places of their tables. The states are left without the words that they need.
+    /// The symbols of the lanes, which have these elements of `WIDTH` bytes in the base. The states are left without the words that
+    /// they need.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn decode<const GATHER: bool>(&mut self, vectors: &Vectors<'_>, starts: __m512i) -> __m512i {
+    fn decode<const WIDTH: usize, const GATHER: bool>(
+        &mut self,
+        vectors: &Vectors<'_>,
+        base: &[u8],
+    ) -> __m512i {
         // bits of either of the first two, or of the third
         const AND_OR: i32 = 0xea;
-        let low_words = _mm512_set1_epi32(0xffff);
+        let starts = vectors.starts(exponent_words::<WIDTH>(base));
         let places = _mm512_ternarylogic_epi32::<AND_OR>(self.lo, vectors.slot_mask, starts);
-        let even = vectors.look_up::<GATHER>(_mm512_and_si512(places, low_words));
-        let odd = vectors.look_up::<GATHER>(_mm512_srli_epi32::<16>(places));
+        let (even, odd) = vectors.look_up::<GATHER>(places);
         let next_even = vectors.next(even_lanes(self.lo, self.hi), even);
         let next_odd = vectors.next(odd_lanes(self.lo, self.hi), odd);
         self.lo = even_lanes(next_even, next_odd);
@@ -168,19 +229,27 @@ impl Half {
         *taken += 2 * need.count_ones() as usize;
     }
 
-    /// Takes the lowest `counts` bits, at most 16, out of each state and gives them. Where `ROUNDS` is 1, there are at most 15.
+    /// Takes the lowest `counts` bits, at most 15, out of each state, and puts them behind those of `top`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
-    fn raw<const ROUNDS: usize>(&mut self, counts: __m512i) -> __m512i {
+    fn join(&mut self, top: __m512i, counts: __m512i) -> __m512i {
+        let counts = _mm512_and_si512(counts, _mm512_set1_epi16(15));
+        let raw_on_top = _mm512_shrdv_epi16(self.lo, self.lo, counts);
+        self.lo = _mm512_shrdv_epi16(self.lo, self.hi, counts);
+        self.hi = _mm512_srlv_epi16(self.hi, counts);
+        _mm512_shldv_epi16(top, raw_on_top, counts)
+    }
+
+    /// Takes the lowest `counts` bits, at most 16, out of each state and gives them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+    fn raw(&mut self, counts: __m512i) -> __m512i {
         let above = _mm512_sllv_epi16(_mm512_set1_epi16(-1), counts);
         let raw = _mm512_andnot_si512(above, self.lo);
-        let mut lo = _mm512_shrdv_epi16(self.lo, self.hi, counts);
-        if ROUNDS > 1 {
-            // the shift counts modulo 16
-            let all = _mm512_cmpeq_epi16_mask(counts, _mm512_set1_epi16(16));
-            lo = _mm512_mask_mov_epi16(lo, all, self.hi);
-        }
-        self.lo = lo;
+        // the shift across the halves counts modulo 16
+        let all = _mm512_cmpeq_epi16_mask(counts, _mm512_set1_epi16(16));
+        let lo = _mm512_shrdv_epi16(self.lo, self.hi, counts);
+        self.lo = _mm512_mask_mov_epi16(lo, all, self.hi);
         self.hi = _mm512_srlv_epi16(self.hi, counts);
         raw
     }
@@ -211,53 +280,135 @@ fn odd_lanes(lo: __m512i, hi: __m512i) -> __m512i {
     _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32::<16>(lo), hi)
 }
 
+/// A block being decoded: what `ContextPlace` holds, in registers.
+struct Flight<'a> {
+    halves: [Half; 2],
+    words: &'a [u8],
+    position: usize,
+    /// What a step may take when they end.
+    padded: [u8; WINDOW],
+}
+
+impl<'a> Flight<'a> {
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn begin(block: &ContextBlock<'a>, place: &ContextPlace) -> Self {
+        Self {
+            halves: read_halves(&place.states),
+            words: block.words,
+            position: place.position,
+            padded: [0; WINDOW],
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn end(&self, bytes: usize, place: &mut ContextPlace) {
+        write_halves(&self.halves, &mut place.states);
+        place.position = self.position;
+        place.done += bytes;
+    }
+
+    /// Decodes 64 elements of `WIDTH` bytes. There is a `COPY` for each place that calls this, so that it becomes part of it and the
+    /// vectors stay in registers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+    fn step<const WIDTH: usize, const GATHER: bool, const COPY: usize>(
+        &mut self,
+        vectors: &Vectors<'_>,
+        base: &[u8],
+        out: &mut [u8],
+    ) {
+        let rest = self.words.get(self.position..self.position + WINDOW);
+        let window = match rest.and_then(<[u8]>::first_chunk) {
+            Some(window) => window,
+            None => scalar::window(self.words, self.position, &mut self.padded),
+        };
+        let mut taken = 0;
+        let zero = _mm512_setzero_si512();
+        // the three bits behind the highest, and that; and how many more there are
+        let (mut tops, mut counts) = ([zero; 2], [zero; 2]);
+        for (number, half) in self.halves.iter_mut().enumerate() {
+            let base = &base[number * WIDTH * 32..][..WIDTH * 32];
+            let symbols = half.decode::<WIDTH, GATHER>(vectors, base);
+            counts[number] = raw_bits(symbols);
+            tops[number] = _mm512_sub_epi16(symbols, _mm512_slli_epi16::<3>(counts[number]));
+        }
+        for half in &mut self.halves {
+            half.feed(window, &mut taken);
+        }
+        let (outs, bases) = (
+            out.chunks_exact_mut(WIDTH * 32),
+            base.chunks_exact(WIDTH * 32),
+        );
+        if WIDTH < 4 {
+            for (number, (out, base)) in outs.zip(bases).enumerate() {
+                let differences = self.halves[number].join(tops[number], counts[number]);
+                add_near::<WIDTH>(differences, base, out);
+            }
+            for half in &mut self.halves {
+                half.feed(window, &mut taken);
+            }
+        } else {
+            let mut raw = [[zero; 2]; 2];
+            for (raw, done) in raw.iter_mut().zip([0, 16]) {
+                for (number, half) in self.halves.iter_mut().enumerate() {
+                    let left = _mm512_subs_epu16(counts[number], _mm512_set1_epi16(done));
+                    raw[number] = half.raw(_mm512_min_epu16(left, _mm512_set1_epi16(16)));
+                }
+                for half in &mut self.halves {
+                    half.feed(window, &mut taken);
+                }
+            }
+            for (number, (out, base)) in outs.zip(bases).enumerate() {
+                let raw = [raw[0][number], raw[1][number]];
+                add_far(tops[number], counts[number], raw, base, out);
+            }
+        }
+        self.position += taken;
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-fn context_steps<const WIDTH: usize, const ROUNDS: usize, const GATHER: bool>(
+fn steps_of_one<const WIDTH: usize, const GATHER: bool>(
     block: &ContextBlock<'_>,
     place: &mut ContextPlace,
     out: &mut [u8],
 ) {
     let vectors = Vectors::of(block.tables);
-    let mut halves = read_halves(&place.states);
-    let mut padded = [0; WINDOW];
-    let bases = block.base.chunks_exact(WIDTH * LANES);
-    for (out, base) in out.chunks_exact_mut(WIDTH * LANES).zip(bases) {
-        let window = scalar::window(block.words, place.position, &mut padded);
-        let mut taken = 0;
-        let zero = _mm512_setzero_si512();
-        let (mut symbols, mut raw) = ([zero; 2], [[zero; 2]; 2]);
-        for (number, half) in halves.iter_mut().enumerate() {
-            let words = exponent_words::<WIDTH>(&base[number * WIDTH * 32..][..WIDTH * 32]);
-            symbols[number] = half.decode::<GATHER>(&vectors, vectors.starts(words));
-        }
-        for half in &mut halves {
-            half.feed(window, &mut taken);
-        }
-        let counts = symbols.map(|symbols| raw_bits(symbols));
-        for (raw, done) in raw.iter_mut().zip([0, 16]).take(ROUNDS) {
-            for ((half, raw), counts) in halves.iter_mut().zip(raw).zip(counts) {
-                let left = _mm512_subs_epu16(counts, _mm512_set1_epi16(done));
-                let now = _mm512_min_epu16(left, _mm512_set1_epi16(16));
-                *raw = half.raw::<ROUNDS>(now);
-            }
-            for half in &mut halves {
-                half.feed(window, &mut taken);
-            }
-        }
-        let steps = base
-            .chunks_exact(WIDTH * 32)
-            .zip(out.chunks_exact_mut(WIDTH * 32));
-        for (number, (base, out)) in steps.enumerate() {
-            let (symbols, counts) = (symbols[number], counts[number]);
-            let raw = raw.map(|raw| raw[number]);
-            // three bits behind the highest, and that
-            let top = _mm512_sub_epi16(symbols, _mm512_slli_epi16::<3>(counts));
-            add::<WIDTH>(top, counts, raw, base, out);
-        }
-        place.position += taken;
-        place.done += WIDTH * LANES;
+    let mut flight = Flight::begin(block, place);
+    let bases = block.base[place.done..].chunks_exact(WIDTH * LANES);
+    let outs = out[place.done..].chunks_exact_mut(WIDTH * LANES);
+    let mut bytes = 0;
+    for (base, out) in bases.zip(outs) {
+        flight.step::<WIDTH, GATHER, 0>(&vectors, base, out);
+        bytes += WIDTH * LANES;
     }
-    write_halves(&halves, &mut place.states);
+    flight.end(bytes, place);
+}
+
+/// In turns: each step of a block waits for the one before, and the other block's fills the time.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
+fn steps_of_two<const WIDTH: usize, const GATHER: bool>(
+    blocks: [&ContextBlock<'_>; 2],
+    places: &mut [ContextPlace; 2],
+    outs: &mut [&mut [u8]; 2],
+) {
+    let vectors = Vectors::of(blocks[0].tables);
+    let [place_a, place_b] = places;
+    let mut a = Flight::begin(blocks[0], place_a);
+    let mut b = Flight::begin(blocks[1], place_b);
+    let [out_a, out_b] = outs;
+    let outs_a = out_a.chunks_exact_mut(WIDTH * LANES);
+    let outs_b = out_b.chunks_exact_mut(WIDTH * LANES);
+    let of_a = blocks[0].base.chunks_exact(WIDTH * LANES).zip(outs_a);
+    let of_b = blocks[1].base.chunks_exact(WIDTH * LANES).zip(outs_b);
+    let mut bytes = 0;
+    for ((base_a, out_a), (base_b, out_b)) in of_a.zip(of_b) {
+        a.step::<WIDTH, GATHER, 1>(&vectors, base_a, out_a);
+        b.step::<WIDTH, GATHER, 2>(&vectors, base_b, out_b);
+        bytes += WIDTH * LANES;
+    }
+    a.end(bytes, place_a);
+    b.end(bytes, place_b);
 }
 
 /// How many low bits 32 symbols leave.
@@ -328,42 +479,35 @@ fn upper_bytes(bytes: &[u8]) -> __m512i {
     _mm512_slli_epi16::<8>(_mm512_cvtepu8_epi16(bytes))
 }
 
-/// Adds 32 differences to elements of `WIDTH` bytes: the highest bits of each, how many more it has, and those, the lower 16 first.
+/// Adds 32 differences of more than 16 bits to elements of four bytes: the highest bits of each, how many more it has, and those, the
+/// lower 16 first.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
-fn add<const WIDTH: usize>(
-    top: __m512i,
-    counts: __m512i,
-    raw: [__m512i; 2],
-    base: &[u8],
-    out: &mut [u8],
-) {
-    if WIDTH == 4 {
-        let low_words = _mm512_set1_epi32(0xffff);
-        let even = _mm512_or_si512(
-            _mm512_sllv_epi32(
-                _mm512_and_si512(top, low_words),
-                _mm512_and_si512(counts, low_words),
-            ),
-            even_lanes(raw[0], raw[1]),
-        );
-        let odd = _mm512_or_si512(
-            _mm512_sllv_epi32(
-                _mm512_srli_epi32::<16>(top),
-                _mm512_srli_epi32::<16>(counts),
-            ),
-            odd_lanes(raw[0], raw[1]),
-        );
-        let near = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        let far = _mm512_add_epi32(near, _mm512_set1_epi32(8));
-        let (quads, _) = out.as_chunks_mut::<64>();
-        for (number, (out, order)) in quads.iter_mut().zip([near, far]).enumerate() {
-            let differences = _mm512_permutex2var_epi32(even, order, odd);
-            store(out, add_32(differences, vector(base, number)));
-        }
-        return;
+#[target_feature(enable = "avx512f,avx512bw")]
+fn add_far(top: __m512i, counts: __m512i, raw: [__m512i; 2], base: &[u8], out: &mut [u8]) {
+    let low_words = _mm512_set1_epi32(0xffff);
+    let even = _mm512_sllv_epi32(
+        _mm512_and_si512(top, low_words),
+        _mm512_and_si512(counts, low_words),
+    );
+    let odd = _mm512_sllv_epi32(
+        _mm512_srli_epi32::<16>(top),
+        _mm512_srli_epi32::<16>(counts),
+    );
+    let even = _mm512_or_si512(even, even_lanes(raw[0], raw[1]));
+    let odd = _mm512_or_si512(odd, odd_lanes(raw[0], raw[1]));
+    let near = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let far = _mm512_add_epi32(near, _mm512_set1_epi32(8));
+    let (quads, _) = out.as_chunks_mut::<64>();
+    for (number, (out, order)) in quads.iter_mut().zip([near, far]).enumerate() {
+        let differences = _mm512_permutex2var_epi32(even, order, odd);
+        store(out, add_32(differences, vector(base, number)));
     }
-    let differences = _mm512_or_si512(_mm512_sllv_epi16(top, counts), raw[0]);
+}
+
+/// Adds 32 differences of at most 16 bits to elements of one or two bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn add_near<const WIDTH: usize>(differences: __m512i, base: &[u8], out: &mut [u8]) {
     if WIDTH == 2 {
         let sum = add_16(differences, vector(base, 0));
         store(&mut out.as_chunks_mut().0[0], sum);

@@ -17,6 +17,7 @@ use std::arch::x86_64::*;
 
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
+use crate::entropy::simd::dispatch::ContextDecodeTwo;
 use crate::entropy::simd::dispatch::Kernels;
 
 const LANES: usize = 64;
@@ -30,30 +31,36 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
         && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("avx512vbmi2")
         && is_x86_feature_detected!("popcnt");
-    let set = |name, r32_decode, r32_encode, context_decode| Kernels {
-        name,
-        r16_decode: r16::r16_decode,
-        r16_decode_two: Some(r16::r16_decode_two),
-        r32_decode,
-        r32_encode,
-        context_decode,
-        merge_top,
-        split_top,
-        merge_rotated,
-        merge_quads,
-    };
+    let set =
+        |name, r32_decode, r32_encode, context_decode, context_decode_two: ContextDecodeTwo| {
+            Kernels {
+                name,
+                r16_decode: r16::r16_decode,
+                r16_decode_two: Some(r16::r16_decode_two),
+                r32_decode,
+                r32_encode,
+                context_decode,
+                context_decode_two: Some(context_decode_two),
+                merge_top,
+                split_top,
+                merge_rotated,
+                merge_quads,
+            }
+        };
     let sets = [
         set(
             "avx512-loads",
             r32::r32_decode::<false>,
             r32::r32_encode::<false>,
             context::context_decode::<false>,
+            context::context_decode_two::<false>,
         ),
         set(
             "avx512",
             r32::r32_decode::<true>,
             r32::r32_encode::<true>,
             context::context_decode::<true>,
+            context::context_decode_two::<true>,
         ),
     ];
     if can { Some(sets) } else { None }
