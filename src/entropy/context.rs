@@ -103,9 +103,10 @@ impl ContextTables {
             .map(|table| u16::from(table) << self.bits)
     }
 
-    /// Most raw bits that a symbol of these tables leaves, at most 30.
-    pub fn raw_bits_max(&self) -> u32 {
-        self.raw_bits_max
+    /// Whether every difference that these tables may give fits an element: no encoder makes others, and kernels may leave them to
+    /// the definition. Then a symbol leaves at most 4, 12 or 28 raw bits.
+    pub fn fit_elements(&self) -> bool {
+        self.raw_bits_max + 4 <= 8 * self.choice.layout.width as u32
     }
 }
 

@@ -5,6 +5,7 @@
     reason = "vector loads and stores, and calls of functions for a processor that was asked for"
 )]
 
+mod context;
 mod r16;
 mod r32;
 
@@ -18,7 +19,6 @@ use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::simd::dispatch::Kernels;
 use crate::entropy::simd::places::BYTE_PLACES;
-use crate::entropy::simd::scalar;
 
 const LANES: usize = 64;
 
@@ -26,14 +26,14 @@ const LANES: usize = 64;
 /// functions are reachable only through here, which is what makes calling them sound.
 pub(super) fn kernels() -> Option<[Kernels; 2]> {
     let can = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt");
-    let set = |name, r32_decode, r32_encode| Kernels {
+    let set = |name, r32_decode, r32_encode, context_decode| Kernels {
         name,
         r16_decode: r16::r16_decode,
         // two at once would not fit into the registers
         r16_decode_two: None,
         r32_decode,
         r32_encode,
-        context_decode: scalar::context_decode,
+        context_decode,
         context_decode_two: None,
         merge_top,
         split_top,
@@ -45,8 +45,14 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
             "avx2-loads",
             r32::r32_decode::<false>,
             r32::r32_encode::<false>,
+            context::context_decode::<false>,
         ),
-        set("avx2", r32::r32_decode::<true>, r32::r32_encode::<true>),
+        set(
+            "avx2",
+            r32::r32_decode::<true>,
+            r32::r32_encode::<true>,
+            context::context_decode::<true>,
+        ),
     ];
     if can { Some(sets) } else { None }
 }
@@ -136,3 +142,16 @@ static WORD_PLACES: [[u32; 8]; 256] = {
     }
     words
 };
+
+/// The next words from byte `at` of a window that has 16 bytes there, one for each lane of `set`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words_for<const N: usize>(window: &[u8; N], at: usize, set: u32) -> __m256i {
+    let words = &window[at.min(N - 16)..][..16];
+    // SAFETY: the slice has the 16 bytes that are read; no alignment is needed
+    let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
+    let places = &WORD_PLACES[(set & 255) as usize];
+    // SAFETY: the array has the 32 bytes that are read; no alignment is needed
+    let places = unsafe { _mm256_loadu_si256(places.as_ptr().cast()) };
+    _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(words), places)
+}

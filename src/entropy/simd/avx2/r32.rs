@@ -19,10 +19,10 @@ use crate::entropy::r32::EncodeTable;
 use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::avx2::LANES;
-use crate::entropy::simd::avx2::WORD_PLACES;
 use crate::entropy::simd::avx2::load;
 use crate::entropy::simd::avx2::load_half;
 use crate::entropy::simd::avx2::store;
+use crate::entropy::simd::avx2::words_for;
 use crate::entropy::simd::scalar;
 use crate::entropy::simd::scalar::R32Place;
 
@@ -145,19 +145,6 @@ fn r32_steps<const GATHER: bool>(
     for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
-}
-
-/// The next words from byte `at` of the window, one for each lane of `set`. Each group before has taken at most 8: `at` is at
-/// most 112.
-#[target_feature(enable = "avx2")]
-fn words_for(window: &[u8; 128], at: usize, set: u32) -> __m256i {
-    let words = &window[at.min(112)..][..16];
-    // SAFETY: the slice has the 16 bytes that are read; no alignment is needed
-    let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
-    let places = &WORD_PLACES[(set & 255) as usize];
-    // SAFETY: the array has the 32 bytes that are read; no alignment is needed
-    let places = unsafe { _mm256_loadu_si256(places.as_ptr().cast()) };
-    _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(words), places)
 }
 
 /// For each set of eight words the places that put them, in order, at the end of eight.

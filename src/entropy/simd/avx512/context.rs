@@ -61,11 +61,13 @@ pub(super) fn context_decode_two<const GATHER: bool>(
 
 /// The whole steps that are left.
 fn steps<const GATHER: bool>(block: &ContextBlock<'_>, place: &mut ContextPlace, out: &mut [u8]) {
-    let of_one = match vector_width(block.tables) {
+    if !block.tables.fit_elements() {
+        return;
+    }
+    let of_one = match block.tables.choice().layout.width {
         1 => steps_of_one::<1, GATHER>,
         2 => steps_of_one::<2, GATHER>,
-        4 => steps_of_one::<4, GATHER>,
-        _ => return,
+        _ => steps_of_one::<4, GATHER>,
     };
     // SAFETY: `kernels` gives the functions that call this out only where the features were detected
     unsafe { of_one(block, place, out) };
@@ -77,23 +79,16 @@ fn steps_in_turns<const GATHER: bool>(
     places: &mut [ContextPlace; 2],
     outs: &mut [&mut [u8]; 2],
 ) {
-    let of_two = match vector_width(blocks[0].tables) {
+    if !blocks[0].tables.fit_elements() {
+        return;
+    }
+    let of_two = match blocks[0].tables.choice().layout.width {
         1 => steps_of_two::<1, GATHER>,
         2 => steps_of_two::<2, GATHER>,
-        4 => steps_of_two::<4, GATHER>,
-        _ => return,
+        _ => steps_of_two::<4, GATHER>,
     };
     // SAFETY: `kernels` gives the function that calls this out only where the features were detected
     unsafe { of_two(blocks, places, outs) };
-}
-
-/// Bytes of an element; 0 where the vectors cannot do it, as the tables have symbols with more raw bits than an element: no encoder
-/// writes such.
-fn vector_width(tables: &ContextTables) -> usize {
-    match (tables.choice().layout.width, tables.raw_bits_max()) {
-        (width @ (1 | 2), 0..=15) | (width @ 4, _) => width,
-        _ => 0,
-    }
 }
 
 /// What the tables are to the vectors.
@@ -514,7 +509,7 @@ fn add_near<const WIDTH: usize>(differences: __m512i, base: &[u8], out: &mut [u8
         return;
     }
     // an element is the upper half of its word: what is below it is 0 in the difference, and nothing is carried
-    let d = signed_16(_mm512_and_si512(differences, _mm512_set1_epi16(0xff)));
+    let d = signed_16(differences);
     let sum = add_ordered_16(_mm512_slli_epi16::<8>(d), upper_bytes(base));
     let bytes = _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(sum));
     let out: &mut [u8; 32] = &mut out.as_chunks_mut().0[0];
