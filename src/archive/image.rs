@@ -368,10 +368,11 @@ impl Archive {
                 && !rest.is_empty()
                 && is_paired(a)
                 && is_paired(b)
+                && a.codec == b.codec
             {
                 let (second, after) = std::mem::take(&mut rest).split_at_mut(len(number + 1));
                 rest = after;
-                let results = self.decode_two([a, b], span.lanes(), [out, second], scratch);
+                let results = self.decode_two(number, span, tables, [out, second], scratch);
                 for (number, result) in (number..).zip(results) {
                     result
                         .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))?;
@@ -385,23 +386,44 @@ impl Archive {
         Ok(())
     }
 
+    /// Decodes block `number` and the one behind it.
     fn decode_two(
         &self,
-        blocks: [&BlockRecord; 2],
-        lanes: usize,
-        outs: [&mut [u8]; 2],
+        number: u64,
+        span: &SpanRecord,
+        tables: Option<&SpanTables>,
+        [out_a, out_b]: [&mut [u8]; 2],
         scratch: &mut ReadScratch,
     ) -> [Result<()>; 2] {
-        let ReadScratch { coded, second, .. } = scratch;
-        let (a, b) = match (self.coded(blocks[0], coded), self.coded(blocks[1], second)) {
-            (Ok(a), Ok(b)) => (a, b),
+        let ReadScratch {
+            coded,
+            second,
+            base,
+            ..
+        } = scratch;
+        let at = span.blocks.start + number as usize;
+        let [a, b] = [&self.index.blocks[at], &self.index.blocks[at + 1]];
+        let of_both = self.read_base(a.codec, number, span, out_a.len() + out_b.len(), base);
+        if let Err(error) = of_both {
+            return [Err(error), Ok(())];
+        }
+        let (base_a, base_b) = base.split_at(base.len().min(out_a.len()));
+        let (bytes_a, bytes_b) = match (self.coded(a, coded), self.coded(b, second)) {
+            (Ok(bytes_a), Ok(bytes_b)) => (bytes_a, bytes_b),
             (a, b) => return [a.map(|_| ()), b.map(|_| ())],
         };
-        let [out_a, out_b] = outs;
-        let [first, second] = codec::decode_two([a, b], lanes, [out_a, out_b]);
+        let block = |record: &BlockRecord, bytes, base| CodedBlock {
+            codec: record.codec,
+            version: record.codec_version,
+            bytes,
+            lanes: span.lanes(),
+            base,
+        };
+        let blocks = [&block(a, bytes_a, base_a), &block(b, bytes_b, base_b)];
+        let [first, second] = codec::decode_two(blocks, tables, [&mut *out_a, &mut *out_b]);
         [
-            first.and_then(|()| check(blocks[0], out_a)),
-            second.and_then(|()| check(blocks[1], out_b)),
+            first.and_then(|()| check(a, out_a)),
+            second.and_then(|()| check(b, out_b)),
         ]
     }
 
@@ -420,14 +442,7 @@ impl Archive {
             let ReadScratch {
                 coded, base, codec, ..
             } = scratch;
-            if block.codec.needs_base() {
-                base.resize(out.len(), 0);
-                let from = self.base_of(span)?;
-                from.read_exact_at(span.block_range(number).start, base)
-                    .map_err(|e| e.hint("this was read from the base"))?;
-            } else {
-                base.clear();
-            }
+            self.read_base(block.codec, number, span, out.len(), base)?;
             let coded = CodedBlock {
                 codec: block.codec,
                 version: block.codec_version,
@@ -438,6 +453,25 @@ impl Archive {
             codec::decode_block(&coded, tables, out, codec)?;
         }
         check(block, out)
+    }
+
+    /// Reads `len` bytes of the base from block `number` on, where the codec needs them; else nothing.
+    fn read_base(
+        &self,
+        codec: CodecId,
+        number: u64,
+        span: &SpanRecord,
+        len: usize,
+        base: &mut Vec<u8>,
+    ) -> Result<()> {
+        if !codec.needs_base() {
+            base.clear();
+            return Ok(());
+        }
+        base.resize(len, 0);
+        let from = self.base_of(span)?;
+        from.read_exact_at(span.block_range(number).start, base)
+            .map_err(|e| e.hint("this was read from the base"))
     }
 
     /// The coded bytes of a block, read into `buffer` if they are not in memory.

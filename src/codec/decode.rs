@@ -4,7 +4,6 @@ use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
 use crate::codec::delta;
-use crate::codec::delta::DeltaScratch;
 use crate::codec::r16;
 use crate::codec::r32;
 use crate::codec::simple;
@@ -18,7 +17,6 @@ use crate::entropy::simd::dispatch;
 pub struct Scratch {
     pub(crate) planes: Vec<u8>,
     pub(crate) words: Vec<Word>,
-    pub(crate) delta: DeltaScratch,
 }
 
 /// A coded block and what its span says of it.
@@ -78,7 +76,7 @@ pub fn decode_block(
         }
         _ if codec.needs_base() => {
             let tables = tables.and_then(|tables| tables.delta.as_ref());
-            delta::decode(codec, coded, tables, base, out, &mut scratch.delta)
+            delta::decode(codec, coded, tables, base, out)
         }
         _ => {
             let transform = Transform::of_codec(codec).ok_or_else(unknown)?;
@@ -95,17 +93,32 @@ fn damaged(codec: CodecId) -> Error {
     Error::damaged(format!("the coded bytes are damaged ({})", codec.name()))
 }
 
-/// Whether two blocks that are coded so are faster decoded by [`decode_two`].
+/// Whether two blocks that are coded so, of one span, are faster decoded by [`decode_two`].
 pub fn is_paired(codec: CodecId, version: u8) -> bool {
-    codec == CodecId::R16 && version == 1 && dispatch::kernels().r16_decode_two.is_some()
+    let kernels = dispatch::kernels();
+    version == 1
+        && match codec {
+            CodecId::R16 => kernels.r16_decode_two.is_some(),
+            _ => delta::layout_of(codec).is_some() && kernels.context_decode_two.is_some(),
+        }
 }
 
-/// Decodes two blocks of which [`is_paired`] holds, as [`decode_block`] does one.
-pub fn decode_two(coded: [&[u8]; 2], lanes: usize, outs: [&mut [u8]; 2]) -> [Result<()>; 2] {
-    let verdicts = r16::decode_two(coded, lanes, outs);
-    verdicts.map(|is_well_formed| {
-        is_well_formed
-            .then_some(())
-            .ok_or_else(|| damaged(CodecId::R16))
-    })
+/// Decodes two blocks of one span and codec, of which [`is_paired`] holds, as [`decode_block`] does one.
+pub fn decode_two(
+    blocks: [&CodedBlock<'_>; 2],
+    tables: Option<&SpanTables>,
+    outs: [&mut [u8]; 2],
+) -> [Result<()>; 2] {
+    let codec = blocks[0].codec;
+    let verdicts = if codec == CodecId::R16 {
+        r16::decode_two(blocks.map(|block| block.bytes), blocks[0].lanes, outs)
+    } else {
+        let tables = tables.and_then(|tables| tables.delta.as_ref());
+        delta::decode_two(
+            blocks.map(|block| (block.codec, block.bytes, block.base)),
+            tables,
+            outs,
+        )
+    };
+    verdicts.map(|is_well_formed| is_well_formed.then_some(()).ok_or_else(|| damaged(codec)))
 }

@@ -8,6 +8,7 @@ use crate::codec::tables::Freqs;
 use crate::codec::tables::Reader;
 use crate::entropy::context;
 use crate::entropy::context::ContextBlock;
+use crate::entropy::context::ContextChoice;
 use crate::entropy::context::ContextCoded;
 use crate::entropy::context::ContextEncodeTable;
 use crate::entropy::context::ContextTables;
@@ -16,6 +17,7 @@ use crate::entropy::difference::CONTEXTS;
 use crate::entropy::difference::FloatLayout;
 use crate::entropy::frequency;
 use crate::entropy::r32;
+use crate::entropy::simd::dispatch;
 
 /// log2 of the sum of a table's frequencies in what this build writes.
 const TABLE_BITS: u32 = 11;
@@ -51,13 +53,7 @@ type TableOf = [u8; CONTEXTS];
 
 /// The tables of a span, ready to decode.
 #[derive(Debug)]
-pub struct DeltaTables {
-    layout: FloatLayout,
-    /// The exponent whose context is 0.
-    highest: u8,
-    table_of: TableOf,
-    tables: ContextTables,
-}
+pub struct DeltaTables(ContextTables);
 
 impl DeltaTables {
     /// Reads what follows the codec.
@@ -82,17 +78,18 @@ impl DeltaTables {
         let freqs: Vec<Freqs> = (0..count)
             .map(|_| tables::read_table(reader, u32::from(bits)))
             .collect::<Result<_>>()?;
-        Ok(Self {
+        let choice = ContextChoice {
             layout,
             highest,
             table_of,
-            tables: ContextTables::new(&freqs, u32::from(bits)),
-        })
+        };
+        let tables = ContextTables::new(&freqs, u32::from(bits), choice);
+        Ok(Self(tables))
     }
 
     /// Bytes of memory that they take.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.tables.memory_bytes()
+        self.0.memory_bytes()
     }
 }
 
@@ -115,51 +112,72 @@ impl DeltaScratch {
     }
 }
 
-/// Decodes a block against its base, which is as long; false if it is not well formed.
+/// Decodes a block against its base; false if it is not well formed, or the base not as long.
 pub(crate) fn decode(
     codec: CodecId,
     coded: &[u8],
     tables: Option<&DeltaTables>,
     base: &[u8],
     out: &mut [u8],
-    scratch: &mut DeltaScratch,
 ) -> bool {
-    decode_parts(codec, coded, tables, base, out, scratch).unwrap_or(false)
+    Parts::parse(codec, coded, tables, base)
+        .is_some_and(|parts| (dispatch::kernels().context_decode)(&parts.block(), out))
 }
 
-fn decode_parts(
-    codec: CodecId,
-    coded: &[u8],
+/// Decodes two blocks of one span at once, where the kernels can: codec, coded bytes and base of each.
+pub(crate) fn decode_two(
+    blocks: [(CodecId, &[u8], &[u8]); 2],
     tables: Option<&DeltaTables>,
-    base: &[u8],
-    out: &mut [u8],
-    scratch: &mut DeltaScratch,
-) -> Option<bool> {
-    let tables = tables.filter(|tables| layout_of(codec) == Some(tables.layout))?;
-    let layout = tables.layout;
-    if base.len() != out.len() || !out.len().is_multiple_of(layout.width) {
-        return None;
+    outs: [&mut [u8]; 2],
+) -> [bool; 2] {
+    let parts = blocks.map(|(codec, coded, base)| Parts::parse(codec, coded, tables, base));
+    if let (Some(two), [Some(a), Some(b)]) = (dispatch::kernels().context_decode_two, &parts) {
+        return two([&a.block(), &b.block()], outs);
     }
-    let (head, mut rest) = coded.split_first_chunk::<HEAD_LEN>()?;
-    let states = r32::read_states(&mut rest, context::LANES)?;
-    let words_len = (u32::from_le_bytes(*head) as usize).checked_mul(2)?;
-    if rest.len() != words_len {
-        return None;
+    let [a, b] = blocks;
+    let [out_a, out_b] = outs;
+    [(a, out_a), (b, out_b)]
+        .map(|((codec, coded, base), out)| decode(codec, coded, tables, base, out))
+}
+
+/// The parts of a coded block.
+struct Parts<'a> {
+    states: [u8; 4 * context::LANES],
+    words: &'a [u8],
+    base: &'a [u8],
+    tables: &'a ContextTables,
+}
+
+impl<'a> Parts<'a> {
+    fn parse(
+        codec: CodecId,
+        coded: &'a [u8],
+        tables: Option<&'a DeltaTables>,
+        base: &'a [u8],
+    ) -> Option<Self> {
+        let DeltaTables(tables) = tables?;
+        if layout_of(codec) != Some(tables.choice().layout) {
+            return None;
+        }
+        let (head, mut rest) = coded.split_first_chunk::<HEAD_LEN>()?;
+        let states = r32::read_states(&mut rest, context::LANES)?;
+        let words_len = (u32::from_le_bytes(*head) as usize).checked_mul(2)?;
+        (rest.len() == words_len).then_some(Self {
+            states,
+            words: rest,
+            base,
+            tables,
+        })
     }
-    scratch.look(layout, tables.highest, &tables.table_of, base);
-    scratch.differences.clear();
-    scratch.differences.resize(out.len() / layout.width, 0);
-    let block = ContextBlock {
-        states: &states,
-        words: rest,
-        contexts: &scratch.contexts,
-        tables: &tables.tables,
-    };
-    if !context::decode(&block, &mut scratch.differences) {
-        return Some(false);
+
+    fn block(&self) -> ContextBlock<'_> {
+        ContextBlock {
+            states: &self.states,
+            words: self.words,
+            base: self.base,
+            tables: self.tables,
+        }
     }
-    layout.add(&scratch.differences, base, out);
-    Some(true)
 }
 
 /// How often each symbol occurs.
@@ -492,21 +510,14 @@ mod tests {
             let tables = SpanTables::parse(coder.tables()).unwrap();
             let mut back = vec![0; block.len()];
             let delta = tables.delta.as_ref();
-            assert!(decode(codec, &coded, delta, &base, &mut back, &mut scratch));
+            assert!(decode(codec, &coded, delta, &base, &mut back));
             assert!(back == block, "{}", codec.0);
             let mut other = base.clone();
             other[777] ^= 1;
-            decode(codec, &coded, delta, &other, &mut back, &mut scratch);
+            decode(codec, &coded, delta, &other, &mut back);
             assert!(back != block);
             for len in [0, 3, 100, coded.len() - 1] {
-                assert!(!decode(
-                    codec,
-                    &coded[..len],
-                    delta,
-                    &base,
-                    &mut back,
-                    &mut scratch
-                ));
+                assert!(!decode(codec, &coded[..len], delta, &base, &mut back));
             }
             for len in 0..coder.tables().len() {
                 assert!(SpanTables::parse(&coder.tables()[..len]).is_err());

@@ -39,19 +39,30 @@ impl FloatLayout {
 
     /// The exponent of each element of `base`, 0 to 255.
     pub fn exponents(self, base: &[u8], exponents: &mut Vec<u8>) {
+        exponents.resize(base.len() / self.width, 0);
+        self.put_exponents(base, exponents);
+    }
+
+    /// The same into a slice, which has a place for each element.
+    pub fn put_exponents(self, base: &[u8], exponents: &mut [u8]) {
+        assert_eq!(base.len(), exponents.len() * self.width, "one for each");
         let mask = (self.magnitude_mask() >> self.mantissa_bits) as u8;
-        exponents.clear();
         let exponent = |bits: u32| (bits >> self.mantissa_bits) as u8 & mask;
         match self.width {
-            1 => exponents.extend(base.iter().map(|&b| exponent(u32::from(b)))),
+            1 => {
+                for (out, &b) in exponents.iter_mut().zip(base) {
+                    *out = exponent(u32::from(b));
+                }
+            }
             2 => {
-                let (words, _) = base.as_chunks::<2>();
-                let words = words.iter().map(|&w| u32::from(u16::from_le_bytes(w)));
-                exponents.extend(words.map(exponent));
+                for (out, &b) in exponents.iter_mut().zip(base.as_chunks::<2>().0) {
+                    *out = exponent(u32::from(u16::from_le_bytes(b)));
+                }
             }
             _ => {
-                let (words, _) = base.as_chunks::<4>();
-                exponents.extend(words.iter().map(|&w| exponent(u32::from_le_bytes(w))));
+                for (out, &b) in exponents.iter_mut().zip(base.as_chunks::<4>().0) {
+                    *out = exponent(u32::from_le_bytes(b));
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::entropy::context::ContextBlock;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
@@ -27,6 +28,9 @@ pub type R32Encode = fn(&[u8], &[u8], &[EncodeTable], &Carried, &mut R32Coded) -
 /// Two blocks and their elements, to whether each is well formed.
 pub type R16DecodeTwo = fn([&R16Block<'_>; 2], [&mut [Word]; 2]) -> [bool; 2];
 
+/// Two blocks and their bytes, to whether each is well formed.
+pub type ContextDecodeTwo = fn([&ContextBlock<'_>; 2], [&mut [u8]; 2]) -> [bool; 2];
+
 /// Upper halves, bytes 1 and bytes 0 to elements of four bytes.
 pub type MergeQuads = fn(&[Word], &[u8], &[u8], &mut [[u8; 4]]);
 
@@ -43,6 +47,10 @@ pub struct Kernels {
     pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> Option<Carried>,
     /// [`r32::encode`] by 64 lanes.
     pub r32_encode: R32Encode,
+    /// Decodes differences and adds them to their base; false if the block is not well formed.
+    pub context_decode: fn(&ContextBlock<'_>, &mut [u8]) -> bool,
+    /// Decodes the differences of two blocks at once; none where that is no faster than one after the other.
+    pub context_decode_two: Option<ContextDecodeTwo>,
     /// [`planes::merge_top`]
     pub merge_top: MergeTop,
     /// [`planes::split_top`]
@@ -59,6 +67,8 @@ const SCALAR: Kernels = Kernels {
     r16_decode_two: None,
     r32_decode: scalar::r32_decode,
     r32_encode: r32::encode::<64>,
+    context_decode: scalar::context_decode,
+    context_decode_two: None,
     merge_top: planes::merge_top,
     split_top: planes::split_top,
     merge_rotated: planes::merge_rotated,

@@ -3,6 +3,9 @@
 //! the steps that it can do with whole vectors and leaves the rest to the `steps` here.
 
 use crate::entropy::cluster::STRIP_LEN;
+use crate::entropy::context;
+use crate::entropy::context::ContextBlock;
+use crate::entropy::difference;
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
 use crate::entropy::r32::Carried;
@@ -209,8 +212,107 @@ impl<const L: usize> R32Place<L> {
     }
 }
 
+/// Where the decoder of a row of differences stands between two steps.
+#[derive(Debug)]
+pub(super) struct ContextPlace {
+    pub(super) states: [u32; context::LANES],
+    /// Bytes of elements decoded.
+    pub(super) done: usize,
+    /// Bytes of the words taken.
+    pub(super) position: usize,
+}
+
+/// Decodes differences and adds them to their base (docs/format.md, section 9); false if the block is not well formed.
+pub fn context_decode(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
+    ContextPlace::begin(block, out).is_some_and(|place| place.finish(block, out))
+}
+
+impl ContextPlace {
+    /// The place before the first step; none if the parts do not fit together. A state is never below `STATE_MIN` between two
+    /// steps, nor between the phases of one.
+    pub(super) fn begin(block: &ContextBlock<'_>, out: &[u8]) -> Option<Self> {
+        let width = block.tables.choice().layout.width;
+        let fits = block.states.len() == 4 * context::LANES
+            && block.words.len().is_multiple_of(2)
+            && block.base.len() == out.len()
+            && out.len().is_multiple_of(width);
+        let mut states = [0_u32; context::LANES];
+        for (state, bytes) in states.iter_mut().zip(block.states.as_chunks::<4>().0) {
+            *state = u32::from_le_bytes(*bytes);
+        }
+        let place = Self {
+            states,
+            done: 0,
+            position: 0,
+        };
+        (fits && states.iter().all(|&x| x >= STATE_MIN)).then_some(place)
+    }
+
+    /// Does the steps that are left, and says whether everything came out even.
+    pub(super) fn finish(mut self, block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
+        let choice = block.tables.choice();
+        let step = context::LANES * choice.layout.width;
+        let bases = block.base[self.done..].chunks(step);
+        for (out, base) in out[self.done..].chunks_mut(step).zip(bases) {
+            let count = out.len() / choice.layout.width;
+            let (mut tables, mut differences) = ([0; context::LANES], [0; context::LANES]);
+            let (tables, differences) = (&mut tables[..count], &mut differences[..count]);
+            choice.tables_of(base, tables);
+            self.step(block, tables, differences);
+            choice.layout.add(differences, base, out);
+        }
+        self.position == block.words.len() && self.states.iter().all(|&x| x == STATE_MIN)
+    }
+
+    /// One step of as many lanes as there are elements: the zigzagged difference of each.
+    fn step(&mut self, block: &ContextBlock<'_>, tables: &[u8], differences: &mut [u32]) {
+        let (bits, entries) = (block.tables.bits(), block.tables.entries());
+        let mut symbols = [0_u8; context::LANES];
+        let mut most = 0;
+        for (lane, (&table, symbol)) in tables.iter().zip(&mut symbols).enumerate() {
+            let state = self.states[lane];
+            let entry = entries[usize::from(table) << bits | (state & ((1 << bits) - 1)) as usize];
+            let next = (entry >> 8 & 4095) * (state >> bits) + (entry >> 20);
+            self.feed(block.words, lane, next);
+            *symbol = entry as u8;
+            most = most.max(*symbol);
+        }
+        let mut raw = [0_u32; context::LANES];
+        // at most 16 bits at a time, the lower ones first
+        for done in [0, 16] {
+            // no lane takes a word where none has raw bits
+            if difference::raw_bits(most) <= done {
+                break;
+            }
+            for (lane, raw) in raw.iter_mut().enumerate().take(tables.len()) {
+                let count = difference::raw_bits(symbols[lane])
+                    .saturating_sub(done)
+                    .min(16);
+                let state = self.states[lane];
+                *raw |= (state & ((1 << count) - 1)) << done;
+                self.feed(block.words, lane, state >> count);
+            }
+        }
+        for ((out, &symbol), &raw) in differences.iter_mut().zip(&symbols).zip(&raw) {
+            *out = difference::difference(symbol, raw);
+        }
+    }
+
+    /// The next state of a lane, with the next word if it would be too small; beyond the end zeros, which the count at the end
+    /// finds out.
+    fn feed(&mut self, words: &[u8], lane: usize, mut next: u32) {
+        if next < STATE_MIN {
+            let word = words.get(self.position..).and_then(<[u8]>::first_chunk);
+            let word = word.map_or(0, |&word| u16::from_le_bytes(word));
+            next = next << 16 | u32::from(word);
+            self.position += 2;
+        }
+        self.states[lane] = next;
+    }
+}
+
 /// The next `B` bytes from `position`; beyond the end zeros, which the count at the end finds out.
-fn window<'a, const B: usize>(
+pub(super) fn window<'a, const B: usize>(
     bytes: &'a [u8],
     position: usize,
     padded: &'a mut [u8; B],
@@ -219,6 +321,8 @@ fn window<'a, const B: usize>(
     if let Some(whole) = rest.first_chunk() {
         return whole;
     }
-    padded[..rest.len()].copy_from_slice(rest);
+    let (copy, zeros) = padded.split_at_mut(rest.len());
+    copy.copy_from_slice(rest);
+    zeros.fill(0);
     padded
 }

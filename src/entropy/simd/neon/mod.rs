@@ -9,6 +9,8 @@
     reason = "vector loads and stores, and calls of functions for a processor that was asked for"
 )]
 
+mod context;
+
 #[cfg_attr(
     not(test),
     expect(clippy::wildcard_imports, reason = "instructions by their names")
@@ -48,6 +50,8 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         r16_decode_two: None,
         r32_decode,
         r32_encode: r32::encode::<64>,
+        context_decode: context::context_decode,
+        context_decode_two: None,
         merge_top: planes::merge_top,
         split_top: planes::split_top,
         merge_rotated: planes::merge_rotated,

@@ -1,0 +1,135 @@
+//! The kernels for AVX-512 with VBMI2 (Ice Lake, Zen 4 and newer): whole steps with vectors, the rest by `scalar`.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores, and calls of functions for a processor that was asked for"
+)]
+
+mod context;
+mod r16;
+mod r32;
+
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "instructions by their names")
+)]
+use std::arch::x86_64::*;
+
+use crate::entropy::planes;
+use crate::entropy::planes::Word;
+use crate::entropy::simd::dispatch::ContextDecodeTwo;
+use crate::entropy::simd::dispatch::Kernels;
+
+const LANES: usize = 64;
+
+/// These sets, if the processor can run them: with gathers, which are slow on some processors, and with loads instead. Their
+/// functions are reachable only through here, which is what makes calling them sound.
+pub(super) fn kernels() -> Option<[Kernels; 2]> {
+    let can = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vbmi2")
+        && is_x86_feature_detected!("popcnt");
+    let set =
+        |name, r32_decode, r32_encode, context_decode, context_decode_two: ContextDecodeTwo| {
+            Kernels {
+                name,
+                r16_decode: r16::r16_decode,
+                r16_decode_two: Some(r16::r16_decode_two),
+                r32_decode,
+                r32_encode,
+                context_decode,
+                context_decode_two: Some(context_decode_two),
+                merge_top,
+                split_top,
+                merge_rotated,
+                merge_quads,
+            }
+        };
+    let sets = [
+        set(
+            "avx512-loads",
+            r32::r32_decode::<false>,
+            r32::r32_encode::<false>,
+            context::context_decode::<false>,
+            context::context_decode_two::<false>,
+        ),
+        set(
+            "avx512",
+            r32::r32_decode::<true>,
+            r32::r32_encode::<true>,
+            context::context_decode::<true>,
+            context::context_decode_two::<true>,
+        ),
+    ];
+    if can { Some(sets) } else { None }
+}
+
+fn merge_top(
+    symbols: &[u8],
+    base: u8,
+    lits: &[u8],
+    packed: &[u8],
+    words: &mut [Word],
+) -> Option<usize> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(
+        s: &[u8],
+        base: u8,
+        lits: &[u8],
+        packed: &[u8],
+        words: &mut [Word],
+    ) -> Option<usize> {
+        planes::merge_top(s, base, lits, packed, words)
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(symbols, base, lits, packed, words) }
+}
+
+fn merge_rotated(high: &[u8], low: &[u8], words: &mut [Word]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(high: &[u8], low: &[u8], words: &mut [Word]) {
+        planes::merge_rotated(high, low, words);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(high, low, words) }
+}
+
+fn merge_quads(upper: &[Word], one: &[u8], zero: &[u8], quads: &mut [[u8; 4]]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(upper: &[Word], one: &[u8], zero: &[u8], quads: &mut [[u8; 4]]) {
+        planes::merge_quads(upper, one, zero, quads);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(upper, one, zero, quads) }
+}
+
+fn split_top(
+    words: &[Word],
+    base: u8,
+    symbols: &mut [u8],
+    lits: &mut Vec<u8>,
+    packed: &mut Vec<u8>,
+) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi")]
+    fn with_features(w: &[Word], base: u8, s: &mut [u8], lits: &mut Vec<u8>, packed: &mut Vec<u8>) {
+        planes::split_top(w, base, s, lits, packed);
+    }
+    // SAFETY: `kernels` gives this function out only where the features were detected
+    unsafe { with_features(words, base, symbols, lits, packed) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the array has the 64 bytes that are read; no alignment is needed
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(bytes: &mut [u8; 64], vector: __m512i) {
+    // SAFETY: the array has the 64 bytes that are written; no alignment is needed
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
