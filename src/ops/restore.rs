@@ -170,6 +170,8 @@ fn restore_file(
         };
         decompress::decompress(&image, &options, progress)?;
     }
+    atomic::remove_stale_temporaries(&original);
+    atomic::remove_stale_temporaries(&image);
     folder::take_owner(&image, &original);
     fs::remove_file(&image).map_err(|e| Error::io("cannot remove", &image, e))?;
     atomic::sync_folder(atomic::folder_of(&image))

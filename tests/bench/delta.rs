@@ -70,7 +70,9 @@ fn measure(base: &Path, model: &Path) {
     let options = CompressOptions {
         output: compress::Output::Path(image.clone()),
         profile: Profile::Balanced,
-        base: Some(Arc::new(Bases::open(base).unwrap())),
+        base: Some(Arc::new(Bases::open(base, None).unwrap())),
+        series: false,
+        resume: false,
         force: true,
         opaque: false,
         threads: 2,

@@ -13,6 +13,7 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::atomic;
 use crate::base::digest;
 use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
@@ -109,6 +110,8 @@ pub(super) fn is_image_of(image: &Path, file: &Path) -> Result<bool> {
     if fs::symlink_metadata(image).is_err() {
         return Ok(false);
     }
+    // a run may have been stopped between the image and what it had noted of it
+    atomic::remove_stale_temporaries(image);
     let archive = Archive::open(image)?;
     let source = FileSource::open(file)?;
     let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
