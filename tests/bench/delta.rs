@@ -91,8 +91,8 @@ fn measure(base: &Path, model: &Path) {
         let (Some(number), Some(tables)) = (span.base, tables) else {
             continue;
         };
-        let name = &archive.index().bases[number].name;
-        let of_base = layout.spans.iter().find(|span| span.name == *name).unwrap();
+        let name = archive.index().bases[number].named(&span.span.name).name;
+        let of_base = layout.spans.iter().find(|span| span.name == name).unwrap();
         for (number, record) in (0..).zip(&archive.index().blocks[span.blocks.clone()]) {
             if !record.codec.needs_base() {
                 continue;
