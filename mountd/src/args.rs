@@ -1,5 +1,6 @@
 //! The words of the daemon.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use bigsmall::base::Error;
@@ -36,12 +37,12 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Every image `x.bs` under SOURCE appears as `x.safetensors` (an image of a folder as a folder), every other file as it is.
-The mount is read-only. The command returns when it is usable; `bigsmall unmount MOUNTPOINT` ends it.")]
+The mount is read-only, unless it lies over SOURCE. The command returns when it is usable; `bigsmall unmount MOUNTPOINT` ends it.")]
 pub(crate) struct MountArgs {
     /// The folder with images, or one image
     pub(crate) source: PathBuf,
-    /// An empty folder, at which the files appear
-    pub(crate) mountpoint: PathBuf,
+    /// An empty folder, at which the files appear; without it they appear in SOURCE itself, and what is no model can be written to
+    pub(crate) mountpoint: Option<PathBuf>,
     /// Stay in the foreground and log to stderr; ^C unmounts
     #[arg(short = 'f', long)]
     pub(crate) foreground: bool,
@@ -65,6 +66,13 @@ pub(crate) struct MountArgs {
     pub(crate) log_format: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl MountArgs {
+    /// Where the files appear.
+    pub(crate) fn mountpoint(&self) -> &Path {
+        self.mountpoint.as_deref().unwrap_or(&self.source)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -64,6 +64,11 @@ pub(crate) fn find(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<It
     Ok(None)
 }
 
+/// Whether the disk has something of this name that is shown under another.
+pub(crate) fn hides(root: &Root, folder: &Path, name: &OsStr) -> Result<bool> {
+    Ok(look(root, folder, name)?.is_some_and(|(shown, _)| shown != name))
+}
+
 /// The disk names of images that may stand for `name`: with nothing taken off, and with each possible suffix taken off.
 fn images_for(name: &OsStr) -> Vec<OsString> {
     let bytes = name.as_bytes();

@@ -29,6 +29,7 @@ use crate::control::Record;
 use crate::fs::Fs;
 use crate::fuse::Adapter;
 use crate::mounting;
+use crate::mounting::Access;
 
 /// Set for the process that goes to the background: it tells its parent on stdout when the mount is usable.
 const READY_VARIABLE: &str = "BIGSMALL_MOUNTD_READY";
@@ -57,11 +58,14 @@ impl Paths {
             std::fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))
         };
         // a dead mount cannot be asked for anything, so it is cleared first
-        let resolved = mounting::resolve(&arguments.mountpoint)?;
+        let resolved = mounting::resolve(arguments.mountpoint())?;
         mounting::heal(&resolved, control::has_daemon)?;
         let (source, mountpoint) = (find(&arguments.source)?, find(&resolved)?);
         if !mountpoint.is_dir() {
             return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));
+        }
+        if mountpoint == source {
+            return Self::in_place(arguments, source);
         }
         if mountpoint.starts_with(&source) {
             return Err(Error::invalid("the mountpoint lies in the source")
@@ -76,6 +80,30 @@ impl Paths {
                 .hint("choose an empty folder, or hide what is there with `--force`"));
         }
         Ok(Self { source, mountpoint })
+    }
+}
+
+impl Paths {
+    /// The mount lies over its own source.
+    fn in_place(arguments: &MountArgs, source: PathBuf) -> Result<Self> {
+        if mounting::top_at(&source)? == mounting::Top::Ours {
+            return Err(Error::invalid("is mounted already")
+                .file(&source)
+                .hint("`bigsmall mounts` lists the mounts, `bigsmall unmount` ends one"));
+        }
+        if let Some(log) = &arguments.log
+            && std::path::absolute(log).is_ok_and(|log| log.starts_with(&source))
+        {
+            return Err(Error::invalid("the log would lie in the mount that it is of").file(log));
+        }
+        Ok(Self {
+            mountpoint: source.clone(),
+            source,
+        })
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.source == self.mountpoint
     }
 }
 
@@ -156,12 +184,16 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     // from here on a signal is an event, so that none can leave a dead mount behind
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Error::io("cannot watch for signals", &paths.mountpoint, e))?;
-    let fs = Fs::new(&paths.source, &arguments.base, arguments.cache)?;
+    let in_place = paths.is_in_place();
+    let fs = Fs::new(&paths.source, &arguments.base, arguments.cache, in_place)?;
     let session = mounting::mount(
         Adapter::new(fs),
         &paths.source,
         &paths.mountpoint,
-        arguments.allow_other,
+        Access {
+            allow_other: arguments.allow_other,
+            writable: in_place,
+        },
     )?;
     let (events, ends) = mpsc::channel();
     let serving = events.clone();

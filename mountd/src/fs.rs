@@ -59,25 +59,36 @@ type OpenFile = Arc<dyn ReadAt>;
 /// A read-only view of the source tree.
 #[derive(Debug)]
 pub(crate) struct Fs {
-    root: Root,
+    pub(crate) root: Root,
+    /// Whether what is no image may be changed: the mount lies over its own source.
+    writable: bool,
     /// Shows only this name of the root folder.
     only: Option<OsString>,
-    tree: Tree,
+    pub(crate) tree: Tree,
     cache: Arc<BlockCache>,
     /// Where bases are looked for, and what was found there when one was first needed.
     base_places: Vec<PathBuf>,
+    digests: Option<DigestIndex>,
     bases: Mutex<Option<(Arc<Bases>, Instant)>>,
     images: Mutex<LruCache<u64, Arc<Archive>>>,
     opened: Mutex<BTreeMap<u64, (OpenFile, u64)>>,
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
     next_listing: AtomicU64,
+    /// Open files that pass through, by their handles.
+    pub(crate) plain_files: Mutex<BTreeMap<u64, Arc<std::fs::File>>>,
     complaints: Mutex<BTreeSet<String>>,
 }
 
 impl Fs {
     /// Shows what is at `source`: a folder, or one image. `cache_bytes` bounds decoded blocks and tables.
     /// Bases are looked for there and at `bases`.
-    pub(crate) fn new(source: &Path, bases: &[PathBuf], cache_bytes: u64) -> Result<Self, Error> {
+    /// Over its own source (`in_place`) the mount is for writing, too, and nothing is looked at by a path that leads into it.
+    pub(crate) fn new(
+        source: &Path,
+        bases: &[PathBuf],
+        cache_bytes: u64,
+        in_place: bool,
+    ) -> Result<Self, Error> {
         let failed = |e| Error::io("cannot open", source, e);
         let as_io = |errno: Errno| failed(std::io::Error::from(errno));
         let is_folder = std::fs::metadata(source).map_err(failed)?.is_dir();
@@ -118,9 +129,18 @@ impl Fs {
                     .map_err(|e| Error::io("cannot open", place, e))?,
             );
         }
-        base_places.extend(is_folder.then(|| source.to_owned()));
+        if in_place {
+            base_places.retain(|place| !place.starts_with(source));
+            base_places.push(root.path_below());
+        } else {
+            base_places.extend(is_folder.then(|| source.to_owned()));
+        }
+        let digests = DigestIndex::of_user();
+        let digests = digests.filter(|index| !(in_place && index.folder().starts_with(source)));
         Ok(Self {
             root,
+            writable: in_place,
+            digests,
             only,
             tree: Tree::new(top),
             cache: BlockCache::new(cache_bytes),
@@ -130,11 +150,22 @@ impl Fs {
             opened: Mutex::default(),
             listings: Mutex::default(),
             next_listing: AtomicU64::new(1),
+            plain_files: Mutex::default(),
             complaints: Mutex::default(),
         })
     }
 
-    fn node(&self, ino: u64) -> Result<Arc<Node>> {
+    /// Whether what is no image may be changed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// A number that no other handle has.
+    pub(crate) fn next_handle(&self) -> u64 {
+        self.next_listing.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn node(&self, ino: u64) -> Result<Arc<Node>> {
         self.tree.get(ino).ok_or(Errno::ESTALE)
     }
 
@@ -150,7 +181,7 @@ impl Fs {
                         .is_none_or(|only| !is_top(&parent) || disk == only)
                 };
                 item.filter(|item| shown(&item.disk_name))
-                    .map(|item| Node::of_item(&parent.path, item))
+                    .map(|item| Node::of_item(&parent.path, item, self.writable))
             }
             What::Disk(Meaning::ImageFolder) => self.find_within(&parent, "", name)?,
             What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
@@ -170,13 +201,18 @@ impl Fs {
     /// What the kernel is told of a node. A folder's time changes with what is in it, so it is asked for anew.
     pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
         let node = self.node(ino)?;
-        if !matches!(node.what, What::Disk(Meaning::Folder)) {
-            return Ok(node.attr);
-        }
+        let meaning = match &node.what {
+            What::Disk(Meaning::Folder) => Meaning::Folder,
+            What::Disk(Meaning::Plain) if self.writable => Meaning::Plain,
+            What::Disk(Meaning::Link) if self.writable => Meaning::Link,
+            _ => return Ok(node.attr),
+        };
         let stat = self.root.stat(&node.path)?;
-        Ok(Node::of_disk(node.path.clone(), Meaning::Folder, stat)
-            .attr
-            .with_number(ino))
+        Ok(
+            Node::of_disk(node.path.clone(), meaning, stat, self.writable)
+                .attr
+                .with_number(ino),
+        )
     }
 
     /// The target of a link.
@@ -249,7 +285,7 @@ impl Fs {
                 kind: Kind::Folder,
             });
         }
-        let handle = self.next_listing.fetch_add(1, Ordering::Relaxed);
+        let handle = self.next_handle();
         self.listings.lock().insert(handle, Arc::new(listing));
         Ok(handle)
     }
@@ -278,7 +314,7 @@ impl Fs {
         let items = items.into_iter().filter(|(_, item)| shown(&item.disk_name));
         Ok(items
             .map(|(name, item)| {
-                let attr = Node::of_item(&node.path, item).attr;
+                let attr = Node::of_item(&node.path, item, self.writable).attr;
                 Listed {
                     name,
                     ino: attr.ino,
@@ -425,7 +461,11 @@ impl Fs {
         {
             return Arc::clone(bases);
         }
-        let mut bases = Bases::new(Arc::clone(&self.cache), DigestIndex::of_user());
+        let mut bases = Bases::new(Arc::clone(&self.cache), self.digests.clone());
+        if self.writable {
+            // a link may lead back into the mount, which then would wait for itself
+            bases.follow_no_links();
+        }
         for place in &self.base_places {
             if let Err(error) = bases.add(place) {
                 tracing::warn!("{error}");

@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use fuser::BsdFileFlags;
 use fuser::FileAttr;
 use fuser::FileHandle;
 use fuser::FileType;
@@ -17,16 +19,24 @@ use fuser::InitFlags;
 use fuser::KernelConfig;
 use fuser::LockOwner;
 use fuser::OpenFlags;
+use fuser::RenameFlags;
 use fuser::ReplyAttr;
+use fuser::ReplyCreate;
 use fuser::ReplyData;
 use fuser::ReplyDirectory;
 use fuser::ReplyEmpty;
 use fuser::ReplyEntry;
 use fuser::ReplyOpen;
 use fuser::ReplyStatfs;
+use fuser::ReplyWrite;
 use fuser::Request;
+use fuser::TimeOrNow;
+use fuser::WriteFlags;
 use nix::errno::Errno;
 
+use crate::changes::Changes;
+use crate::changes::Owner;
+use crate::changes::Time;
 use crate::fs::Fs;
 use crate::pool::Pool;
 use crate::tree::Attr;
@@ -94,11 +104,46 @@ fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-fn attr_ttl(attr: &Attr) -> Duration {
-    if attr.kind == Kind::File {
+fn attr_ttl(fs: &Fs, attr: &Attr) -> Duration {
+    if fs.passes_through(attr.ino) {
+        Duration::ZERO
+    } else if attr.kind == Kind::File {
         FILE_TTL
     } else {
         NAME_TTL
+    }
+}
+
+fn reply_entry(fs: &Fs, attr: &Attr, reply: ReplyEntry) {
+    let (ttl, generation) = (attr_ttl(fs, attr), Generation(0));
+    reply.entry_with_ttls(&ttl, &NAME_TTL, &file_attr(attr), generation);
+}
+
+fn reply_entry_of(fs: &Fs, attr: Result<Attr, Errno>, reply: ReplyEntry) {
+    match attr {
+        Ok(attr) => reply_entry(fs, &attr, reply),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn reply_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn owner(request: &Request) -> Owner {
+    Owner {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+fn time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::SpecificTime(time) => Time::At(time),
+        TimeOrNow::Now => Time::Now,
     }
 }
 
@@ -131,12 +176,7 @@ impl Filesystem for Adapter {
         // the head of an image may be read here, from a disk that may be slow
         self.pool
             .submit(names_in(parent), move || match fs.lookup(parent.0, &name) {
-                Ok(attr) => reply.entry_with_ttls(
-                    &attr_ttl(&attr),
-                    &NAME_TTL,
-                    &file_attr(&attr),
-                    Generation(0),
-                ),
+                Ok(attr) => reply_entry(&fs, &attr, reply),
                 Err(e) => reply.error(errno(e)),
             });
     }
@@ -145,13 +185,18 @@ impl Filesystem for Adapter {
         self.fs.forget(ino.0, times);
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, _request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let fs = Arc::clone(&self.fs);
-        self.pool
-            .submit(names_in(ino), move || match fs.attr(ino.0) {
-                Ok(attr) => reply.attr(&attr_ttl(&attr), &file_attr(&attr)),
+        self.pool.submit(names_in(ino), move || {
+            let attr = match fh.filter(|fh| Fs::is_plain(fh.0)) {
+                Some(fh) => fs.attr_of_open(ino.0, fh.0),
+                None => fs.attr(ino.0),
+            };
+            match attr {
+                Ok(attr) => reply.attr(&attr_ttl(&fs, &attr), &file_attr(&attr)),
                 Err(e) => reply.error(errno(e)),
-            });
+            }
+        });
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -162,12 +207,28 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let fs = Arc::clone(&self.fs);
         // an index of some megabytes is read here
-        self.pool.submit(ino.0, move || match fs.open(ino.0) {
-            Ok(()) => reply.opened(FileHandle(ino.0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(e) => reply.error(errno(e)),
+        self.pool.submit(ino.0, move || {
+            if fs.passes_through(ino.0) {
+                // what the kernel has of it may be older than the disk's
+                return match fs.open_plain(ino.0, flags.0) {
+                    Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+                    Err(e) => reply.error(errno(e)),
+                };
+            }
+            let reads = flags.0 & nix::fcntl::OFlag::O_ACCMODE.bits() == 0;
+            match fs.open(ino.0) {
+                Ok(()) if reads => {
+                    reply.opened(FileHandle(ino.0), FopenFlags::FOPEN_KEEP_CACHE);
+                }
+                Ok(()) => {
+                    fs.release(ino.0);
+                    reply.error(errno(Errno::EROFS));
+                }
+                Err(e) => reply.error(errno(e)),
+            }
         });
     }
 
@@ -175,7 +236,7 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
@@ -187,9 +248,16 @@ impl Filesystem for Adapter {
         }
         let fs = Arc::clone(&self.fs);
         self.pool.submit(ino.0, move || {
-            BUFFER.with_borrow_mut(|buffer| match fs.read(ino.0, offset, size, buffer) {
-                Ok(()) => reply.data(buffer),
-                Err(e) => reply.error(errno(e)),
+            BUFFER.with_borrow_mut(|buffer| {
+                let read = if Fs::is_plain(fh.0) {
+                    fs.read_plain(fh.0, offset, size, buffer)
+                } else {
+                    fs.read(ino.0, offset, size, buffer)
+                };
+                match read {
+                    Ok(()) => reply.data(buffer),
+                    Err(e) => reply.error(errno(e)),
+                }
             });
         });
     }
@@ -198,14 +266,210 @@ impl Filesystem for Adapter {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.fs.release(ino.0);
+        if Fs::is_plain(fh.0) {
+            self.fs.release_plain(fh.0);
+        } else {
+            self.fs.release(ino.0);
+        }
         reply.ok();
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fs, data) = (Arc::clone(&self.fs), data.to_owned());
+        self.pool
+            .submit(ino.0, move || match fs.write_plain(fh.0, offset, &data) {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(e) => reply.error(errno(e)),
+            });
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(ino.0, move || {
+            let synced = if Fs::is_plain(fh.0) {
+                fs.sync_plain(fh.0, datasync)
+            } else {
+                Ok(())
+            };
+            reply_empty(synced, reply);
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(ino.0, move || {
+            reply_empty(fs.allocate_plain(fh.0, offset, length, mode), reply);
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, name, owner) = (Arc::clone(&self.fs), name.to_owned(), owner(request));
+        self.pool.submit(names_in(parent), move || {
+            match fs.create(parent.0, &name, flags, mode, owner) {
+                Ok((attr, handle)) => reply.created(
+                    &attr_ttl(&fs, &attr),
+                    &file_attr(&attr),
+                    Generation(0),
+                    FileHandle(handle),
+                    FopenFlags::empty(),
+                ),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, name, owner) = (Arc::clone(&self.fs), name.to_owned(), owner(request));
+        self.pool.submit(names_in(parent), move || {
+            reply_entry_of(&fs, fs.make_folder(parent.0, &name, mode, owner), reply);
+        });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (fs, name, owner) = (Arc::clone(&self.fs), name.to_owned(), owner(request));
+        let target = target.to_owned();
+        self.pool.submit(names_in(parent), move || {
+            reply_entry_of(&fs, fs.make_link(parent.0, &name, &target, owner), reply);
+        });
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.pool.submit(names_in(parent), move || {
+            reply_entry_of(&fs, fs.make_name(ino.0, parent.0, &name), reply);
+        });
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.pool.submit(names_in(parent), move || {
+            reply_empty(fs.remove(parent.0, &name, false), reply);
+        });
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.pool.submit(names_in(parent), move || {
+            reply_empty(fs.remove(parent.0, &name, true), reply);
+        });
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let (name, new_name) = (name.to_owned(), new_name.to_owned());
+        self.pool.submit(names_in(parent), move || {
+            let (old, new) = ((parent.0, &*name), (new_parent.0, &*new_name));
+            reply_empty(fs.rename(old, new, flags.bits()), reply);
+        });
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let handle = fh.map(|fh| fh.0).filter(|&handle| Fs::is_plain(handle));
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(time),
+            mtime: mtime.map(time),
+        };
+        self.pool.submit(names_in(ino), move || {
+            match fs.change(ino.0, handle, changes) {
+                Ok(attr) => reply.attr(&attr_ttl(&fs, &attr), &file_attr(&attr)),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

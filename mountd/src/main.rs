@@ -2,6 +2,7 @@
 
 mod args;
 mod catalog;
+mod changes;
 mod control;
 mod daemon;
 mod errno;
@@ -10,6 +11,7 @@ mod fuse;
 mod mounting;
 mod pool;
 mod root;
+mod through;
 mod tree;
 
 use std::io::Write;

@@ -150,15 +150,24 @@ pub(crate) fn heal(mountpoint: &Path, has_daemon: impl Fn(&Path) -> bool) -> Res
     Err(Error::new(ErrorKind::Io, "dead mounts cannot be cleared").file(mountpoint))
 }
 
+/// Who may do what in a mount.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    /// Whether other users are let in, as far as the files' permissions say.
+    pub(crate) allow_other: bool,
+    /// Whether what is no image may be changed.
+    pub(crate) writable: bool,
+}
+
 /// Mounts and makes the session; requests wait until it runs.
 pub(crate) fn mount(
     adapter: Adapter,
     source: &Path,
     mountpoint: &Path,
-    allow_other: bool,
+    access: Access,
 ) -> Result<Session<Adapter>> {
     let mut config = Config::default();
-    let acl = if allow_other {
+    let acl = if access.allow_other {
         SessionACL::All
     } else {
         SessionACL::Owner
@@ -167,7 +176,7 @@ pub(crate) fn mount(
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     config.n_threads = Some(cores.clamp(2, 8));
     let failed = |e| Error::io("cannot mount", mountpoint, e);
-    match mount_as_root(source, mountpoint, allow_other) {
+    match mount_as_root(source, mountpoint, access) {
         Ok(device) => {
             let session = Session::from_fd(adapter, device, acl, config).map_err(failed);
             if session.is_err() {
@@ -191,7 +200,11 @@ pub(crate) fn mount(
         ),
         MountOption::Subtype(SUBTYPE.into()),
         MountOption::DefaultPermissions,
-        MountOption::RO,
+        if access.writable {
+            MountOption::RW
+        } else {
+            MountOption::RO
+        },
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoExec,
@@ -228,7 +241,7 @@ fn device_hint(error: Error) -> Error {
 }
 
 /// The system call, which only root may make; `EPERM` for others.
-fn mount_as_root(source: &Path, mountpoint: &Path, allow_other: bool) -> io::Result<OwnedFd> {
+fn mount_as_root(source: &Path, mountpoint: &Path, access: Access) -> io::Result<OwnedFd> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Errno::EPERM.into());
     }
@@ -240,14 +253,13 @@ fn mount_as_root(source: &Path, mountpoint: &Path, allow_other: bool) -> io::Res
         nix::unistd::getuid(),
         nix::unistd::getgid()
     );
-    if allow_other {
+    if access.allow_other {
         data.push_str(",allow_other");
     }
-    let flags = MsFlags::MS_RDONLY
-        | MsFlags::MS_NOSUID
-        | MsFlags::MS_NODEV
-        | MsFlags::MS_NOEXEC
-        | MsFlags::MS_NOATIME;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    if !access.writable {
+        flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
+    }
     nix::mount::mount(
         Some(source),
         mountpoint,

@@ -54,7 +54,7 @@ fn nanoseconds(seconds: i64, rest: i64) -> i64 {
 }
 
 impl Stat {
-    fn of(stat: &FileStat) -> Option<Self> {
+    pub(crate) fn of(stat: &FileStat) -> Option<Self> {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => DiskKind::File,
             SFlag::S_IFDIR => DiskKind::Folder,
@@ -82,6 +82,14 @@ impl Stat {
         } else {
             SystemTime::UNIX_EPOCH - since
         }
+    }
+
+    /// Bytes that differ if it is another file.
+    pub(crate) fn place(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.device.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.inode.to_le_bytes());
+        bytes
     }
 
     /// Bytes that differ if the content does, as far as the disk can tell.
@@ -113,12 +121,18 @@ impl Root {
         })
     }
 
+    /// The same folder as a path that leads below whatever is mounted over it, while this is open.
+    pub(crate) fn path_below(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd()))
+    }
+
     /// Where `relative` is, for messages only.
     pub(crate) fn shown(&self, relative: &Path) -> PathBuf {
         self.path.join(relative)
     }
 
-    fn open_beneath(&self, relative: &Path, flags: OFlag) -> Result<OwnedFd> {
+    pub(crate) fn open_beneath(&self, relative: &Path, flags: OFlag) -> Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)

@@ -66,21 +66,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// A name of the source tree.
-    pub(crate) fn of_item(folder: &Path, item: Item) -> Self {
+    /// A name of the source tree, in which files that pass through may change if `writable`.
+    pub(crate) fn of_item(folder: &Path, item: Item, writable: bool) -> Self {
         let path = folder.join(&item.disk_name);
-        Self::of_disk(path, item.meaning, item.stat)
+        Self::of_disk(path, item.meaning, item.stat, writable)
     }
 
     /// The root of the mount, whatever it stands for.
     pub(crate) fn root(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
-        let mut node = Self::of_disk(path, meaning, stat);
+        let mut node = Self::of_disk(path, meaning, stat, false);
         node.attr.ino = ROOT;
         node
     }
 
     /// What a path of the disk stands for.
-    pub(crate) fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
+    pub(crate) fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat, writable: bool) -> Self {
         let (kind, size) = match &meaning {
             Meaning::Folder => (Kind::Folder, stat.size),
             Meaning::ImageFolder => (Kind::Folder, 0),
@@ -91,13 +91,29 @@ impl Node {
         // a folder stays the same folder whatever is put into it
         let is_folder = matches!(meaning, Meaning::Folder);
         let identity = if is_folder { [0; 40] } else { stat.identity() };
-        let ino = number(&path, &identity, "");
+        let ino = match &meaning {
+            // it stays the same file whatever is written to it, and under every name that it is given
+            Meaning::Plain | Meaning::Folder | Meaning::Link if writable => {
+                number(Path::new(""), &stat.place(), "")
+            }
+            _ => number(&path, &identity, ""),
+        };
         let attr = attr(ino, kind, size, &stat);
         Self {
             path,
             what: What::Disk(meaning),
             stat,
             attr,
+        }
+    }
+
+    /// The same at another path.
+    fn moved(&self, path: PathBuf) -> Self {
+        Self {
+            path,
+            what: self.what.clone(),
+            stat: self.stat,
+            attr: self.attr,
         }
     }
 
@@ -177,6 +193,20 @@ impl Tree {
             .entry(node.attr.ino)
             .or_insert_with(|| (Arc::new(node), 0));
         entry.1 += 1;
+    }
+
+    /// What was at `old` and below it is at `new` now.
+    pub(crate) fn rename(&self, old: &Path, new: &Path) {
+        for (node, _) in self.nodes.lock().values_mut() {
+            if let Ok(rest) = node.path.strip_prefix(old) {
+                let path = if rest.as_os_str().is_empty() {
+                    new.to_owned()
+                } else {
+                    new.join(rest)
+                };
+                *node = Arc::new(node.moved(path));
+            }
+        }
     }
 
     /// The kernel forgets a node that it was told of `times` times.

@@ -64,6 +64,11 @@ impl Bases {
         Ok(bases)
     }
 
+    /// From now on links in folders are passed over.
+    pub fn follow_no_links(&mut self) {
+        self.tensors.follows_links = false;
+    }
+
     /// Adds another place to look: a model file, an image, or a folder, in which what cannot be read is passed over.
     pub fn add(&mut self, path: &Path) -> Result<()> {
         self.tensors.add(path)

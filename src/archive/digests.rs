@@ -26,6 +26,7 @@ const SCHEMA: &str = "bigsmall.digests/1";
 #[derive(Debug, Serialize, Deserialize)]
 struct Page {
     schema: String,
+    /// What it was called, for a person who looks.
     path: String,
     identity: Identity,
     /// File, start and BLAKE3-256 in hexadecimal.
@@ -56,21 +57,26 @@ impl DigestIndex {
         Some(Self::new(&cache.join("bigsmall").join("digests")))
     }
 
-    fn page(&self, path: &Path) -> Option<(PathBuf, String)> {
-        let path = path.canonicalize().ok()?.to_str()?.to_owned();
-        let name = format!("{:016x}.json", digest::xxh3(path.as_bytes()));
-        Some((self.folder.join(name), path))
+    /// Where the pages are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    /// What is known of the file at `path`, if it is still the one of this identity.
-    pub(super) fn read(&self, path: &Path, identity: &Identity) -> BTreeMap<Place, [u8; 32]> {
-        self.try_read(path, identity).unwrap_or_default()
+    /// By what does not change with the file's name.
+    fn page(&self, identity: &Identity) -> PathBuf {
+        let [device, inode] = identity.place();
+        self.folder.join(format!("{device:x}-{inode:x}.json"))
     }
 
-    fn try_read(&self, path: &Path, identity: &Identity) -> Option<BTreeMap<Place, [u8; 32]>> {
-        let (page, path) = self.page(path)?;
-        let page: Page = serde_json::from_slice(&std::fs::read(page).ok()?).ok()?;
-        if page.schema != SCHEMA || page.path != path || page.identity != *identity {
+    /// What is known of the file of this identity.
+    pub(super) fn read(&self, identity: &Identity) -> BTreeMap<Place, [u8; 32]> {
+        self.try_read(identity).unwrap_or_default()
+    }
+
+    fn try_read(&self, identity: &Identity) -> Option<BTreeMap<Place, [u8; 32]>> {
+        let page = std::fs::read(self.page(identity)).ok()?;
+        let page: Page = serde_json::from_slice(&page).ok()?;
+        if page.schema != SCHEMA || page.identity != *identity {
             return None;
         }
         let tensors = page.tensors.into_iter();
@@ -89,13 +95,14 @@ impl DigestIndex {
         let is_settled = SystemTime::now()
             .duration_since(identity.changed())
             .is_ok_and(|age| age > SETTLED_AGE);
-        let Some((page, path)) = self.page(path).filter(|_| is_settled) else {
+        if !is_settled {
             return;
-        };
+        }
+        let page = self.page(identity);
         let tensors = known.iter();
         let content = Page {
             schema: SCHEMA.to_owned(),
-            path,
+            path: path.to_string_lossy().into_owned(),
             identity: *identity,
             tensors: tensors
                 .map(|(&(file, start), blake3)| (file, start, digest::hex(blake3)))
@@ -137,15 +144,15 @@ mod tests {
         // just written: what is seen now may not be what is there a moment later
         let identity = write(b"one", 0);
         index.write(&path, &identity, &known);
-        assert!(index.read(&path, &identity).is_empty());
+        assert!(index.read(&identity).is_empty());
         let identity = identity.aged(SETTLED_AGE * 2);
         index.write(&path, &identity, &known);
-        assert_eq!(index.read(&path, &identity), known);
+        assert_eq!(index.read(&identity), known);
         let other = write(b"two", 0);
-        assert!(index.read(&path, &other).is_empty());
+        assert!(index.read(&other).is_empty());
         for page in std::fs::read_dir(folder.path().join("digests")).unwrap() {
             std::fs::File::create(page.unwrap().path()).unwrap();
         }
-        assert!(index.read(&path, &identity).is_empty());
+        assert!(index.read(&identity).is_empty());
     }
 }

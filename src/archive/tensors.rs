@@ -86,6 +86,8 @@ pub(super) struct Tensors {
     pub(super) by_name: BTreeMap<String, Vec<Tensor>>,
     /// What could not be read.
     pub(super) faults: Vec<Error>,
+    /// Whether links to files in folders are followed.
+    pub(super) follows_links: bool,
     cache: Arc<BlockCache>,
     index: Option<DigestIndex>,
 }
@@ -97,6 +99,7 @@ impl Tensors {
             files: Vec::new(),
             by_name: BTreeMap::new(),
             faults: Vec::new(),
+            follows_links: true,
             cache,
             index,
         }
@@ -107,11 +110,11 @@ impl Tensors {
         let before = self.files.len();
         let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
         if metadata.is_dir() {
-            self.add_all(&model_files(path, true)?, true);
+            self.add_all(&self.model_files(path, true)?, true);
         } else if self.add_file(path, true)? {
             // its own base mostly lies beside it
             let folder = crate::base::atomic::folder_of(path);
-            self.add_all(&model_files(folder, false)?, false);
+            self.add_all(&self.model_files(folder, false)?, false);
         }
         self.places.push(path.to_owned());
         if self.files.len() == before {
@@ -122,7 +125,7 @@ impl Tensors {
 
     /// Adds the models in a folder, but not those in folders below it.
     pub(super) fn add_beside(&mut self, folder: &Path) -> Result<()> {
-        self.add_all(&model_files(folder, false)?, true);
+        self.add_all(&self.model_files(folder, false)?, true);
         self.places.push(folder.to_owned());
         Ok(())
     }
@@ -143,6 +146,32 @@ impl Tensors {
     pub(super) fn add_support<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
         let paths: Vec<PathBuf> = paths.cloned().collect();
         self.add_all(&paths, false);
+    }
+
+    /// Models and images in a folder, by path, and if `is_deep` in those below; links to files are followed if that is wanted,
+    /// links to folders are not.
+    fn model_files(&self, folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let failed = |e| Error::io("cannot list", &folder, e);
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let kind = entry.file_type().map_err(failed)?;
+                if kind.is_symlink() && !self.follows_links {
+                    continue;
+                }
+                let is_folder = kind.is_dir();
+                let name = entry.file_name();
+                if is_folder {
+                    folders.extend(is_deep.then(|| entry.path()));
+                } else if is_model_file(&name) {
+                    files.push(entry.path());
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
     }
 
     fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {
@@ -233,7 +262,7 @@ impl Tensors {
         let file = &self.files[tensor.file];
         let mut known = file.known.lock();
         let known = known.get_or_insert_with(|| Known {
-            digests: index.read(&file.path, &file.identity),
+            digests: index.read(&file.identity),
             is_new: false,
         });
         known.digests.get(&tensor.place).copied()
@@ -283,25 +312,4 @@ impl Drop for Tensors {
 
 fn is_model_file(name: &OsStr) -> bool {
     naming::is_image_name(name) || naming::is_model_name(name)
-}
-
-/// Models and images in a folder, by path, and if `is_deep` in those below; links to files are followed, links to folders are not.
-fn model_files(folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let failed = |e| Error::io("cannot list", &folder, e);
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            let name = entry.file_name();
-            if is_folder {
-                folders.extend(is_deep.then(|| entry.path()));
-            } else if is_model_file(&name) {
-                files.push(entry.path());
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }

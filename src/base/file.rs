@@ -40,6 +40,11 @@ impl Identity {
         }
     }
 
+    /// Device and inode.
+    pub fn place(&self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+
     /// The last change of anything.
     pub fn changed(&self) -> SystemTime {
         let ns = u64::try_from(self.ctime_ns.max(self.mtime_ns)).unwrap_or(0);

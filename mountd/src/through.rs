@@ -1,0 +1,262 @@
+//! What passes through to the source where a mount lies over its own folder: everything but models that are images, which stay as
+//! they are.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::FallocateFlags;
+use nix::fcntl::fallocate;
+
+use crate::catalog;
+use crate::catalog::Meaning;
+use crate::changes::Changes;
+use crate::changes::Owner;
+use crate::fs::Fs;
+use crate::root::Result;
+use crate::root::Stat;
+use crate::tree::Attr;
+use crate::tree::Node;
+use crate::tree::ROOT;
+use crate::tree::What;
+
+/// Handles of files that pass through have this bit, which no inode number has.
+const PLAIN: u64 = 1 << 62;
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+impl Fs {
+    fn check_writable(&self) -> Result<()> {
+        if self.is_writable() {
+            Ok(())
+        } else {
+            Err(Errno::EROFS)
+        }
+    }
+
+    /// Whether a node is a file that passes through.
+    pub(crate) fn passes_through(&self, ino: u64) -> bool {
+        let is_plain = |node: &Node| matches!(node.what, What::Disk(Meaning::Plain));
+        self.is_writable() && self.tree.get(ino).is_some_and(|node| is_plain(&node))
+    }
+
+    /// The path on the disk of a name that is to be made, replaced or removed. Refused for what an image stands for, and for names of
+    /// images that are shown under another.
+    fn changeable(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
+        self.check_writable()?;
+        let parent = self.node(parent)?;
+        if !matches!(parent.what, What::Disk(Meaning::Folder)) {
+            return Err(Errno::EROFS);
+        }
+        let found = catalog::find(&self.root, &parent.path, name)?;
+        let is_image = found.is_some_and(|item| {
+            matches!(
+                item.meaning,
+                Meaning::Image { .. } | Meaning::ImageFolder | Meaning::Broken(_)
+            )
+        });
+        if is_image || catalog::hides(&self.root, &parent.path, name)? {
+            return Err(Errno::EROFS);
+        }
+        Ok(parent.path.join(name))
+    }
+
+    fn keep(&self, file: File) -> u64 {
+        let handle = PLAIN | self.next_handle();
+        self.plain_files.lock().insert(handle, Arc::new(file));
+        handle
+    }
+
+    fn plain_file(&self, handle: u64) -> Result<Arc<File>> {
+        let file = self.plain_files.lock().get(&handle).cloned();
+        file.ok_or(Errno::EBADF)
+    }
+
+    /// Opens a file that passes through; the handle.
+    pub(crate) fn open_plain(&self, ino: u64, flags: i32) -> Result<u64> {
+        let (file, _) = self.root.open_with(&self.node(ino)?.path, flags)?;
+        Ok(self.keep(file))
+    }
+
+    /// Whether a handle is that of a file that passes through.
+    pub(crate) fn is_plain(handle: u64) -> bool {
+        handle & PLAIN > 0
+    }
+
+    /// Closes it.
+    pub(crate) fn release_plain(&self, handle: u64) {
+        self.plain_files.lock().remove(&handle);
+    }
+
+    /// What there is between `offset` and `offset + size`.
+    pub(crate) fn read_plain(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let file = self.plain_file(handle)?;
+        out.clear();
+        out.resize(size as usize, 0);
+        let mut len = 0;
+        while len < out.len() {
+            match file.read_at(&mut out[len..], offset + len as u64) {
+                Ok(0) => break,
+                Ok(more) => len += more,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(errno(&e)),
+            }
+        }
+        out.truncate(len);
+        Ok(())
+    }
+
+    /// Writes all of `data`.
+    pub(crate) fn write_plain(&self, handle: u64, offset: u64, data: &[u8]) -> Result<()> {
+        let file = self.plain_file(handle)?;
+        file.write_all_at(data, offset).map_err(|e| errno(&e))
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync_plain(&self, handle: u64, data_only: bool) -> Result<()> {
+        let file = self.plain_file(handle)?;
+        let synced = if data_only {
+            file.sync_data()
+        } else {
+            file.sync_all()
+        };
+        synced.map_err(|e| errno(&e))
+    }
+
+    /// Reserves room.
+    pub(crate) fn allocate_plain(
+        &self,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Result<()> {
+        let mode = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+        let file = self.plain_file(handle)?;
+        fallocate(&*file, mode, offset.cast_signed(), len.cast_signed())
+    }
+
+    /// What the kernel is told of a file that passes through and is open.
+    pub(crate) fn attr_of_open(&self, ino: u64, handle: u64) -> Result<Attr> {
+        let file = self.plain_file(handle)?;
+        let stat = Stat::of(&nix::sys::stat::fstat(&*file)?).ok_or(Errno::EIO)?;
+        Ok(self.plain_node(PathBuf::new(), stat).attr.with_number(ino))
+    }
+
+    fn plain_node(&self, path: PathBuf, stat: Stat) -> Node {
+        Node::of_disk(path, Meaning::Plain, stat, self.is_writable())
+    }
+
+    /// Makes a file and opens it: what the kernel is told of it, and the handle.
+    pub(crate) fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        flags: i32,
+        mode: u32,
+        owner: Owner,
+    ) -> Result<(Attr, u64)> {
+        let path = self.changeable(parent, name)?;
+        let (file, stat) = self.root.create(&path, flags, mode, owner)?;
+        let node = self.plain_node(path, stat);
+        let attr = node.attr;
+        self.tree.remember(node);
+        Ok((attr, self.keep(file)))
+    }
+
+    /// Makes a folder.
+    pub(crate) fn make_folder(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        owner: Owner,
+    ) -> Result<Attr> {
+        let path = self.changeable(parent, name)?;
+        self.root.make_folder(&path, mode, owner)?;
+        self.lookup(parent, name)
+    }
+
+    /// Makes a link.
+    pub(crate) fn make_link(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        target: &Path,
+        owner: Owner,
+    ) -> Result<Attr> {
+        let path = self.changeable(parent, name)?;
+        self.root.make_link(&path, target, owner)?;
+        self.lookup(parent, name)
+    }
+
+    /// Gives a file another name.
+    pub(crate) fn make_name(&self, ino: u64, parent: u64, name: &OsStr) -> Result<Attr> {
+        let path = self.changeable(parent, name)?;
+        if !self.passes_through(ino) {
+            return Err(Errno::EROFS);
+        }
+        self.root.make_name(&self.node(ino)?.path, &path)?;
+        self.lookup(parent, name)
+    }
+
+    /// Removes a file or an empty folder.
+    pub(crate) fn remove(&self, parent: u64, name: &OsStr, is_folder: bool) -> Result<()> {
+        let path = self.changeable(parent, name)?;
+        self.root.remove(&path, is_folder)
+    }
+
+    /// Renames.
+    pub(crate) fn rename(
+        &self,
+        (parent, name): (u64, &OsStr),
+        (new_parent, new_name): (u64, &OsStr),
+        flags: u32,
+    ) -> Result<()> {
+        let old = self.changeable(parent, name)?;
+        let new = self.changeable(new_parent, new_name)?;
+        self.root.rename(&old, &new, flags)?;
+        self.tree.rename(&old, &new);
+        Ok(())
+    }
+
+    /// Changes what the disk says of a file, folder or link; the length of one that is open, even if its name is gone.
+    pub(crate) fn change(
+        &self,
+        ino: u64,
+        handle: Option<u64>,
+        mut changes: Changes,
+    ) -> Result<Attr> {
+        self.check_writable()?;
+        if let (Some(handle), Some(size)) = (handle, changes.size) {
+            let file = self.plain_file(handle)?;
+            file.set_len(size).map_err(|e| errno(&e))?;
+            changes.size = None;
+            if changes.is_empty() {
+                return self.attr_of_open(ino, handle);
+            }
+        }
+        let node = self.node(ino)?;
+        let may_change = matches!(
+            node.what,
+            What::Disk(Meaning::Plain | Meaning::Folder | Meaning::Link)
+        );
+        if !may_change || (ino == ROOT && changes.size.is_some()) {
+            return Err(Errno::EROFS);
+        }
+        self.root.change(&node.path, &changes)?;
+        self.attr(ino)
+    }
+}
