@@ -32,6 +32,7 @@ use crate::catalog::Meaning;
 use crate::errno;
 use crate::root::Result;
 use crate::root::Root;
+use crate::through::PlainFile;
 use crate::tree::Attr;
 use crate::tree::Kind;
 use crate::tree::Node;
@@ -75,7 +76,7 @@ pub(crate) struct Fs {
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
     next_listing: AtomicU64,
     /// Open files that pass through, by their handles.
-    pub(crate) plain_files: Mutex<BTreeMap<u64, Arc<std::fs::File>>>,
+    pub(crate) plain_files: Mutex<BTreeMap<u64, PlainFile>>,
     complaints: Mutex<BTreeSet<String>>,
 }
 
@@ -207,7 +208,7 @@ impl Fs {
             What::Disk(Meaning::Link) if self.writable => Meaning::Link,
             _ => return Ok(node.attr),
         };
-        let stat = self.root.stat(&node.path)?;
+        let stat = self.stat_now(&node)?;
         Ok(
             Node::of_disk(node.path.clone(), meaning, stat, self.writable)
                 .attr

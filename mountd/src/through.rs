@@ -27,6 +27,13 @@ use crate::tree::What;
 /// Handles of files that pass through have this bit, which no inode number has.
 const PLAIN: u64 = 1 << 62;
 
+/// An open file that passes through.
+#[derive(Debug)]
+pub(crate) struct PlainFile {
+    ino: u64,
+    file: Arc<File>,
+}
+
 fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -67,21 +74,49 @@ impl Fs {
         Ok(parent.path.join(name))
     }
 
-    fn keep(&self, file: File) -> u64 {
+    fn keep(&self, ino: u64, file: File) -> u64 {
         let handle = PLAIN | self.next_handle();
-        self.plain_files.lock().insert(handle, Arc::new(file));
+        let file = Arc::new(file);
+        self.plain_files
+            .lock()
+            .insert(handle, PlainFile { ino, file });
         handle
     }
 
     fn plain_file(&self, handle: u64) -> Result<Arc<File>> {
-        let file = self.plain_files.lock().get(&handle).cloned();
+        let files = self.plain_files.lock();
+        let file = files.get(&handle).map(|open| Arc::clone(&open.file));
         file.ok_or(Errno::EBADF)
+    }
+
+    /// What the disk says of a node now. Another file may have its name meanwhile, or none: then one that is open is asked.
+    pub(crate) fn stat_now(&self, node: &Node) -> Result<Stat> {
+        let is_it = |stat: &Stat| stat.place() == node.stat.place();
+        let at_path = self.root.stat(&node.path);
+        if node.attr.ino == ROOT || matches!(&at_path, Ok(stat) if is_it(stat)) {
+            return at_path;
+        }
+        let files = self.plain_files.lock();
+        let mut open = files.values().filter(|open| open.ino == node.attr.ino);
+        let file = open.next().map(|open| Arc::clone(&open.file));
+        drop(files);
+        let file = file.ok_or(Errno::ESTALE)?;
+        Stat::of(&nix::sys::stat::fstat(&*file)?).ok_or(Errno::EIO)
     }
 
     /// Opens a file that passes through; the handle.
     pub(crate) fn open_plain(&self, ino: u64, flags: i32) -> Result<u64> {
-        let (file, _) = self.root.open_with(&self.node(ino)?.path, flags)?;
-        Ok(self.keep(file))
+        let node = self.node(ino)?;
+        // what cuts a file off must not meet another one
+        let truncates = flags & nix::fcntl::OFlag::O_TRUNC.bits();
+        let (file, stat) = self.root.open_with(&node.path, flags & !truncates)?;
+        if stat.place() != node.stat.place() {
+            return Err(Errno::ESTALE);
+        }
+        if truncates != 0 {
+            file.set_len(0).map_err(|e| errno(&e))?;
+        }
+        Ok(self.keep(ino, file))
     }
 
     /// Whether a handle is that of a file that passes through.
@@ -173,7 +208,7 @@ impl Fs {
         let node = self.plain_node(path, stat);
         let attr = node.attr;
         self.tree.remember(node);
-        Ok((attr, self.keep(file)))
+        Ok((attr, self.keep(attr.ino, file)))
     }
 
     /// Makes a folder.
@@ -255,6 +290,13 @@ impl Fs {
         );
         if !may_change || (ino == ROOT && changes.size.is_some()) {
             return Err(Errno::EROFS);
+        }
+        let is_there = self
+            .root
+            .stat(&node.path)
+            .is_ok_and(|stat| stat.place() == node.stat.place());
+        if !is_there && ino != ROOT {
+            return Err(Errno::ESTALE);
         }
         self.root.change(&node.path, &changes)?;
         self.attr(ino)

@@ -189,10 +189,9 @@ impl Tree {
     /// Remembers a node that the kernel is told of once more.
     pub(crate) fn remember(&self, node: Node) {
         let mut nodes = self.nodes.lock();
-        let entry = nodes
-            .entry(node.attr.ino)
-            .or_insert_with(|| (Arc::new(node), 0));
-        entry.1 += 1;
+        let known = nodes.get(&node.attr.ino).map_or(0, |(_, known)| *known);
+        // a file with several names is found under the one that was asked for last
+        nodes.insert(node.attr.ino, (Arc::new(node), known + 1));
     }
 
     /// What was at `old` and below it is at `new` now.

@@ -113,6 +113,7 @@ pub fn plan(root: &Path, progress: &dyn Progress) -> Result<Plan> {
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
+    folder::check_not_mounted(&root)?;
     let device = device_of(&root)?;
     let mut files = Vec::new();
     progress.begin("looking at the models", 0);

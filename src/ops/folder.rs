@@ -196,6 +196,25 @@ impl Stamp {
     }
 }
 
+/// An error if a mount of ours shows this folder: what is to be changed lies below it.
+pub fn check_not_mounted(folder: &Path) -> Result<()> {
+    let path = Path::new("/proc/self/mountinfo");
+    let mounts =
+        fs::read_to_string(path).map_err(|e| Error::io("cannot list the mounts", path, e))?;
+    let shows = |line: &&str| {
+        let mountpoint = line.split(' ').nth(4).unwrap_or_default();
+        // as the kernel writes them
+        let mountpoint = mountpoint.replace("\\040", " ").replace("\\011", "\t");
+        line.contains(" fuse.bigsmall ") && folder.starts_with(mountpoint)
+    };
+    let Some(_) = mounts.lines().find(shows) else {
+        return Ok(());
+    };
+    Err(Error::invalid("is shown by a mount of bigsmall")
+        .file(folder)
+        .hint("end the mount first: `bigsmall unmount FOLDER`"))
+}
+
 /// Gives `to` the owner and group of `from`, if whoever runs this may.
 pub fn take_owner(from: &Path, to: &Path) {
     use std::os::unix::fs::MetadataExt;

@@ -73,6 +73,7 @@ pub fn plan(root: &Path, all: bool) -> Result<Plan> {
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
+    folder::check_not_mounted(&root)?;
     let record = fs::read_to_string(root.join(convert::RECORD))
         .ok()
         .filter(|_| !all);

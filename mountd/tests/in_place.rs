@@ -1,0 +1,339 @@
+//! A mount over its own source: every path stays what it was, what is no model is written through, and models stay as they are.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test"
+)]
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigsmall::archive::Bases;
+use bigsmall::base::progress::Silent;
+use bigsmall::codec::Profile;
+use bigsmall::ops::convert;
+use bigsmall::ops::convert::ConvertOptions;
+use bigsmall::ops::diff;
+use bigsmall::ops::restore;
+
+const EROFS: i32 = 30;
+
+fn mountd(words: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_bigsmall-mountd");
+    Command::new(program).args(words).output().unwrap()
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+fn model(elements: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut element = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let exponent = 121 - u16::try_from((state >> 20).trailing_zeros().min(12)).unwrap();
+        (state as u16 & 0x807f) | exponent << 7
+    };
+    let data: Vec<u8> = (0..elements)
+        .flat_map(|_| element().to_le_bytes())
+        .collect();
+    let json = format!(
+        "{{\"w\":{{\"dtype\":\"BF16\",\"shape\":[{elements}],\"data_offsets\":[0,{}]}}}}",
+        data.len()
+    );
+    [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &data].concat()
+}
+
+/// A folder of models, converted, with the mount over it.
+struct Setup {
+    folder: tempfile::TempDir,
+    models: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("models");
+        let mut models = Vec::new();
+        for (number, path) in ["a.safetensors", "deep/b.safetensors", "blobs/0af3"]
+            .iter()
+            .enumerate()
+        {
+            let (path, bytes) = (root.join(path), model(200_000, 7 + number as u64));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            put(&path, &bytes);
+            models.push((path, bytes));
+        }
+        std::os::unix::fs::symlink("../blobs/0af3", root.join("deep/link.safetensors")).unwrap();
+        put(&root.join("config.json"), b"{}");
+        let plan = convert::plan(&root, &Silent).unwrap();
+        let options = ConvertOptions {
+            profile: Profile::Balanced,
+            keep: None,
+            threads: 2,
+        };
+        assert_eq!(
+            convert::convert(&plan, &options, &Silent)
+                .unwrap()
+                .converted,
+            3
+        );
+        assert!(models.iter().all(|(path, _)| !path.exists()));
+        let setup = Self { folder, models };
+        setup.mount();
+        setup
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
+    fn mount(&self) {
+        let output = mountd(&["mount", self.root().to_str().unwrap()]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn unmount(&self) {
+        let output = mountd(&["unmount", self.root().to_str().unwrap()]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn models_are_whole(&self) {
+        for (path, bytes) in &self.models {
+            assert!(fs::read(path).unwrap() == *bytes, "{}", path.display());
+        }
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        let _ = mountd(&["unmount", "--lazy", self.root().to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn every_path_stays_what_it_was() {
+    let setup = Setup::new();
+    let root = setup.root();
+    setup.models_are_whole();
+    assert!(fs::read(root.join("deep/link.safetensors")).unwrap() == setup.models[2].1);
+    let names = fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            convert::RECORD,
+            "a.safetensors",
+            "blobs",
+            "config.json",
+            "deep"
+        ]
+    );
+    // a second mount of the same is refused, and so is converting what is mounted
+    let output = mountd(&["mount", root.to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(convert::plan(&root, &Silent).is_err());
+    assert!(restore::plan(&root, false).is_err());
+    setup.unmount();
+    assert!(root.join("a.bs").exists() && !root.join("a.safetensors").exists());
+    let plan = restore::plan(&root, false).unwrap();
+    restore::restore(&plan, 2, &Silent).unwrap();
+    setup.models_are_whole();
+    assert!(!root.join("a.bs").exists());
+}
+
+#[test]
+fn a_download_is_written_through() {
+    let setup = Setup::new();
+    let root = setup.root();
+    // a download: made, grown, renamed to a model
+    let part = root.join("new.safetensors.part");
+    let bytes = model(100_000, 99);
+    let mut file = File::options()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(&part)
+        .unwrap();
+    for piece in bytes.chunks(10_007) {
+        file.write_all(piece).unwrap();
+    }
+    file.sync_all().unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut back = Vec::new();
+    file.read_to_end(&mut back).unwrap();
+    assert!(back == bytes);
+    let inode = file.metadata().unwrap().ino();
+    fs::rename(&part, root.join("deep/new.safetensors")).unwrap();
+    assert_eq!(
+        fs::metadata(root.join("deep/new.safetensors"))
+            .unwrap()
+            .ino(),
+        inode
+    );
+    // the open file goes on
+    file.write_at(b"xyz", 1000).unwrap();
+    assert_eq!(
+        fs::read(root.join("deep/new.safetensors")).unwrap()[1000..1003],
+        *b"xyz"
+    );
+    drop(file);
+    setup.unmount();
+    let there = fs::read(root.join("deep/new.safetensors")).unwrap();
+    assert!(there.len() == bytes.len() && there[1000..1003] == *b"xyz");
+    assert!(!root.join("new.safetensors.part").exists());
+}
+
+#[test]
+fn files_folders_and_links_beside_models_change_as_on_the_disk() {
+    let setup = Setup::new();
+    let root = setup.root();
+    let notes = root.join("notes.txt");
+    put(&notes, b"one");
+    File::options()
+        .append(true)
+        .open(&notes)
+        .unwrap()
+        .write_all(b" two")
+        .unwrap();
+    assert_eq!(fs::read(&notes).unwrap(), b"one two");
+    let open = File::options().write(true).open(&notes).unwrap();
+    open.set_len(3).unwrap();
+    assert_eq!(fs::metadata(&notes).unwrap().len(), 3);
+    let then = std::time::UNIX_EPOCH + Duration::new(1_600_000_000, 5);
+    open.set_modified(then).unwrap();
+    assert_eq!(fs::metadata(&notes).unwrap().modified().unwrap(), then);
+    fs::set_permissions(&notes, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fs::metadata(&notes).unwrap().mode() & 0o777, 0o640);
+    fs::create_dir_all(root.join("x/y")).unwrap();
+    fs::hard_link(&notes, root.join("x/y/notes")).unwrap();
+    std::os::unix::fs::symlink("../notes.txt", root.join("x/link")).unwrap();
+    assert_eq!(fs::read(root.join("x/link")).unwrap(), b"one");
+    fs::rename(root.join("x"), root.join("z")).unwrap();
+    assert_eq!(fs::read(root.join("z/y/notes")).unwrap(), b"one");
+    assert!(fs::remove_dir(root.join("z")).is_err());
+    fs::remove_file(root.join("z/link")).unwrap();
+    // what is open and removed is still there for whoever has it open
+    fs::remove_file(&notes).unwrap();
+    open.set_len(1).unwrap();
+    assert_eq!(open.metadata().unwrap().len(), 1);
+    drop(open);
+    // one that is replaced stays what it was for whoever has it open
+    put(&notes, b"old");
+    let old = File::open(&notes).unwrap();
+    put(&root.join("newer"), b"newer");
+    fs::rename(root.join("newer"), &notes).unwrap();
+    assert_eq!(old.metadata().unwrap().len(), 3);
+    assert_eq!(fs::read(&notes).unwrap(), b"newer");
+    fs::remove_file(&notes).unwrap();
+    // mapped writes reach the disk
+    let output = Command::new("python3")
+        .args(["-c", "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:3]=b'two'; m.flush()"])
+        .arg(root.join("z/y/notes"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    setup.models_are_whole();
+    setup.unmount();
+    assert_eq!(fs::read(root.join("z/y/notes")).unwrap(), b"two");
+    assert!(!root.join("notes.txt").exists() && !root.join("x").exists());
+}
+
+#[test]
+fn models_stay_as_they_are() {
+    let setup = Setup::new();
+    let root = setup.root();
+    let path = root.join("a.safetensors");
+    let errno = |result: std::io::Result<()>| result.unwrap_err().raw_os_error();
+    let open = |options: &mut fs::OpenOptions, path: &Path| errno(options.open(path).map(|_| ()));
+    assert_eq!(open(File::options().write(true), &path), Some(EROFS));
+    assert_eq!(open(File::options().append(true), &path), Some(EROFS));
+    assert_eq!(
+        open(File::options().write(true).truncate(true), &path),
+        Some(EROFS)
+    );
+    assert_eq!(errno(fs::remove_file(&path)), Some(EROFS));
+    assert_eq!(
+        errno(fs::rename(&path, root.join("c.safetensors"))),
+        Some(EROFS)
+    );
+    assert_eq!(
+        errno(fs::rename(root.join("config.json"), &path)),
+        Some(EROFS)
+    );
+    assert_eq!(
+        errno(fs::set_permissions(
+            &path,
+            fs::Permissions::from_mode(0o777)
+        )),
+        Some(EROFS)
+    );
+    // the image lies hidden under its own name, which nobody can take
+    let hidden = root.join("a.bs");
+    assert!(!hidden.exists());
+    assert_eq!(
+        open(
+            File::options().create(true).write(true).truncate(true),
+            &hidden
+        ),
+        Some(EROFS)
+    );
+    assert_eq!(
+        errno(fs::rename(root.join("config.json"), &hidden)),
+        Some(EROFS)
+    );
+    setup.models_are_whole();
+    setup.unmount();
+    setup.mount();
+    setup.models_are_whole();
+}
+
+#[test]
+fn a_delta_in_place_finds_its_base_below_the_mount() {
+    let setup = Setup::new();
+    let root = setup.root();
+    setup.unmount();
+    let mut tuned = setup.models[0].1.clone();
+    for byte in tuned[200..].iter_mut().step_by(9) {
+        *byte ^= 1;
+    }
+    let plain = setup.folder.path().join("t.safetensors");
+    put(&plain, &tuned);
+    let base = root.join("a.bs");
+    diff::patch(&base, &plain, &root.join("t.bs"), false, 2, &Silent).unwrap();
+    // an absolute link into the mount leads nowhere that the mount would have to wait for
+    std::os::unix::fs::symlink(&base, root.join("z.safetensors")).unwrap();
+    assert!(Bases::open(&base, None).map(Arc::new).is_ok());
+    setup.mount();
+    assert!(fs::read(root.join("t.safetensors")).unwrap() == tuned);
+    setup.models_are_whole();
+}
