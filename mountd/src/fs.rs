@@ -57,6 +57,15 @@ pub(crate) struct Listed {
 /// What reads of an open file come from.
 type OpenFile = Arc<dyn ReadAt>;
 
+/// An open file that does not pass through.
+#[derive(Debug)]
+struct Opened {
+    file: OpenFile,
+    users: u64,
+    /// Whether a read failed in a way that may have passed when it is opened the next time.
+    is_doubtful: bool,
+}
+
 /// A read-only view of the source tree.
 #[derive(Debug)]
 pub(crate) struct Fs {
@@ -72,7 +81,7 @@ pub(crate) struct Fs {
     digests: Option<DigestIndex>,
     bases: Mutex<Option<(Arc<Bases>, Instant)>>,
     images: Mutex<LruCache<u64, Arc<Archive>>>,
-    opened: Mutex<BTreeMap<u64, (OpenFile, u64)>>,
+    opened: Mutex<BTreeMap<u64, Opened>>,
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
     next_listing: AtomicU64,
     /// Open files that pass through, by their handles.
@@ -228,21 +237,30 @@ impl Fs {
 
     /// Opens a file. What is open keeps its content, whatever happens to its name.
     pub(crate) fn open(&self, ino: u64) -> Result<()> {
-        if let Some((_, users)) = self.opened.lock().get_mut(&ino) {
-            *users += 1;
+        if let Some(opened) = self.opened.lock().get_mut(&ino)
+            && !opened.is_doubtful
+        {
+            opened.users += 1;
             return Ok(());
         }
         let file = self.open_node(&*self.node(ino)?)?;
-        self.opened.lock().entry(ino).or_insert((file, 0)).1 += 1;
+        let mut opened = self.opened.lock();
+        let users = opened.get(&ino).map_or(0, |opened| opened.users);
+        let new = Opened {
+            file,
+            users: users + 1,
+            is_doubtful: false,
+        };
+        opened.insert(ino, new);
         Ok(())
     }
 
     /// Closes what [`open`](Self::open) opened.
     pub(crate) fn release(&self, ino: u64) {
         let mut opened = self.opened.lock();
-        if let Some((_, users)) = opened.get_mut(&ino) {
-            *users -= 1;
-            if *users == 0 {
+        if let Some(known) = opened.get_mut(&ino) {
+            known.users -= 1;
+            if known.users == 0 {
                 opened.remove(&ino);
             }
         }
@@ -255,7 +273,7 @@ impl Fs {
             .opened
             .lock()
             .get(&ino)
-            .map(|(file, _)| Arc::clone(file));
+            .map(|opened| Arc::clone(&opened.file));
         let file = match open {
             Some(file) => file,
             None => self.open_node(&*self.node(ino)?)?,
@@ -266,8 +284,33 @@ impl Fs {
         if len == 0 {
             return Ok(());
         }
-        file.read_exact_at(offset, out)
-            .map_err(|error| self.fail(&error))
+        file.read_exact_at(offset, out).map_err(|error| {
+            self.look_anew(ino);
+            self.fail(&error)
+        })
+    }
+
+    /// After an error: where a base is wrong or was written over, the right one may come, so whoever opens the file next has it
+    /// looked for again.
+    fn look_anew(&self, ino: u64) {
+        let Some(node) = self.tree.get(ino) else {
+            return;
+        };
+        let key = image_key(&node);
+        let mut images = self.images.lock();
+        let is_delta = |archive: &Arc<Archive>| archive.index().is_delta();
+        if !images.peek(&key).is_some_and(is_delta) {
+            return;
+        }
+        images.pop(&key);
+        drop(images);
+        if let Some(opened) = self.opened.lock().get_mut(&ino) {
+            opened.is_doubtful = true;
+        }
+        let mut bases = self.bases.lock();
+        *bases = bases
+            .take()
+            .filter(|(_, when)| when.elapsed() <= BASES_AGE_MAX);
     }
 
     /// Takes a listing of a folder and gives its handle.
@@ -411,9 +454,7 @@ impl Fs {
 
     /// The open image that a node stands for or is in.
     fn image(&self, node: &Node) -> Result<Arc<Archive>> {
-        let key = Node::within(node, "", What::ImageFolder(String::new()), 0)
-            .attr
-            .ino;
+        let key = image_key(node);
         if let Some(archive) = self.images.lock().get(&key) {
             return Ok(Arc::clone(archive));
         }
@@ -486,6 +527,12 @@ impl Fs {
         }
         errno::of(error)
     }
+}
+
+/// What an open image is kept under: the same for everything in it.
+fn image_key(node: &Node) -> u64 {
+    let whole = Node::within(node, "", What::ImageFolder(String::new()), 0);
+    whole.attr.ino
 }
 
 fn is_top(node: &Node) -> bool {

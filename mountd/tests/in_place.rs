@@ -253,7 +253,7 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     fs::remove_file(&notes).unwrap();
     // mapped writes reach the disk
     let output = Command::new("python3")
-        .args(["-c", "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:3]=b'two'; m.flush()"])
+        .args(["-c", "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:1]=b't'; m.flush()"])
         .arg(root.join("z/y/notes"))
         .output()
         .unwrap();
@@ -264,7 +264,7 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     );
     setup.models_are_whole();
     setup.unmount();
-    assert_eq!(fs::read(root.join("z/y/notes")).unwrap(), b"two");
+    assert_eq!(fs::read(root.join("z/y/notes")).unwrap(), b"t");
     assert!(!root.join("notes.txt").exists() && !root.join("x").exists());
 }
 

@@ -209,6 +209,8 @@ impl Archive {
 
     /// The bytes of a span's base.
     fn base_of(&self, span: &SpanRecord) -> Result<&dyn ReadAt> {
+        // what repeats another has that one's blocks, and so its base
+        let span = span.repeats.map_or(span, |of| &self.index.spans[of]);
         let number = span
             .base
             .ok_or_else(|| Error::damaged("a block of differences in a tensor without a base"))?;

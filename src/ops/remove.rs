@@ -11,6 +11,7 @@ use crate::archive::Archive;
 use crate::archive::Bases;
 use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
+use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Progress;
@@ -69,6 +70,7 @@ pub fn remove(
     let mut staying = BTreeSet::new();
     for root in &roots {
         staying.extend(files_under(root)?);
+        staying.extend(models_beside(root));
     }
     staying.retain(|path| !going.contains(path));
     let deltas = orphans(&going, &staying, &roots, progress)?;
@@ -91,6 +93,29 @@ pub fn remove(
         deltas,
         dry_run: options.dry_run,
     })
+}
+
+/// Models in the folders beside this one, such as the steps of a series. Those that cannot be listed are nobody's.
+fn models_beside(folder: &Path) -> Vec<PathBuf> {
+    let list = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        naming::is_image_name(name) || naming::is_model_name(name)
+    };
+    let Some(above) = folder.parent() else {
+        return Vec::new();
+    };
+    let beside = list(above);
+    let within = beside
+        .iter()
+        .filter(|path| path.is_dir())
+        .flat_map(|path| list(path));
+    let all = within.chain(beside.iter().cloned());
+    all.filter(|path| is_model(path) && path.is_file())
+        .collect()
 }
 
 fn files_under(path: &Path) -> Result<Vec<PathBuf>> {

@@ -88,7 +88,8 @@ pub fn write_image(
         )));
     }
     let repeats = twins::find(sources, options.threads, progress)?;
-    let mut index = blank_index(sources, &repeats, options.profile)?;
+    let bases = chosen_bases(sources, &repeats);
+    let mut index = blank_index(sources, &repeats, &bases, options.profile)?;
     if !index.bases.is_empty() {
         index.base_place.clone_from(&options.base_place);
     }
@@ -101,7 +102,7 @@ pub fn write_image(
         None => Known::default(),
     };
     let records = index.spans.clone();
-    let tasks = tasks(sources, &index, &records);
+    let tasks = tasks(sources, &bases, &index, &records);
     let repeated = records.iter().filter(|record| record.repeats.is_some());
     progress.advance(repeated.map(|record| record.span.len).sum());
     let receipts = std::thread::scope(|scope| {
@@ -169,13 +170,34 @@ fn finish(
     Ok(header.image_len)
 }
 
-fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
+/// The base of each span of all sources. Where spans repeat one another, the one that is stored takes the base of whichever has one.
+fn chosen_bases<'a>(sources: &'a [Source], repeats: &[Option<usize>]) -> Vec<Option<&'a Base>> {
+    let mut bases = Vec::new();
+    for source in sources {
+        let of_span = |number| source.bases.get(number).and_then(Option::as_ref);
+        bases.extend((0..source.layout.spans.len()).map(of_span));
+    }
+    for (number, stored) in repeats.iter().enumerate() {
+        if let Some(stored) = *stored {
+            bases[stored] = bases[stored].or(bases[number]);
+            bases[number] = None;
+        }
+    }
+    bases
+}
+
+fn blank_index(
+    sources: &[Source],
+    repeats: &[Option<usize>],
+    chosen: &[Option<&Base>],
+    profile: Profile,
+) -> Result<Index> {
     let (mut files, mut spans, mut bases) = (Vec::new(), Vec::new(), Vec::new());
     for source in sources {
         let first = spans.len();
         let new = |span: &crate::tensor::Span| SpanRecord::new(span.clone(), profile.block_shift());
         spans.extend(source.layout.spans.iter().map(new));
-        for (span, base) in spans[first..].iter_mut().zip(&source.bases) {
+        for (span, base) in spans[first..].iter_mut().zip(&chosen[first..]) {
             let Some(base) = base else {
                 continue;
             };
@@ -199,7 +221,6 @@ fn blank_index(sources: &[Source], repeats: &[Option<usize>], profile: Profile) 
     }
     for (span, repeats) in spans.iter_mut().zip(repeats) {
         span.repeats = *repeats;
-        span.base = span.base.filter(|_| repeats.is_none());
     }
     Index::blank(files, spans, bases)
 }
@@ -239,7 +260,12 @@ fn drop_unused_bases(index: &mut Index) {
     }
 }
 
-fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) -> Vec<Task<'a>> {
+fn tasks<'a>(
+    sources: &'a [Source],
+    bases: &[Option<&'a Base>],
+    index: &Index,
+    records: &'a [SpanRecord],
+) -> Vec<Task<'a>> {
     let file_of = |number: usize| index.files.partition_point(|file| file.spans.end <= number);
     records
         .iter()
@@ -247,13 +273,11 @@ fn tasks<'a>(sources: &'a [Source], index: &Index, records: &'a [SpanRecord]) ->
         .filter(|(_, record)| record.repeats.is_none())
         .map(|(number, record)| {
             let file = file_of(number);
-            let place = number - index.files[file].spans.start;
-            let base = sources[file].bases.get(place).and_then(Option::as_ref);
             Task {
                 number,
                 record,
                 bytes: &*sources[file].bytes,
-                base: base.map(|base| &*base.bytes),
+                base: bases[number].map(|base| &*base.bytes),
             }
         })
         .collect()

@@ -28,7 +28,7 @@ const COUNT: usize = 60_000;
 
 /// Steps of a training run, each a little way from the one before.
 pub(crate) struct Run {
-    pub(crate) folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub(crate) steps: Vec<Vec<u8>>,
 }
 
@@ -42,6 +42,8 @@ impl Run {
         let mut weights: Vec<f32> = (0..COUNT).map(|_| random.gauss() * 0.02).collect();
         let mut steps = Vec::new();
         let folder = tempfile::tempdir().unwrap();
+        // with nothing beside it
+        fs::create_dir(folder.path().join("run")).unwrap();
         for step in 0..count {
             let half = |v: &f32| ((v.to_bits() + 0x8000) >> 16) as u16;
             let data: Vec<u8> = weights
@@ -52,7 +54,7 @@ impl Run {
             let tensors = tensors(&data);
             steps.push(models::file(&tensors, 0, ""));
             put(
-                &folder.path().join(format!("{step}.safetensors")),
+                &folder.path().join(format!("run/{step}.safetensors")),
                 &steps[step],
             );
             for weight in &mut weights {
@@ -69,8 +71,12 @@ impl Run {
         tensors(data).map(|tensor| models::file(&[tensor], 0, ""))
     }
 
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.path().join(name)
     }
 
     pub(crate) fn compress(&self, step: usize, base: &str) -> Result<()> {
@@ -128,11 +134,11 @@ fn four_deltas_may_stand_on_one_another_and_no_fifth() {
     assert!(run.restore(2, ".").unwrap() == run.steps[2]);
     let index = Archive::open(&run.at("4.bs")).unwrap();
     assert_eq!(index.index().base_place, "3.bs");
-    let report = verify::verify(run.folder.path(), &[], 2, &Silent).unwrap();
+    let report = verify::verify(&run.path(), &[], 2, &Silent).unwrap();
     assert!(report.ok && report.images.len() == 4);
     // one link less, and all that stands on it cannot be read
     fs::remove_file(run.at("2.bs")).unwrap();
-    let report = verify::verify(run.folder.path(), &[], 2, &Silent).unwrap();
+    let report = verify::verify(&run.path(), &[], 2, &Silent).unwrap();
     let fine: Vec<bool> = report.images.iter().map(|image| image.ok).collect();
     assert_eq!(fine, [true, false, false]);
     assert!(report.images[1].faults[0].contains("BLAKE3"), "{report:?}");

@@ -35,7 +35,7 @@ fn json(folder: &Path, words: &[&str]) -> Value {
 /// Two folders of models with other files, the second a fine-tune of the first.
 fn folders() -> Run {
     let run = Run::new(2);
-    let at = run.folder.path();
+    let at = &run.path();
     for (step, name) in ["base", "ft"].iter().enumerate() {
         fs::create_dir_all(at.join(name).join("sub")).unwrap();
         put(
@@ -57,7 +57,7 @@ fn is_restored(run: &Run, folder: &str) -> bool {
 #[test]
 fn a_folder_comes_back_from_its_base_and_a_patch() {
     let run = folders();
-    let at = run.folder.path();
+    let at = &run.path();
     for patch in ["patch", "patch.bs"] {
         let words = ["compress", "ft/", "--delta-from", "base/", patch];
         let output = bigsmall(at, &words);
@@ -99,7 +99,7 @@ fn a_folder_comes_back_from_its_base_and_a_patch() {
 #[test]
 fn info_tells_the_base_and_whether_it_is_at_hand() {
     let run = folders();
-    let at = run.folder.path();
+    let at = &run.path();
     fs::create_dir(at.join("patches")).unwrap();
     let words = [
         "compress",
@@ -122,7 +122,7 @@ fn info_tells_the_base_and_whether_it_is_at_hand() {
 #[test]
 fn diff_tells_by_how_much_tensors_differ() {
     let run = folders();
-    let at = run.folder.path();
+    let at = &run.path();
     let same = ["diff", "base", "base/sub/model.safetensors", "--json"];
     assert_eq!(code(&bigsmall(at, &same)), 0);
     assert_eq!(json(at, &same)["same_tensors"], 2);
@@ -147,7 +147,7 @@ fn diff_tells_by_how_much_tensors_differ() {
 #[test]
 fn what_a_delta_needs_is_not_removed() {
     let run = Run::new(3);
-    let at = run.folder.path();
+    let at = &run.path();
     run.compress(1, "0.safetensors").unwrap();
     run.remove(1);
     run.compress(2, "1.bs").unwrap();
@@ -175,7 +175,7 @@ fn what_a_delta_needs_is_not_removed() {
 fn a_base_is_found_among_other_models() {
     let run = Run::new(3);
     let other = Run::of_seed(1, 77);
-    let at = run.folder.path();
+    let at = &run.path();
     // another model of the same shape, and the base in two shards
     fs::create_dir_all(at.join("models/base")).unwrap();
     fs::rename(
@@ -246,7 +246,7 @@ fn checkpoints(count: usize) -> Run {
 fn a_series_is_small_whole_and_goes_on() {
     use std::os::unix::fs::MetadataExt;
     let run = checkpoints(8);
-    let at = run.folder.path();
+    let at = &run.path();
     let last = at.join("run/ckpt-35");
     fs::rename(&last, at.join("later")).unwrap();
     let words = ["compress", "run", "--series", "small", "--json"];
@@ -290,7 +290,7 @@ fn a_series_is_small_whole_and_goes_on() {
 #[test]
 fn an_image_is_coded_anew_as_differences() {
     let run = Run::new(2);
-    let at = run.folder.path();
+    let at = &run.path();
     for step in ["0", "1"] {
         let name = format!("{step}.safetensors");
         assert_eq!(code(&bigsmall(at, &["compress", &name])), 0);

@@ -83,6 +83,8 @@ fn pair() -> (Vec<Tensor>, Vec<Tensor>) {
         tensor("eight", "F8_E4M3", 1, tuned_bytes),
         tensor("reshaped", "BF16", 2, small[..4000].to_vec()),
         tensor("added", "BF16", 2, small),
+        // as a head that is tied to the embeddings, before them in the file
+        tensor("a head", "BF16", 2, bf16(&moved)),
         tensor("new name", "BF16", 2, bf16(&weights[9..100_009])),
     ];
     (base, tuned)
@@ -179,6 +181,7 @@ fn a_fine_tune_is_small_next_to_its_base_and_comes_back() {
     assert_eq!(codecs("same"), ["same"]);
     assert_eq!(codecs("wide"), ["delta"]);
     assert_eq!(codecs("new name"), ["same"]);
+    assert_eq!(codecs("a head"), ["delta"]);
     // stands alone: no tensor of this name and shape is in the base
     assert!(!codecs("reshaped").contains(&"delta"));
     assert!(!codecs("added").contains(&"delta"));

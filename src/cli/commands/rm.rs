@@ -16,7 +16,7 @@ use crate::ops::remove::RemoveOptions;
 /// Words of `rm`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is removed if a delta in the same folder, or below it, or below `--among`, would lose its only base.")]
+Nothing is removed if a delta in the same folder, below it, in a folder beside it, or below `--among`, would lose its only base.")]
 pub(crate) struct Arguments {
     /// Images, models, or folders
     #[arg(required = true)]

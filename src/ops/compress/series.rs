@@ -210,6 +210,11 @@ impl Series<'_> {
             return Ok(Done { images, depth });
         }
         let base = self.base_for(step)?;
+        let mut depth = base.map_or(0, |number| 1 + self.done[number].depth);
+        if missing.len() < step.files.len() {
+            let there = images.iter().filter(|image| image.exists());
+            depth = depth.max(self.depth(&there.cloned().collect::<Vec<_>>())?);
+        }
         let bases = base.map(|number| Arc::new(self.open(&self.done[number].images)));
         let options = CompressOptions {
             base: bases,
@@ -223,7 +228,6 @@ impl Series<'_> {
                 write_verified(kind, suffix, &sources, &full, &to, &options, self.progress)?;
             self.report.images.push(written);
         }
-        let depth = self.depth(&images)?;
         Ok(Done { images, depth })
     }
 
@@ -250,15 +254,16 @@ impl Series<'_> {
         bases
     }
 
-    /// How many deltas are read for these images. What one tensor needs, the others do, too.
+    /// How many deltas are read for that tensor of these images for which most are: one that never changed may need fewer.
     fn depth(&self, images: &[PathBuf]) -> Result<usize> {
         let bases = self.open(images);
-        let deltas = bases.tensors().filter(|tensor| tensor.is_delta());
-        let Some(shortest) = deltas.min_by_key(|tensor| tensor.span().len) else {
-            return Ok(0);
-        };
-        bases.bytes(shortest)?;
-        Ok(shortest.depth())
+        let mut depth = 0;
+        for tensor in bases.tensors().filter(|tensor| tensor.is_delta()) {
+            self.progress.check()?;
+            bases.bytes(tensor)?;
+            depth = depth.max(tensor.depth());
+        }
+        Ok(depth)
     }
 
     /// The earlier step that makes this one smallest; none if it is better alone.
