@@ -71,8 +71,8 @@ def blake3_mix(cv, words, counters, length, flags):
             for x, left, right in ((words[half:half + 8:2], 16, 12), (words[half + 1:half + 8:2], 8, 7)):
                 a = a + b + x; d = d ^ a; d = d >> left | d << 32 - left
                 c = c + d; b = b ^ c; b = b >> right | b << 32 - right
-            turn = 1 if half else -1
-            b, c, d = np.roll(b, turn, axis=0), np.roll(c, 2 * turn, axis=0), np.roll(d, 3 * turn, axis=0)
+            there, back = ([1, 2, 3, 0], [3, 0, 1, 2])[::-1 if half else 1]
+            b, c, d = b[there], c[[2, 3, 0, 1]], d[back]
         words = words[ORDER]
     return np.concatenate([a ^ c, b ^ d])
 def blake3_chunks(data, size, first, root):
@@ -332,7 +332,7 @@ class Image:
         need(heads, "neither header nor trailer is whole")
         (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
             count) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
-        self.features, self.bases = features, bases
+        self.features, self.bases, self.base_path = features, bases, None
         need(version == 1 and features < 4, f"version {version}, features {features:#x}", NotImplementedError)
         need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 28 and (
             count == 1 or self.kind and count <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
@@ -396,7 +396,7 @@ class Image:
     def decoded(self, span, deltas):
         """Sections 4.2 to 4.5: the blocks of a span, each proven; then its md5.  At most `deltas` deltas are read."""
         WHERE[1:] = [("header ", "tensor ", "bytes ")[span.kind] + ascii(span.name)]; own = hashlib.md5()
-        base = self.bases.find(span, deltas - 1) if span.base else None
+        base = self.bases.find(self, span, deltas - 1) if span.base else None
         for b, (checksum, coded, codec, version, place) in enumerate(span.blocks):
             at = b << span.shift; n = min(1 << span.shift, span.len - at); WHERE[2:] = [f"block {b}"]
             known = 1 <= version <= 1 + (codec in R32)
@@ -435,8 +435,8 @@ def read_bases(section):
 DELTAS_MAX = 4  # an image may stand on another delta, to a depth
 class Tensor:
     """A tensor that may be a base; `read` gives its bytes, if it takes at most so many deltas."""
-    def __init__(self, name, length, is_delta, read):
-        self.name, self.len, self.is_delta, self.read, self.blake3 = name, length, is_delta, read, None
+    def __init__(self, path, name, length, is_delta, read):
+        self.path, self.name, self.len, self.is_delta, self.read, self.blake3 = path, name, length, is_delta, read, None
 class Bases:
     """The tensors of the files and folders given by --base.  They are opened when a base is first needed."""
     def __init__(self, places, files):
@@ -451,25 +451,28 @@ class Bases:
         try:
             f = self.files.enter_context(open(path, "rb"))
             data = self.files.enter_context(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
-            self.tensors += self.of_image(data) if data[:8] == MAGIC or path.endswith(".bs") else of_safetensors(data)
+            is_image = data[:8] == MAGIC or path.endswith(".bs")
+            self.tensors += self.of_image(path, data) if is_image else of_safetensors(path, data)
         except Exception as e:  # another file may hold what is needed
             self.faults.append(f"{path}: {str(e) or type(e).__name__}")
-    def of_image(self, data):
+    def of_image(self, path, data):
         image = Image(data, self)
         for span in image.spans:
             read = lambda deltas, span=span: b"".join(image.decoded(span, deltas))
-            yield Tensor(span.name, span.len, bool(span.base), read)
-    def find(self, span, deltas):
-        """The bytes of the base of a span.  Those with its name are tried first, then all of its length."""
+            yield Tensor(path, span.name, span.len, bool(span.base), read)
+    def find(self, image, span, deltas):
+        """The bytes of the base of a span of an image.  Tensors with its name are tried first, of these the one from
+        where the last base was; then all of its length."""
         where = WHERE[:]
         if self.tensors is None: self.open_all()
         digest, name = span.base
         alike = [t for t in self.tensors if t.len == span.len and t.blake3 in (None, digest)
                  and t.is_delta <= deltas] if self.missing.get(digest, -1) < deltas else []
-        for tensor in sorted(alike, key=lambda t: (t.blake3 is None, t.name != name, t.is_delta)):
+        key = lambda t: (t.blake3 is None, t.name != name, t.path != image.base_path, t.is_delta)
+        for tensor in sorted(alike, key=key):
             try:
                 data = tensor.read(deltas); tensor.blake3 = tensor.blake3 or blake3(data)
-                if tensor.blake3 == digest: return data
+                if tensor.blake3 == digest: image.base_path = tensor.path; return data
             except MissingBase: pass  # what stands on something unknown is unknown itself
             except Exception as e: self.faults.append(", ".join(WHERE) + f": {e}")
             finally: WHERE[:] = where
@@ -477,12 +480,12 @@ class Bases:
         faults = "".join(f"; {fault}" for fault in sorted({*self.faults}))
         raise MissingBase(f"its base, a tensor {ascii(name)} of BLAKE3 {digest.hex()}, is not in "
                           + (", ".join(self.places) or "any place: none was named by --base") + faults)
-def of_safetensors(data):
+def of_safetensors(path, data):
     size = number(data[:8]); header = json.loads(data[8:8 + size]); header.pop("__metadata__", None)
     for name, tensor in header.items():
         start, end = (8 + size + p for p in tensor["data_offsets"])
         need(8 + size <= start <= end <= len(data), "cut off")
-        yield Tensor(name, end - start, False, lambda _, start=start, end=end: data[start:end])
+        yield Tensor(path, name, end - start, False, lambda _, start=start, end=end: data[start:end])
 
 def main():
     cli = argparse.ArgumentParser(description=__doc__); cli.add_argument("--force", action="store_true")
