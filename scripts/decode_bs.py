@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Restores the original file or folder from a .bs image; written from docs/format.md alone, needs numpy.
-Exit status: 0 restored and proven, 1 input or output failed, 2 usage, 4 damaged, 6 needs a newer reader."""
-import argparse, functools, hashlib, io, itertools, mmap, os, re, shutil, struct, sys, tempfile, numpy as np
+A fine-tune stored as differences needs its base, which is known by the BLAKE3 of its tensors: name it by --base.
+Exit status: 0 restored and proven, 1 input or output failed, 2 usage, 4 damaged, 5 base not found,
+6 needs a newer reader."""
+import argparse, collections, contextlib, functools, hashlib, io, itertools, json, mmap, os, re, shutil, struct, sys
+import tempfile, numpy as np
 
 WHERE, MAGIC = ["index"], b"\x89BigSml\n"  # WHERE: what is being decoded, for messages
 R32 = {4: (2, 1), 5: (2, 2), 6: (4, 3), 7: (1, 1), 8: (2, 2), 9: (4, 4), 10: (8, 8)}  # codec: w, planes
+SAME, DELTAS = 12, {13: (2, 7), 14: (2, 10), 15: (4, 23), 16: (1, 3), 17: (1, 2)}  # codec: w, bits of mantissa
+class MissingBase(Exception): pass
 def need(ok, text, kind=ValueError):
     if not ok: raise kind(text)
 def align(x, a): return -(-x // a) * a
@@ -51,6 +56,44 @@ def xxh3(data):
 def xxh3_sums(data, p, rows, keys):  # what each row of up to 16 stripes adds to the accumulators
     d = np.frombuffer(data, "<u8", rows * keys.size, p).reshape(rows, *keys.shape)
     return (d[..., [1, 0, 3, 2, 5, 4, 7, 6]] + ((d ^ keys) & 0xFFFFFFFF) * ((d ^ keys) >> 32)).sum(axis=1)
+
+# ---- BLAKE3-256, as in chapter 2 of its paper ----
+IV = np.array([0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19],
+              np.uint32).reshape(8, 1)
+ORDER = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
+CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8
+def blake3_mix(cv, words, counters, length, flags):
+    """The compression function, once in each column: 8 words of chaining value, 16 of input, 8 of output."""
+    a, b, c, d = cv[:4], cv[4:], np.repeat(IV[:4], words.shape[1], axis=1), np.empty_like(words[:4])
+    d[0], d[1], d[2], d[3] = counters & 0xFFFFFFFF, counters >> 32, length, flags
+    for _ in range(7):
+        for half in (0, 8):  # the columns of the state, then its diagonals
+            for x, left, right in ((words[half:half + 8:2], 16, 12), (words[half + 1:half + 8:2], 8, 7)):
+                a = a + b + x; d = d ^ a; d = d >> left | d << 32 - left
+                c = c + d; b = b ^ c; b = b >> right | b << 32 - right
+            there, back = ([1, 2, 3, 0], [3, 0, 1, 2])[::-1 if half else 1]
+            b, c, d = b[there], c[[2, 3, 0, 1]], d[back]
+        words = words[ORDER]
+    return np.concatenate([a ^ c, b ^ d])
+def blake3_chunks(data, size, first, root):
+    """The chaining values of the chunks of `size` bytes that data is, the first of them number `first`."""
+    blocks = max(1, -(-size // 64)); words = np.frombuffer(data + bytes(64 * blocks - size) * (size < 1024), "<u4")
+    words = words.reshape(-1, blocks, 16).transpose(1, 2, 0).astype(np.uint32)
+    counters = np.arange(first, first + words.shape[2], dtype=np.uint64)
+    cv = np.repeat(IV, words.shape[2], axis=1)
+    for i in range(blocks):
+        flags = CHUNK_START * (i == 0) | (CHUNK_END | ROOT * root) * (i == blocks - 1)
+        cv = blake3_mix(cv, words[i], counters, min(64, size - 64 * i), flags)
+    return cv
+def blake3(data):
+    full = max(0, len(data) - 1) // 1024; rest = data[1024 * full:]  # the last chunk may be shorter
+    cv = [blake3_chunks(data[1024 * i:1024 * min(i + 1024, full)], 1024, i, False) for i in range(0, full, 1024)]
+    cv = np.concatenate([*cv, blake3_chunks(rest, len(rest), full, full == 0)], axis=1)
+    while (n := cv.shape[1]) > 1:  # one level of the tree; a last one without a neighbour goes up as it is
+        pairs = np.concatenate([cv[:, 0:n - 1:2], cv[:, 1:n:2]])
+        up = blake3_mix(np.repeat(IV, n // 2, axis=1), pairs, np.uint64(0), 64, PARENT | ROOT * (n == 2))
+        cv = np.concatenate([up, cv[:, n - n % 2:]], axis=1)
+    return cv[:, 0].astype("<u4").tobytes()
 
 # ---- zstd; the numbers are those of the sections of RFC 8878 ----
 def codes(first, bits): return list(zip(itertools.accumulate([first] + [1 << b for b in bits]), bits))
@@ -179,16 +222,20 @@ def read_tables(data, codec):
     """Section 8.1: (bits, base, K, the K tables) of each plane."""
     need(data[:2] == bytes((codec, R32[codec][1])), "tables missing or for another codec"); planes, p = [], 4
     for _ in range(data[1]):
-        k, bits, base = data[p:p + 3]; p += 4; tables = [np.empty((3, 0), np.uint32)]
+        k, bits, base = data[p:p + 3]
         need(k <= 16 and (8 <= bits <= 12 if k else bits == 0), "bad head of tables")
-        for _ in range(k):
-            symbols = [s for s in range(256) if data[p + s // 8] >> s % 8 & 1]; freqs = []; p += 32
-            for _ in symbols[1:]:
-                f = data[p]; freqs.append(f if f < 128 else f & 127 | data[p + 1] << 7); p += 1 + f // 128
-            freqs.append((1 << bits) - sum(freqs)); need(len(freqs) > 1 and min(freqs) > 0, "bad table")
-            tables.append(lookup(symbols, freqs))
-        planes.append((bits, base, k, np.concatenate(tables, axis=1)))
+        table, p = read_table(data, p + 4, k, bits); planes.append((bits, base, k, table))
     need(p == len(data), "tables not used up"); return planes
+def read_table(data, p, k, bits):
+    """The k tables at p, one behind another, and where they end."""
+    tables = [np.empty((3, 0), np.uint32)]
+    for _ in range(k):
+        symbols = [s for s in range(256) if data[p + s // 8] >> s % 8 & 1]; freqs = []; p += 32
+        for _ in symbols[1:]:
+            f = data[p]; freqs.append(f if f < 128 else f & 127 | data[p + 1] << 7); p += 1 + f // 128
+        freqs.append((1 << bits) - sum(freqs)); need(len(freqs) > 1 and min(freqs) > 0, "bad table")
+        tables.append(lookup(symbols, freqs))
+    return np.concatenate(tables, axis=1), p
 def states(c, p, lanes):
     """Section 8, rans of version 2: the states at p, and where they end."""
     widths = [v for pair in c[p + 2 * lanes:][:lanes // 2] for v in (pair & 15, pair >> 4)]; high = []
@@ -229,108 +276,233 @@ def top_bits(symbols, base, lits, packed):
     escapes(e, escaped, lits); low, high = packed[:, :32], packed[:, 32:]
     v = np.hstack([low & 15, low >> 4]) | np.hstack([high >> s & 3 for s in (0, 2, 4, 6)]) << 4
     v = v.ravel()[:len(e)]; return v >> 5 << 15 | e << 7 | (symbols & 3) << 5 | v & 31
-def decode(c, n, lanes, codec, tables, version):
-    """Section 6."""
-    need(codec <= 3 or codec in R32, f"codec {codec} is unknown", NotImplementedError)
+@functools.lru_cache(1)
+def read_delta_tables(data, codec):
+    """Section 9: bits, highest, the table of each context, the tables."""
+    need(len(data) > 12 and data[0] == codec, "tables missing or for another codec"); k, bits, highest = data[1:4]
+    of = [v for byte in data[4:12] for v in (byte & 15, byte >> 4)]
+    need(1 <= k <= 16 and 8 <= bits <= 12 and max(of) < k, "bad head of tables")
+    table, p = read_table(data, 12, k, bits); need(p == len(data), "tables not used up")
+    return bits, highest, np.array(of), table
+def ordered(x, sign): return np.where(x & sign, x ^ sign - 1, x)  # ord of section 9, and its own way back
+def differences(c, n, codec, base, tables):
+    """Section 9: the floats that differ from those of the base by what the block says."""
+    (w, mantissa), (bits, highest, of, table) = DELTAS[codec], read_delta_tables(tables, codec)
+    need(n % w == 0, "bytes beyond the last element"); sign = 1 << 8 * w - 1
+    base = np.frombuffer(base, f"<u{w}").astype(np.int64); exponent = (base & sign - 1) >> mantissa
+    first = of[np.clip(highest - exponent, 0, 15)] << bits  # where the table of each element begins
+    x, p = states(c, 4, 64); count = number(c[:4]); words = array(c, "<u2", count, p); pos = 0
+    need(len(c) == p + 2 * count, "other length of the block"); z = np.empty(len(base), np.int64)
+    def refill(x):
+        nonlocal pos
+        low = np.flatnonzero(x < 1 << 16); x[low] = x[low] << 16 | words[pos:pos + len(low)]; pos += len(low)
+    for i in range(0, len(base), 64):
+        lane = x[:len(base) - i]  # lanes without an element do nothing
+        freq, rest, symbol = table[:, (lane & (1 << bits) - 1) + first[i:i + 64]]
+        lane[:] = freq * (lane >> bits) + rest; refill(lane)
+        small = symbol < 16; r = np.where(small, 0, (symbol >> 3) - 1); raw = 0
+        for shift, q in ((0, np.minimum(r, 16)), (16, np.maximum(r, 16) - 16)):
+            raw |= (lane & (1 << q) - 1).astype(np.int64) << shift; lane[:] = lane >> q; refill(lane)
+        z[i:i + 64] = np.where(small, symbol, (symbol & 7 | 8).astype(np.int64) << r | raw)
+    need(pos == count and (x == 1 << 16).all(), "bad end of rANS")
+    t = ordered(base, sign) + (z >> 1 ^ -(z & 1)) & 2 * sign - 1
+    return ordered(t, sign).astype(f"<u{w}").tobytes()
+def decode(c, n, lanes, codec, tables, version, base):
+    """Section 6; base is the bytes of the base at the place of the block, or None."""
+    known = codec <= 3 or codec in R32 or codec == SAME or codec in DELTAS
+    need(known, f"codec {codec} is unknown", NotImplementedError)
+    need(codec < SAME or base is not None, "differences from nothing")
     if codec == 0: return c
     if codec == 1: need(len(c) in (1, 2, 4, 8), "bad pattern"); return (c * (n // len(c) + 1))[:n]
     if codec == 2: return zstd(c, n)
+    if codec == SAME: need(not c, "other length of the block"); return base
+    if codec in DELTAS: return differences(c, n, codec, base, tables)
     need(n % (2 if codec == 3 else R32[codec][0]) == 0, "bytes beyond the last element")
     return r16(c, n, lanes) if codec == 3 else r32(
         c, n, lanes, codec, read_tables(tables, codec), version)
 
 # ---- the image ----
 PATH = re.compile(rb"(?:(?!\.\.?(?:/|\Z))[^/\\\0%s]{1,255}(?:/(?!\Z)|\Z))+" % (b":" * (os.name == "nt")))
+# of a span: its places in the image, and how to decode them; `base` is None or the BLAKE3 and the name of its base
+Span = collections.namedtuple("Span", "kind name len shift lanes md5 tables blocks base repeats shares")
 class Image:
-    def __init__(self, data):
-        """Sections 2 and 3: takes the header or the trailer, the front or the tail index."""
+    def __init__(self, data, bases):
+        """Sections 2 to 4: takes the header or the trailer, the front or the tail index; reads all records."""
         heads = [h for h in (data[:128], data[-128:]) if h[:8] == MAGIC and xxh3(h[:120]) == number(h[120:])]
         need(heads, "neither header nor trailer is whole")
         (version, self.kind, suffix_len, suffix, features, size, self.len, index_len, self.tail, checksum,
-            self.files) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
-        self.features, self.seen = features, []
+            count) = struct.unpack("<8xH2xBB16s2xQ8x5QI36x", heads[0])
+        self.features, self.bases, self.base_path = features, bases, None
         need(version == 1 and features < 4, f"version {version}, features {features:#x}", NotImplementedError)
         need(self.kind < 2 and size == len(data) == self.tail + index_len + 128 and index_len <= 1 << 28 and (
-            self.files == 1 or self.kind and self.files <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
+            count == 1 or self.kind and count <= 1000000) and suffix_len <= 16 * (1 - self.kind) and
             re.fullmatch(rb"(\.[\w.-]*)?", suffix[:suffix_len]), "bad header, or image of another size")
         index = [i for i in (data[128:128 + index_len], data[self.tail:-128]) if xxh3(i) == checksum]
         need(index, "neither copy of the index is whole")
         self.data, self.p, part = data, align(128 + index_len, 16), read_sections(index[0])
-        self.paths, self.spans, self.sha256 = io.BytesIO(part[1]), io.BytesIO(part[2]), io.BytesIO(part[3])
-        self.receipts = struct.iter_unpack("<16sII", part[3][32 * self.files:])
-        self.blocks = struct.iter_unpack("<QIBBxx", part[4])
-    def restore(self, target):
-        """Sections 4.1 and 4.3: writes the files; proves their lengths and sha256."""
-        before, seen, total = b"", set(), 0; self.kind and os.mkdir(target)
-        for _ in range(self.files):
-            kind, path_len, spans, length = struct.unpack("<BxHIQ", self.paths.read(16)); total += length
-            path = self.paths.read(path_len); WHERE[:] = ["file " + ascii(path.decode())]; seen.add(path)
+        paths, self.records, sha256 = io.BytesIO(part[1]), io.BytesIO(part[2]), io.BytesIO(part[3])
+        self.receipts = struct.iter_unpack("<16sII", part[3][32 * count:])
+        self.blocks, self.base_of = struct.iter_unpack("<QIBBxx", part[4]), read_bases(part.get(5))
+        self.spans, self.files = [], []
+        for _ in range(count):
+            kind, path_len, spans, length = struct.unpack("<BxHIQ", paths.read(16)); path = paths.read(path_len)
+            WHERE[:] = ["file " + ascii(path.decode())]
             need(kind < 2 and len(path) == path_len and bool(path) == self.kind, "bad record of a file")
+            spans = [self.read_span() for _ in range(spans)]
+            need(sum(span.len for span in spans) == length, "another length")
+            self.files.append((path, length, sha256.read(32), spans))
+        WHERE[:] = ["index"]
+        need(self.tail == self.p + 64 and sum(length for _, length, _, _ in self.files) == self.len
+             and not paths.read() + self.records.read() and [*self.receipts, *self.blocks, *self.base_of] == [],
+             "something is left over, or another length")
+    def read_span(self):
+        """Sections 4.2 to 4.5 and 5: the next span."""
+        kind, shift, lanes, dtype, rank, name_len, repeats, length = struct.unpack(
+            "<BBBBH2xIIQ", self.records.read(24))
+        text = self.records.read(dtype + name_len + 8 * rank); name = text[dtype:dtype + name_len].decode()
+        md5, size, shares = next(self.receipts); base = next(self.base_of, None)
+        repeats *= self.features & 1; shares *= self.features >> 1
+        need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
+             and len(text) == (dtype + name_len + 8 * rank) * (kind == 1), "bad record of a span")
+        need(size <= 1 << 18 and (length or not size), "bad receipt")
+        need(not shares or length and not repeats and not size and shares <= len(self.spans), "bad sharing")
+        if repeats:  # the place of tables and blocks is that of an earlier span
+            need(repeats <= len(self.spans) and not size and not base, "bad repeat")
+            of = self.spans[repeats - 1]; tables, blocks, base = of.tables, of.blocks, of.base
+            need((of.len, of.shift, of.lanes, of.repeats) == (length, shift, lanes, 0), "bad repeat")
+        else:
+            self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.place(size)
+            if shares:
+                of = self.spans[shares - 1]; tables = of.tables
+                need(len(tables) and not of.repeats and not of.shares, "no tables to share")
+            records = [next(self.blocks) for _ in range(0, length, 1 << shift)]
+            blocks = [(*record, self.place(record[1])) for record in records]
+            if base: base = base[0], base[1] or name
+        self.spans.append(Span(kind, name, length, shift, lanes, md5, tables, blocks, base, repeats, shares))
+        return self.spans[-1]
+    def restore(self, target):
+        """Section 4.1: writes the files; proves their lengths and sha256."""
+        before, seen = b"", set(); self.kind and os.mkdir(target)
+        for path, length, expected, spans in self.files:
+            WHERE[:] = ["file " + ascii(path.decode())]; seen.add(path)
             need(not path or path > before and PATH.fullmatch(path), f"path after {before}"); before = path
             need(not seen & {path[:j] for j, c in enumerate(path) if c == 47}, "a file is a folder too")
             name = os.path.join(target, *path.decode().split("/")) if path else target
             os.makedirs(os.path.dirname(name), exist_ok=True); sha = hashlib.sha256()
-            with open(name, "xb") as out: done = sum([self.span(out, sha) for _ in range(spans)])
-            need(done == length and sha.digest() == self.sha256.read(32), "length or sha256 differs")
-        need(self.tail == self.p + 64 and total == self.len and not self.paths.read() + self.spans.read()
-             and [*self.receipts, *self.blocks] == [], "something is left over, or another length")
-    def span(self, out, sha):
-        """Sections 4.2 to 4.4: writes the next span, proves its blocks and its md5, returns its length."""
-        kind, shift, lanes, dtype, rank, name, repeats, length = struct.unpack(
-            "<BBBBH2xIIQ", self.spans.read(24))
-        text = self.spans.read(dtype + name + 8 * rank); own = hashlib.md5()
-        number = repeats * (self.features & 1)
-        md5, size, shares = next(self.receipts); shares *= self.features >> 1
-        WHERE[1:] = [("header ", "tensor ", "bytes ")[kind] + ascii(text[dtype:dtype + name].decode())]
-        need(kind < 3 and 16 <= shift <= 20 and 5 <= lanes <= 6 and (kind or length <= 100000008)
-             and len(text) == (dtype + name + 8 * rank) * (kind == 1), "bad record of a span")
-        need(size <= 1 << 18 and (length or not size), "bad receipt")
-        like = length, shift, lanes
-        need(not shares or length and not number and not size and shares <= len(self.seen), "bad sharing")
-        if number:  # the place of tables and blocks is that of an earlier span
-            need(number <= len(self.seen) and self.seen[number - 1][0] == like and not size, "bad repeat")
-            _, tables, blocks, _ = self.seen[number - 1]
-        else:
-            self.p = align(self.p, 4096 if length >> 24 else 16); tables = self.take(size)
-            if shares: tables = self.seen[shares - 1][3]; need(tables, "no tables to share")
-            records = [next(self.blocks) for _ in range(0, length, 1 << shift)]
-            blocks = [(*record, self.place(record[1])) for record in records]
-        self.seen.append((None if number else like, tables, blocks, None if number or shares else tables))
-        for b, (checksum, coded, codec, version, place) in enumerate(blocks):
-            n = min(1 << shift, length - (b << shift))
-            WHERE[2:] = [f"block {b}"]; known = 1 <= version <= 1 + (codec in R32)
+            with open(name, "xb") as out:
+                for part in itertools.chain(*(self.decoded(span, DELTAS_MAX) for span in spans)):
+                    out.write(part); sha.update(part)
+            need(sha.digest() == expected, "sha256 differs")
+    def decoded(self, span, deltas):
+        """Sections 4.2 to 4.5: the blocks of a span, each proven; then its md5.  At most `deltas` deltas are read."""
+        WHERE[1:] = [("header ", "tensor ", "bytes ")[span.kind] + ascii(span.name)]; own = hashlib.md5()
+        base = self.bases.find(self, span, deltas - 1) if span.base else None
+        for b, (checksum, coded, codec, version, place) in enumerate(span.blocks):
+            at = b << span.shift; n = min(1 << span.shift, span.len - at); WHERE[2:] = [f"block {b}"]
+            known = 1 <= version <= 1 + (codec in R32)
             need(known, f"codec {codec} of version {version}", NotImplementedError)
             need(coded <= n + 1024, "too long")
-            part = decode(self.data[place:place + coded], n, 1 << lanes, codec, tables, version)
+            part = decode(self.get(place), n, 1 << span.lanes, codec, self.get(span.tables), version,
+                          base and base[at:at + n])
             need(len(part) == n and xxh3(part) == checksum, "checksum differs")
-            out.write(part); sha.update(part); own.update(part)
-        need(own.digest() == md5, "md5 of the span differs"); WHERE[1:] = []; return length
+            own.update(part); yield part
+        need(own.digest() == span.md5, "md5 of the span differs"); WHERE[1:] = []
     def place(self, n):
         """Section 5: where the next n bytes of the data are."""
-        p = self.p; self.p = align(p + n, 16); need(self.p <= self.tail, "cut off"); return p
-    def take(self, n): p = self.place(n); return self.data[p:p + n]
+        p = self.p; self.p = align(p + n, 16); need(self.p <= self.tail, "cut off"); return range(p, p + n)
+    def get(self, place): return self.data[place.start:place.stop]
 def read_sections(index):
     """Section 4: {tag: payload}."""
     found, p, last = {}, 0, 0
     while p < len(index):
         tag, flags, stored, plain = struct.unpack_from("<IIQQ", index, p)
         payload, p = index[p + 24:p + 24 + stored], align(p + 24 + stored, 8)
-        need(1 <= tag <= 4 or not flags & 1, f"section {tag} is unknown", NotImplementedError)
+        need(1 <= tag <= 5 or not flags & 1, f"section {tag} is unknown", NotImplementedError)
         need(last < tag and flags < 4 and plain <= 1 << (26 if flags & 2 else 28) and p <= len(index) and (
             plain == stored if flags < 2 else tag not in (3, 4)), f"section {tag} has a bad head")
-        found[tag], last = zstd(payload, plain) if flags > 1 and tag < 3 else payload, tag
+        found[tag], last = zstd(payload, plain) if flags > 1 and tag in (1, 2, 5) else payload, tag
     need(found.keys() >= {1, 2, 3, 4}, "a section is missing"); return found
+def read_bases(section):
+    """Section 4.5: an iterator that gives BLAKE3 and name of the base of each span, or None."""
+    if section is None: return
+    data, bases = io.BytesIO(section), []
+    for _ in range(number(data.read(4))):
+        digest, name_len = struct.unpack("<32sI", data.read(36)); name = data.read(name_len)
+        need(len(name) == name_len, "cut off"); bases.append((digest, name.decode()))
+    for of, in struct.iter_unpack("<I", data.read()): yield bases[of - 1] if of else None
+
+# ---- bases ----
+DELTAS_MAX = 4  # an image may stand on another delta, to a depth
+class Tensor:
+    """A tensor that may be a base; `read` gives its bytes, if it takes at most so many deltas."""
+    def __init__(self, path, name, length, is_delta, read):
+        self.path, self.name, self.len, self.is_delta, self.read, self.blake3 = path, name, length, is_delta, read, None
+class Bases:
+    """The tensors of the files and folders given by --base.  They are opened when a base is first needed."""
+    def __init__(self, places, files):
+        self.places, self.files, self.tensors, self.faults, self.missing = places, files, None, [], {}
+    def open_all(self):
+        self.tensors = []
+        for place in self.places:
+            below = [os.path.join(at, name) for at, _, names in os.walk(place) for name in names]
+            for path in sorted(below) if os.path.isdir(place) else [place]:
+                if path == place or path.endswith((".bs", ".safetensors")): self.open(path)
+    def open(self, path):
+        try:
+            f = self.files.enter_context(open(path, "rb"))
+            data = self.files.enter_context(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+            is_image = data[:8] == MAGIC or path.endswith(".bs")
+            self.tensors += self.of_image(path, data) if is_image else of_safetensors(path, data)
+        except Exception as e:  # another file may hold what is needed
+            self.faults.append(f"{path}: {str(e) or type(e).__name__}")
+    def of_image(self, path, data):
+        image = Image(data, self)
+        for span in image.spans:
+            read = lambda deltas, span=span: b"".join(image.decoded(span, deltas))
+            yield Tensor(path, span.name, span.len, bool(span.base), read)
+    def find(self, image, span, deltas):
+        """The bytes of the base of a span of an image.  Tensors with its name are tried first, of these the one from
+        where the last base was; then all of its length."""
+        where = WHERE[:]
+        if self.tensors is None: self.open_all()
+        digest, name = span.base
+        alike = [t for t in self.tensors if t.len == span.len and t.blake3 in (None, digest)
+                 and t.is_delta <= deltas] if self.missing.get(digest, -1) < deltas else []
+        key = lambda t: (t.blake3 is None, t.name != name, t.path != image.base_path, t.is_delta)
+        for tensor in sorted(alike, key=key):
+            try:
+                data = tensor.read(deltas); tensor.blake3 = tensor.blake3 or blake3(data)
+                if tensor.blake3 == digest: image.base_path = tensor.path; return data
+            except MissingBase: pass  # what stands on something unknown is unknown itself
+            except Exception as e: self.faults.append(", ".join(WHERE) + f": {e}")
+            finally: WHERE[:] = where
+        self.missing[digest] = max(deltas, self.missing.get(digest, -1))
+        faults = "".join(f"; {fault}" for fault in sorted({*self.faults}))
+        raise MissingBase(f"its base, a tensor {ascii(name)} of BLAKE3 {digest.hex()}, is not in "
+                          + (", ".join(self.places) or "any place: none was named by --base") + faults)
+def of_safetensors(path, data):
+    size = number(data[:8]); header = json.loads(data[8:8 + size]); header.pop("__metadata__", None)
+    for name, tensor in header.items():
+        start, end = (8 + size + p for p in tensor["data_offsets"])
+        need(8 + size <= start <= end <= len(data), "cut off")
+        yield Tensor(path, name, end - start, False, lambda _, start=start, end=end: data[start:end])
+
 def main():
     cli = argparse.ArgumentParser(description=__doc__); cli.add_argument("--force", action="store_true")
+    cli.add_argument("--base", action="append", default=[], metavar="PLACE", help="where bases are looked for: "
+                     "a .safetensors, a .bs, which may be a delta itself, or a folder of them; may be given again")
     cli.add_argument("input"); cli.add_argument("output"); args = cli.parse_args()
     to = os.path.abspath(args.output); os.path.lexists(to) and not args.force and cli.error("OUTPUT exists")
     try:
+        for place in args.base: os.stat(place)
         with open(args.input, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data, \
-                tempfile.TemporaryDirectory(prefix=".decode_bs-", dir=os.path.dirname(to)) as temp:
-            made = os.path.join(temp, "made"); Image(data).restore(made)
+                tempfile.TemporaryDirectory(prefix=".decode_bs-", dir=os.path.dirname(to)) as temp, \
+                contextlib.ExitStack() as files:
+            made = os.path.join(temp, "made"); Image(data, Bases(args.base, files)).restore(made)
             if not (os.path.isdir(made) and os.path.isdir(to)): os.replace(made, to)
             else: shutil.copytree(made, to, copy_function=os.replace, dirs_exist_ok=True)
     except Exception as e:  # whatever hostile bytes make fail is damage
         print(f"{args.input}: {', '.join(WHERE)}: {str(e) or type(e).__name__}", file=sys.stderr)
-        return 6 if isinstance(e, NotImplementedError) else 1 if isinstance(e, OSError) else 4
+        kinds = (NotImplementedError, 6), (MissingBase, 5), (OSError, 1), (Exception, 4)
+        return next(status for kind, status in kinds if isinstance(e, kind))
 if __name__ == "__main__": sys.exit(main())

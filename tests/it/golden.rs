@@ -73,7 +73,7 @@ fn the_library_reads_them() {
     }
 }
 
-/// An image of differences and the base that it needs; the independent decoder refuses it.
+/// An image of differences and the base that it needs. The independent decoder gives nothing without it or with another.
 #[test]
 fn differences_are_read_with_their_base() {
     let (image, base) = (
@@ -89,7 +89,7 @@ fn differences_are_read_with_their_base() {
     let output = folder.path().join("out");
     let options = DecompressOptions {
         output: Output::Path(output.clone()),
-        bases: vec![base],
+        bases: vec![base.clone()],
         force: false,
         threads: 1,
     };
@@ -101,12 +101,26 @@ fn differences_are_read_with_their_base() {
         return;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/decode_bs.py");
-    let none = folder.path().join("none");
-    let status = Command::new(&python)
-        .arg(&script)
-        .args([&image, &none])
-        .status();
-    assert_eq!(status.unwrap().code(), Some(6));
+    let second = folder.path().join("second");
+    let status_with = |base: Option<&Path>| {
+        let mut command = Command::new(&python);
+        command.arg(&script).args([&image, &second]);
+        if let Some(base) = base {
+            command.arg("--base").arg(base);
+        }
+        command.status().unwrap().code()
+    };
+    let wrong = folder.path().join("wrong.safetensors");
+    let mut bytes = fs::read(&base).unwrap();
+    // one bit of its first tensor
+    bytes[1000] ^= 1;
+    fs::write(&wrong, bytes).unwrap();
+    for base in [None, Some(wrong.as_path())] {
+        assert_eq!(status_with(base), Some(5));
+        assert!(!second.exists());
+    }
+    assert_eq!(status_with(Some(&base)), Some(0));
+    assert_eq!(sha256(&second), expected);
 }
 
 /// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which `scripts/test` provides

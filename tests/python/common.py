@@ -46,9 +46,10 @@ def bigsmall(*arguments, expect=0) -> subprocess.CompletedProcess:
     return run(PROGRAM, *arguments, expect=expect)
 
 
-def decode(image, output) -> None:
+def decode(image, output, *bases, expect=0) -> None:
     """Restores with the second decoder, which shares no code with the program."""
-    run(sys.executable, DECODER, image, output)
+    places = [word for base in bases for word in ("--base", base)]
+    run(sys.executable, DECODER, image, output, *places, expect=expect)
 
 
 def shell(line: str, **variables) -> str:
