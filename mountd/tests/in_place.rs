@@ -250,6 +250,7 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     fs::rename(root.join("newer"), &notes).unwrap();
     assert_eq!(old.metadata().unwrap().len(), 3);
     assert_eq!(fs::read(&notes).unwrap(), b"newer");
+    drop(old);
     fs::remove_file(&notes).unwrap();
     // mapped writes reach the disk
     let output = Command::new("python3")

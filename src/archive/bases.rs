@@ -188,7 +188,7 @@ impl Bases {
 
     /// What can be said of the base of this record and length without reading tensors.
     pub fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
-        Search::new(self).hope(record, len, DELTAS_MAX - 1)
+        Search::new(self).hope(record, len)
     }
 
     /// Keeps the digests that were taken for later searches; also done when nobody needs the bases any more.
@@ -227,14 +227,20 @@ impl Bases {
     }
 }
 
-/// One search, which may lead from delta to delta. What was not found is not looked for twice.
+/// One search. It goes up from what is plain: a delta can be read once its base is at hand, and then may be a base itself. So nothing
+/// is ever its own base.
 struct Search<'a> {
     bases: &'a Bases,
-    /// What is being looked for, one delta below another.
+    /// What is being looked for, one below another where names differ.
     sought: Vec<[u8; 32]>,
-    /// What was not found, with so many deltas allowed.
-    missing: BTreeMap<[u8; 32], (usize, Error)>,
-    hopes: BTreeMap<[u8; 32], Hope>,
+}
+
+/// The tensors of one name and length that were read so far, by their digests.
+#[derive(Default)]
+struct AtHand<'a> {
+    by_digest: BTreeMap<[u8; 32], &'a Tensor>,
+    /// Why the first of those that could not be read could not.
+    fault: Option<Error>,
 }
 
 impl<'a> Search<'a> {
@@ -242,143 +248,191 @@ impl<'a> Search<'a> {
         Self {
             bases,
             sought: Vec::new(),
-            missing: BTreeMap::new(),
-            hopes: BTreeMap::new(),
         }
+    }
+
+    /// Tensors of the name and length of a base: those of files that were bases before come first.
+    fn alike(&self, record: &BaseRecord, len: u64) -> Vec<&'a Tensor> {
+        let alike = self.bases.tensors.by_name.get(&record.name);
+        let alike = alike.into_iter().flatten();
+        let mut alike: Vec<&Tensor> = alike.filter(|tensor| tensor.span.len == len).collect();
+        let proven = self.bases.proven.lock();
+        alike.sort_by_key(|tensor| !proven.contains(&tensor.file));
+        alike
     }
 
     /// The tensor of this digest; at most `deltas` deltas may be read for it.
     fn find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
-        if let Some((allowed, error)) = self.missing.get(&record.blake3)
-            && *allowed >= deltas
-        {
-            return Err(error.clone());
+        if self.sought.contains(&record.blake3) {
+            return Err(self.bases.not_found(record, true));
         }
         self.sought.push(record.blake3);
         let found = self.try_find(record, len, deltas);
         self.sought.pop();
-        if let Err(error) = &found {
-            self.missing.insert(record.blake3, (deltas, error.clone()));
-        }
-        found
+        let found = found?;
+        self.bases.proven.lock().insert(found.file);
+        Ok(found)
     }
 
     fn try_find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
-        let bases = self.bases;
-        let alike = bases
-            .tensors
-            .by_name
-            .get(&record.name)
-            .into_iter()
-            .flatten();
-        let mut alike: Vec<&Tensor> = alike.filter(|tensor| tensor.span.len == len).collect();
-        let proven = bases.proven.lock().clone();
-        // those of which the digest is known need not be read; then plain ones, which need nothing else
-        alike.sort_by_key(|tensor| {
-            let is_known = bases.tensors.known_blake3(tensor) == Some(record.blake3);
-            let is_proven = proven.contains(&tensor.file);
-            (!is_known, !is_proven, tensor.delta.is_some())
-        });
-        let mut first_error = None;
-        for tensor in &alike {
-            match self.is_it(tensor, record, deltas) {
-                Ok(true) => {
-                    bases.proven.lock().insert(tensor.file);
+        let alike = self.alike(record, len);
+        let known = |tensor: &&&Tensor| {
+            let known = self.bases.tensors.known_blake3(tensor);
+            known == Some(record.blake3)
+        };
+        let known: Vec<&Tensor> = alike.iter().filter(known).copied().collect();
+        let mut at_hand = AtHand::default();
+        for tensor in known {
+            match self.settle(tensor, deltas) {
+                Ok(()) => return Ok(tensor),
+                Err(error) => {
+                    at_hand.fault.get_or_insert(error);
+                }
+            }
+        }
+        let is_plain = |tensor: &&&Tensor| tensor.delta.is_none();
+        for tensor in alike.iter().filter(is_plain) {
+            if self.is_it(tensor, record, &mut at_hand) {
+                return Ok(tensor);
+            }
+        }
+        let mut above: Vec<&Tensor> = alike.iter().filter(|t| !is_plain(t)).copied().collect();
+        for depth in 1..=deltas {
+            let mut unread = Vec::new();
+            for tensor in above {
+                if !self.base_is_at_hand(tensor, depth, &at_hand) {
+                    unread.push(tensor);
+                } else if self.is_it(tensor, record, &mut at_hand) {
                     return Ok(tensor);
                 }
-                Ok(false) => {}
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
+            }
+            above = unread;
+        }
+        if let Some(fault) = at_hand.fault {
+            // that it cannot be read says more than that nothing else is it
+            return Err(fault);
+        }
+        let is_next = |tensor: &&Tensor| self.base_is_at_hand(tensor, deltas + 1, &at_hand);
+        if let Some(too_deep) = above.iter().find(|tensor| is_next(tensor)) {
+            return Err(self.too_deep(too_deep));
+        }
+        Err(self.bases.not_found(record, !alike.is_empty()))
+    }
+
+    /// Whether this tensor, which can be read, has the digest; then it is at hand for others, too.
+    fn is_it(&self, tensor: &'a Tensor, record: &BaseRecord, at_hand: &mut AtHand<'a>) -> bool {
+        match self.bases.tensors.blake3(tensor) {
+            Ok(blake3) => {
+                at_hand.by_digest.entry(blake3).or_insert(tensor);
+                blake3 == record.blake3
+            }
+            Err(error) => {
+                at_hand.fault.get_or_insert(error);
+                false
             }
         }
-        // that it cannot be read says more than that nothing else is it
-        let not_found = bases.not_found(record, !alike.is_empty());
-        Err(first_error.unwrap_or(not_found))
     }
 
-    fn hope(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Hope {
-        if let Some(hope) = self.hopes.get(&record.blake3) {
-            return *hope;
+    /// Whether the base of a tensor that is stored as differences is at hand, so that at most `depth` deltas are read for the tensor.
+    fn base_is_at_hand(&self, tensor: &Tensor, depth: usize, at_hand: &AtHand<'a>) -> bool {
+        if let Some(known) = tensor.depth.get() {
+            return *known <= depth;
         }
-        self.sought.push(record.blake3);
-        let alike = self.bases.tensors.by_name.get(&record.name);
-        let alike = alike.into_iter().flatten().filter(|t| t.span.len == len);
-        let hope = alike
-            .map(|tensor| self.hope_of(tensor, record, deltas))
-            .max();
-        self.sought.pop();
-        let hope = hope.unwrap_or(Hope::None);
-        self.hopes.insert(record.blake3, hope);
-        hope
-    }
-
-    /// That this tensor is it.
-    fn hope_of(&mut self, tensor: &Tensor, record: &BaseRecord, deltas: usize) -> Hope {
-        let known = self.bases.tensors.known_blake3(tensor);
-        let of_it = match known {
-            Some(known) if known == record.blake3 => Hope::Sure,
-            Some(_) => Hope::None,
-            None => Hope::Some,
-        };
         let Some((archive, number)) = &tensor.delta else {
-            return of_it;
+            return true;
         };
         let below = archive.index().bases[*number].named(&tensor.span.name);
-        match deltas.checked_sub(1) {
-            Some(deltas) if !self.sought.contains(&below.blake3) => {
-                of_it.min(self.hope(&below, tensor.span.len, deltas))
-            }
-            _ => Hope::None,
-        }
-    }
-
-    fn is_it(&mut self, tensor: &Tensor, record: &BaseRecord, deltas: usize) -> Result<bool> {
-        let known = self.bases.tensors.known_blake3(tensor);
-        if known.is_some_and(|known| known != record.blake3) {
-            return Ok(false);
-        }
-        if let Some((archive, number)) = &tensor.delta {
-            let below = &archive.index().bases[*number].blake3;
-            if self.sought.contains(below) {
-                // it would be its own base
-                return Ok(false);
-            }
-        }
-        match self.settle(tensor, deltas) {
-            // without its base nobody can say what it is
-            Err(error) if known.is_none() && error.kind() == ErrorKind::MissingBase => {
-                tracing::debug!("no base: {error}");
-                return Ok(false);
-            }
-            settled => settled?,
-        }
-        Ok(self.bases.tensors.blake3(tensor)? == record.blake3)
+        let base = if below.name == tensor.span.name {
+            at_hand.by_digest.get(&below.blake3).copied()
+        } else {
+            let mut search = Search {
+                bases: self.bases,
+                sought: self.sought.clone(),
+            };
+            let found = search.find(&below, tensor.span.len, depth - 1);
+            found.ok()
+        };
+        base.is_some_and(|base| base.depth() < depth && settle_on(tensor, base))
     }
 
     /// Finds the base of a tensor that is stored as differences, so that it can be read.
     fn settle(&mut self, tensor: &Tensor, deltas: usize) -> Result<()> {
-        let depth = if let Some(depth) = tensor.depth.get() {
-            *depth
-        } else if let (Some((archive, number)), Some(below)) =
-            (&tensor.delta, deltas.checked_sub(1))
+        if let Some((archive, number)) = &tensor.delta
+            && tensor.depth.get().is_none()
         {
+            let Some(below) = deltas.checked_sub(1) else {
+                return Err(self.too_deep(tensor));
+            };
             let record = archive.index().bases[*number].named(&tensor.span.name);
             let base = self.find(&record, tensor.span.len, below)?;
-            archive.settle_base(*number, &base.bytes);
-            let depth = 1 + base.depth.get().copied().unwrap_or_default();
-            *tensor.depth.get_or_init(|| depth)
-        } else {
-            deltas + 1
-        };
-        if depth > deltas {
-            return Err(Error::unsupported(format!(
-                "tensor `{}` is the end of a chain of more than {DELTAS_MAX} deltas",
-                tensor.span.name
-            ))
-            .file(self.bases.file_of(tensor))
-            .hint("restore a model of the chain, and name the restored one as the base"));
+            settle_on(tensor, base);
+        }
+        if tensor.depth() > deltas {
+            return Err(self.too_deep(tensor));
         }
         Ok(())
     }
+
+    fn too_deep(&self, tensor: &Tensor) -> Error {
+        Error::unsupported(format!(
+            "tensor `{}` is the end of a chain of more than {DELTAS_MAX} deltas",
+            escaped(&tensor.span.name)
+        ))
+        .file(self.bases.file_of(tensor))
+        .hint("restore a model of the chain, and name the restored one as the base")
+    }
+
+    /// As [`Search::find`] goes, by what is known of digests alone.
+    fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
+        let alike = self.alike(record, len);
+        let mut hopes: BTreeMap<[u8; 32], Hope> = BTreeMap::new();
+        // for whatever digest, as something is not compared yet
+        let mut any = Hope::None;
+        for tensor in alike.iter().filter(|tensor| tensor.delta.is_none()) {
+            if let Some(blake3) = self.bases.tensors.known_blake3(tensor) {
+                hopes.insert(blake3, Hope::Sure);
+            } else {
+                any = Hope::Some;
+            }
+        }
+        let hope_for = |hopes: &BTreeMap<[u8; 32], Hope>, any: Hope, blake3: &[u8; 32]| {
+            any.max(hopes.get(blake3).copied().unwrap_or(Hope::None))
+        };
+        for _ in 1..DELTAS_MAX {
+            let before = hopes.clone();
+            for tensor in &alike {
+                let Some((archive, number)) = &tensor.delta else {
+                    continue;
+                };
+                let below = &archive.index().bases[*number];
+                // what is called otherwise is not looked into
+                let is_elsewhere = !below.name.is_empty() && below.name != record.name;
+                let of_base = if is_elsewhere {
+                    Hope::Some
+                } else {
+                    hope_for(&before, any, &below.blake3)
+                };
+                match self.bases.tensors.known_blake3(tensor) {
+                    Some(blake3) => {
+                        let hope = hopes.entry(blake3).or_insert(Hope::None);
+                        *hope = of_base.max(*hope);
+                    }
+                    // it may be the base of any, but not what it is itself made from
+                    None if below.blake3 != record.blake3 => any = any.max(of_base.min(Hope::Some)),
+                    None => {}
+                }
+            }
+        }
+        hope_for(&hopes, any, &record.blake3)
+    }
+}
+
+/// Notes the base of a tensor, which then can be read.
+fn settle_on(tensor: &Tensor, base: &Tensor) -> bool {
+    let Some((archive, number)) = &tensor.delta else {
+        return false;
+    };
+    archive.settle_base(*number, &base.bytes);
+    tensor.depth.get_or_init(|| base.depth() + 1);
+    true
 }

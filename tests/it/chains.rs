@@ -186,3 +186,27 @@ fn digests_are_kept_and_trusted_only_for_the_same_file() {
     file.set_modified(long_ago).unwrap();
     assert_eq!(find().unwrap_err().kind(), ErrorKind::MissingBase);
 }
+
+#[test]
+fn a_chain_is_found_whatever_its_names_and_whatever_was_read_before() {
+    let run = Run::new(5);
+    for step in (0..4).rev() {
+        let base = if step == 3 {
+            "4.safetensors".into()
+        } else {
+            format!("{}.bs", step + 1)
+        };
+        run.compress(step, &base).unwrap();
+    }
+    (0..4).for_each(|step| run.remove(step));
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let bases = Arc::new(Bases::open(&run.path(), None).unwrap());
+        for step in order {
+            let archive = Archive::open(&run.at(&format!("{step}.bs"))).unwrap();
+            let archive = archive.with_bases(Arc::clone(&bases));
+            archive.expect_bases().unwrap();
+            archive.find_bases(2, &Silent).unwrap();
+        }
+    }
+    assert!(run.restore(0, ".").unwrap() == run.steps[0]);
+}

@@ -114,7 +114,7 @@ fn differences_are_read_with_their_base() {
     let mut bytes = fs::read(&base).unwrap();
     // one bit of its first tensor
     bytes[1000] ^= 1;
-    fs::write(&wrong, bytes).unwrap();
+    crate::roundtrip::put(&wrong, &bytes);
     for base in [None, Some(wrong.as_path())] {
         assert_eq!(status_with(base), Some(5));
         assert!(!second.exists());
