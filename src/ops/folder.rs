@@ -230,6 +230,25 @@ pub fn take_owner(from: &Path, to: &Path) {
     }
 }
 
+/// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
+pub fn hold(path: &Path) -> Result<fs::File> {
+    let failed = |e| Error::io("cannot open", path, e);
+    let file = fs::File::open(path).map_err(failed)?;
+    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        return Err(Error::new(ErrorKind::Io, "another run is at work on it")
+            .file(path)
+            .hint("let that one end first"));
+    }
+    // it may have gone before it was held
+    let identity = |metadata: fs::Metadata| Identity::of(&metadata);
+    let held = file.metadata().map(identity).map_err(failed)?;
+    let there = fs::symlink_metadata(path).map(identity).map_err(failed)?;
+    if !held.is_same_file(&there) {
+        return Err(Error::new(ErrorKind::Io, "was replaced meanwhile").file(path));
+    }
+    Ok(file)
+}
+
 /// Copies a file with its time and permissions; the copy appears complete.
 pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     let stamp = Stamp::of(from)?;
