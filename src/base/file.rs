@@ -51,6 +51,11 @@ impl Identity {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
     }
 
+    /// Whether nothing of this file, not even its names, changed since something of the other did, as the clock of the disk has it.
+    pub fn rested_since(&self, other: &Self) -> bool {
+        self.ctime_ns <= other.ctime_ns
+    }
+
     /// Whether both are names of one file, whatever became of it between.
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)

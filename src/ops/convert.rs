@@ -9,14 +9,18 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::archive;
 use crate::archive::Bases;
 use crate::archive::BlockCache;
+use crate::archive::ImageKind;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::digest;
 use crate::base::progress::Part;
 use crate::base::units;
 use crate::codec::Profile;
@@ -153,14 +157,18 @@ fn look(root: &Path, entry: &Entry, device: u64) -> Result<Planned> {
     };
     let at_image = root.join(&planned.image);
     let is_taken = fs::symlink_metadata(&at_image).is_ok();
+    let is_ours = || stands_for(&at_image, &entry.path).unwrap_or(false);
     planned.stays = if metadata.is_symlink() {
         Some("a link to a file elsewhere".to_owned())
     } else if metadata.dev() != device {
         Some("on another file system".to_owned())
     } else if metadata.nlink() > 1 {
         Some("it has several names (hard links), of which each would keep its space".to_owned())
-    } else if is_taken && !folder::is_image(&at_image) {
-        Some(format!("`{}` is another file", at_image.display()))
+    } else if is_taken && !is_ours() {
+        Some(format!(
+            "`{}` is a link, or no image of it",
+            at_image.display()
+        ))
     } else {
         None
     };
@@ -181,6 +189,15 @@ fn look(root: &Path, entry: &Entry, device: u64) -> Result<Planned> {
         Err(error) => planned.stays = error.to_string().lines().next().map(str::to_owned),
     }
     Ok(planned)
+}
+
+/// Whether there is an image, and no link, that a mount would show under this name.
+fn stands_for(image: &Path, path: &Path) -> Result<bool> {
+    let header = archive::peek(&FileSource::open(image)?, image)?;
+    let name = naming::original_name(image.file_name().unwrap_or_default(), &header);
+    let is_link = fs::symlink_metadata(image).is_ok_and(|metadata| metadata.is_symlink());
+    let is_name = name.as_deref() == path.file_name();
+    Ok(!is_link && is_name && header.kind == ImageKind::File)
 }
 
 /// About how many bytes the image of a model has.
@@ -253,6 +270,8 @@ fn convert_file(
         threads: options.threads,
     };
     let report = compress::compress(&original, &compress_options, progress)?;
+    // whoever restores it at the same time would remove the image while this removes the original
+    let _lock = folder::hold(&image)?;
     if report.images.is_empty() {
         // an earlier run was stopped between the image and its original: what it wrote is looked at as if it were new
         prove(&original, &image, options.threads, progress)?;
@@ -273,8 +292,7 @@ fn convert_file(
 /// An error unless the image holds exactly the file.
 fn prove(original: &Path, image: &Path, threads: usize, progress: &dyn Progress) -> Result<()> {
     let checked = verify::verify(image, &[], threads, progress)?;
-    let sha256 = crate::base::digest::sha256_of(&crate::base::FileSource::open(original)?)?;
-    let sha256 = crate::base::digest::hex(&sha256);
+    let sha256 = digest::hex(&digest::sha256_of(&FileSource::open(original)?)?);
     let is_it = |file: &verify::FileReport| file.ok && file.sha256 == sha256;
     if checked.ok && checked.images.iter().flat_map(|i| &i.files).all(is_it) {
         return Ok(());

@@ -1,6 +1,5 @@
 //! Folders: what is in them, in a fixed order, and which of it are models or images.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
@@ -17,6 +16,7 @@ use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::digest;
 use crate::base::file::Identity;
 
 /// What stands at a path.
@@ -185,6 +185,11 @@ impl Stamp {
         })
     }
 
+    /// Whether nothing of this file changed since something of the other did.
+    pub fn rested_since(&self, other: &Self) -> bool {
+        self.identity.rested_since(&other.identity)
+    }
+
     /// An error if the file was changed or replaced since.
     pub fn check(&self) -> Result<()> {
         if Self::of(&self.path)? == *self {
@@ -225,6 +230,25 @@ pub fn take_owner(from: &Path, to: &Path) {
     }
 }
 
+/// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
+pub fn hold(path: &Path) -> Result<fs::File> {
+    let failed = |e| Error::io("cannot open", path, e);
+    let file = fs::File::open(path).map_err(failed)?;
+    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        return Err(Error::new(ErrorKind::Io, "another run is at work on it")
+            .file(path)
+            .hint("let that one end first"));
+    }
+    // it may have gone before it was held
+    let identity = |metadata: fs::Metadata| Identity::of(&metadata);
+    let held = file.metadata().map(identity).map_err(failed)?;
+    let there = fs::symlink_metadata(path).map(identity).map_err(failed)?;
+    if !held.is_same_file(&there) {
+        return Err(Error::new(ErrorKind::Io, "was replaced meanwhile").file(path));
+    }
+    Ok(file)
+}
+
 /// Copies a file with its time and permissions; the copy appears complete.
 pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     let stamp = Stamp::of(from)?;
@@ -235,6 +259,15 @@ pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     stamp.check()?;
     output.commit(Some(stamp.mtime), Some(stamp.mode))?;
     Ok(bytes)
+}
+
+/// Whether there is a file at `to` with the bytes of the one at `from`.
+pub fn are_same(from: &Path, to: &Path) -> Result<bool> {
+    if fs::symlink_metadata(to).is_err() {
+        return Ok(false);
+    }
+    let digest = |path: &Path| digest::blake3_of(&FileSource::open(path)?);
+    Ok(digest(to)? == digest(from)?)
 }
 
 /// A folder being written. It appears under its name at [`commit`](Self::commit); before, it is a temporary beside it,
@@ -298,6 +331,11 @@ impl OutputFolder {
         })
     }
 
+    /// Whether it was there before.
+    pub fn is_in_place(&self) -> bool {
+        self.in_place
+    }
+
     /// Where a path of the folder is now.
     pub fn path(&self, relative: &Path) -> PathBuf {
         self.root.join(relative)
@@ -359,14 +397,19 @@ pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where a path leads, as far as there is something.
+fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = whole.ancestors().find_map(|ancestor| {
+        let rest = whole.strip_prefix(ancestor).ok()?;
+        Some(fs::canonicalize(ancestor).ok()?.join(rest))
+    });
+    there.unwrap_or(whole)
+}
+
 /// An error if `output` is `source` or one lies in the other: a walk over the source would meet its own output, or files of
 /// the source would be replaced.
 pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
-    let real = |path: &Path| {
-        let folder = fs::canonicalize(atomic::folder_of(path)).unwrap_or_default();
-        fs::canonicalize(path)
-            .unwrap_or_else(|_| folder.join(path.file_name().unwrap_or(OsStr::new(""))))
-    };
     let (real_output, real_source) = (real(output), real(source));
     if real_source.starts_with(&real_output) && real_source != real_output {
         return Err(Error::invalid(format!(

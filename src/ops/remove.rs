@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use nix::sys::statfs::FUSE_SUPER_MAGIC;
+use nix::sys::statfs::statfs;
 use serde::Serialize;
 
 use crate::archive::Archive;
@@ -54,14 +56,17 @@ pub fn remove(
     progress: &dyn Progress,
 ) -> Result<RemoveReport> {
     let mut going = BTreeSet::new();
-    let mut roots = Vec::new();
+    let (mut named, mut roots) = (BTreeSet::new(), Vec::new());
     for path in paths {
         let failed = |e| Error::io("cannot find", path, e);
         fs::symlink_metadata(path).map_err(failed)?;
         let name = path.file_name();
         let name = name.ok_or_else(|| Error::invalid("names no file").file(path))?;
         let folder = fs::canonicalize(atomic::folder_of(path)).map_err(failed)?;
-        going.extend(files_under(&folder.join(name))?);
+        // what was looked at is what goes: `link/` would be the folder behind the link
+        let full = folder.join(name);
+        going.extend(files_under(&full)?);
+        named.insert(full);
         roots.push(folder);
     }
     for path in &options.among {
@@ -78,7 +83,7 @@ pub fn remove(
         .iter()
         .map(|path| fs::symlink_metadata(path).map_or(0, |m| m.len()));
     let bytes = sizes.sum();
-    for path in paths.iter().filter(|_| !options.dry_run) {
+    for path in named.iter().filter(|_| !options.dry_run) {
         let failed = |e| Error::io("cannot remove", path, e);
         if fs::symlink_metadata(path).map_err(failed)?.is_dir() {
             fs::remove_dir_all(path).map_err(failed)?;
@@ -144,8 +149,13 @@ fn orphans(
     if deltas.is_empty() {
         return Ok(0);
     }
-    let (of_going, of_staying) = (bases_in(going), bases_in(staying));
-    let of_all = bases_in(&going.union(staying).cloned().collect());
+    let own: BTreeSet<PathBuf> = staying
+        .iter()
+        .filter(|path| stays(path, going))
+        .cloned()
+        .collect();
+    let (of_going, of_staying) = (bases_in(going), bases_in(&own));
+    let of_all = bases_in(&going.union(&own).cloned().collect());
     let mut lost = Vec::new();
     progress.begin("looking for deltas that need it", 0);
     for archive in &deltas {
@@ -176,9 +186,20 @@ fn orphans(
     )))
 }
 
+/// Whether what is read at a path is there still without those that go: neither a link to one of them nor a file of a mount, which
+/// may show one of them.
+fn stays(path: &Path, going: &BTreeSet<PathBuf>) -> bool {
+    let is_own = |real: &PathBuf| {
+        !going.contains(real)
+            && statfs(real).is_ok_and(|system| system.filesystem_type() != FUSE_SUPER_MAGIC)
+    };
+    fs::canonicalize(path).as_ref().is_ok_and(is_own)
+}
+
+/// The models among these files, whatever their names: those in the Hugging Face cache have no extension.
 fn bases_in(files: &BTreeSet<PathBuf>) -> Bases {
     let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
-    bases.add_files(files.iter());
+    bases.add_support(files.iter());
     bases
 }
 

@@ -1,5 +1,6 @@
 //! Restore: the undo of convert. Every image that was a file becomes that file again, compared with its sha256 before its image goes.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -50,6 +51,9 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Every image that is restored.
     pub files: Vec<Planned>,
+    /// Records of convert that are done with when all is restored.
+    #[serde(skip)]
+    pub records: Vec<PathBuf>,
     /// Bytes that the files take more than their images.
     pub needed_bytes: u64,
 }
@@ -67,25 +71,18 @@ pub struct RestoreReport {
     pub seconds: f64,
 }
 
-/// Looks at all images under `root`: those that convert has made, or all of them if `all` or if there is no record.
+/// Looks at all images under `root`: those that convert has made, or all of them if `all`.
 pub fn plan(root: &Path, all: bool) -> Result<Plan> {
     let root = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
     folder::check_not_mounted(&root)?;
-    let record = fs::read_to_string(root.join(convert::RECORD))
-        .ok()
-        .filter(|_| !all);
-    let converted: Option<BTreeSet<&str>> = record.as_ref().map(|record| {
-        let images = record.lines().filter_map(|line| line.split('\t').next());
-        images.collect()
-    });
+    let mut records = Records::default();
     let mut files = Vec::new();
     for full in folder::images_under(&root)? {
         let image = full.strip_prefix(&root).unwrap_or(&full).to_owned();
-        let is_ours = |known: &BTreeSet<&str>| known.contains(convert::escape(&image).as_str());
-        if !converted.as_ref().is_none_or(is_ours) {
+        if !all && !records.tell_of(&full)? {
             continue;
         }
         let header = archive::peek(&FileSource::open(&full)?, &full)?;
@@ -100,11 +97,50 @@ pub fn plan(root: &Path, all: bool) -> Result<Plan> {
         }
     }
     let more = |file: &Planned| file.bytes.saturating_sub(file.image_bytes);
+    let records = records.known.into_iter();
+    let records = records.filter(|(at, images)| at.starts_with(&root) && !images.is_empty());
     Ok(Plan {
         needed_bytes: files.iter().map(more).sum(),
+        records: records.map(|(at, _)| at.join(convert::RECORD)).collect(),
         folder: root,
         files,
     })
+}
+
+/// What was converted, by the folder whose record tells of it.
+#[derive(Debug, Default)]
+struct Records {
+    known: BTreeMap<PathBuf, BTreeSet<String>>,
+}
+
+impl Records {
+    /// Whether convert has made this image: it may have been called for any folder above.
+    fn tell_of(&mut self, image: &Path) -> Result<bool> {
+        for folder in image.ancestors().skip(1) {
+            if !self.known.contains_key(folder) {
+                self.known.insert(folder.to_owned(), read_record(folder)?);
+            }
+            let within = image.strip_prefix(folder).map(convert::escape);
+            if within.is_ok_and(|within| self.known[folder].contains(&within)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The images that the record of a folder tells of.
+fn read_record(folder: &Path) -> Result<BTreeSet<String>> {
+    let path = folder.join(convert::RECORD);
+    match fs::read(&path) {
+        Ok(record) => {
+            let record = String::from_utf8_lossy(&record);
+            let images = record.lines().filter_map(|line| line.split('\t').next());
+            Ok(images.map(str::to_owned).collect())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(e) => Err(Error::io("cannot read", &path, e)),
+    }
 }
 
 /// Restores what was planned. An image that fails stays and is told of at the end; an interruption ends the work.
@@ -127,14 +163,9 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
             }
         }
     }
-    if report.stayed.is_empty() {
-        let record = plan.folder.join(convert::RECORD);
-        match fs::remove_file(&record) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("cannot remove", &record, e));
-            }
-            _ => atomic::sync_folder(&plan.folder)?,
-        }
+    for record in plan.records.iter().filter(|_| report.stayed.is_empty()) {
+        fs::remove_file(record).map_err(|e| Error::io("cannot remove", record, e))?;
+        atomic::sync_folder(atomic::folder_of(record))?;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -147,15 +178,18 @@ fn restore_file(
     progress: &dyn Progress,
 ) -> Result<()> {
     let (image, original) = (root.join(&file.image), root.join(&file.path));
-    if fs::symlink_metadata(&original).is_ok() {
-        // an earlier run was stopped between the file and its image, or somebody has put another file here
+    let _lock = folder::hold(&image)?;
+    if let Ok(metadata) = fs::symlink_metadata(&original) {
+        // an earlier run was stopped between the file and its image, or somebody has put another file here, or a link: one into a
+        // mount would show the image itself
         let archive = Archive::open(&image)?;
-        let there = digest::sha256_of(&FileSource::open(&original)?)?;
-        if archive
-            .files()
-            .first()
-            .is_none_or(|file| file.sha256 != there)
-        {
+        let is_same = |sha256: &[u8; 32]| {
+            let there = digest::sha256_of(&FileSource::open(&original)?);
+            there.map(|there| there == *sha256)
+        };
+        let sha256 = archive.files().first().map(|file| &file.sha256);
+        let sha256 = sha256.filter(|_| metadata.is_file());
+        if !sha256.map(is_same).transpose()?.unwrap_or_default() {
             return Err(
                 Error::invalid("there is another file under the name of the original")
                     .file(&original)

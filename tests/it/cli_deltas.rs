@@ -172,6 +172,38 @@ fn what_a_delta_needs_is_not_removed() {
 }
 
 #[test]
+fn a_link_to_a_base_is_no_other_copy_of_it() {
+    let run = Run::new(2);
+    let at = &run.path();
+    fs::create_dir(at.join("models")).unwrap();
+    // as in the Hugging Face cache: without an extension
+    for name in ["0.safetensors", "0a1b"] {
+        fs::rename(at.join("0.safetensors"), at.join("models").join(name)).unwrap();
+        let base = at.join("models").join(name);
+        run.compress(1, base.to_str().unwrap()).unwrap();
+        fs::rename(at.join("1.bs"), at.join("models/1.bs")).unwrap();
+        // a link by its whole path seems to lead out of the folder
+        let alias = at.join("models/alias.safetensors");
+        std::os::unix::fs::symlink(&base, &alias).unwrap();
+        let output = bigsmall(at, &["rm", base.to_str().unwrap()]);
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        assert!(base.exists());
+        // the link itself may go
+        assert_eq!(code(&bigsmall(at, &["rm", alias.to_str().unwrap()])), 0);
+        assert!(base.exists());
+        fs::rename(base, at.join("0.safetensors")).unwrap();
+        fs::remove_file(at.join("models/1.bs")).unwrap();
+    }
+    // nor is a folder behind a link what was named
+    std::os::unix::fs::symlink("models", at.join("link")).unwrap();
+    fs::rename(at.join("0.safetensors"), at.join("models/0.safetensors")).unwrap();
+    run.compress(1, "models").unwrap();
+    assert_eq!(code(&bigsmall(at, &["rm", "link/"])), 0);
+    assert!(fs::symlink_metadata(at.join("link")).is_err());
+    assert!(at.join("models/0.safetensors").exists());
+}
+
+#[test]
 fn a_base_is_found_among_other_models() {
     let run = Run::new(3);
     let other = Run::of_seed(1, 77);

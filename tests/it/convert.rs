@@ -229,3 +229,78 @@ fn whoever_is_killed_has_lost_nothing() {
     assert!(after.keys().eq(before.keys()), "{:?}", after.keys());
     assert!(after == before);
 }
+
+#[test]
+fn what_convert_has_not_made_stays_an_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let before = collection(at, 2);
+    let own = ["compress", "models/noise.safetensors", "-o", "models/n.bs"];
+    assert_eq!(code(&bigsmall(at, &own)), 0);
+    assert_eq!(code(&bigsmall(at, &["restore", "models", "-y"])), 0);
+    assert!(at.join("models/n.bs").exists());
+    // a part of what was converted is restored, and then the rest
+    assert_eq!(code(&bigsmall(at, &["convert", "models", "-y"])), 0);
+    assert_eq!(code(&bigsmall(at, &["restore", "models/m 1", "-y"])), 0);
+    assert!(at.join("models/m 1/model.safetensors").exists());
+    assert!(!at.join("models/m 0/model.safetensors").exists());
+    for _ in 0..2 {
+        assert_eq!(code(&bigsmall(at, &["restore", "models", "-y"])), 0);
+        assert!(at.join("models/n.bs").exists());
+    }
+    fs::remove_file(at.join("models/n.bs")).unwrap();
+    assert!(tree(&at.join("models")) == before);
+    // nor does an image count as one that would be shown under another name, or that lies elsewhere
+    let model = at.join("models/m 0/model.safetensors");
+    let image = model.with_extension("bs");
+    fs::create_dir(at.join("whole")).unwrap();
+    fs::copy(&model, at.join("whole/model")).unwrap();
+    let links = at.join("links.bs");
+    for words in [["whole", "whole.bs"], ["whole/model", "links.bs"]] {
+        let words = ["compress", words[0], "-o", words[1]];
+        assert_eq!(code(&bigsmall(at, &words)), 0);
+    }
+    for made in ["whole.bs", "links.bs"] {
+        fs::copy(at.join(made), &image).unwrap();
+        bigsmall(at, &["convert", "models/m 0", "-y"]);
+        assert!(model.exists(), "{made}");
+        fs::remove_file(&image).unwrap();
+    }
+    fs::remove_file(&links).unwrap();
+    let words = ["compress", model.to_str().unwrap(), "-o", "links.bs"];
+    assert_eq!(code(&bigsmall(at, &words)), 0);
+    std::os::unix::fs::symlink(&links, &image).unwrap();
+    bigsmall(at, &["convert", "models/m 0", "-y"]);
+    assert!(model.exists());
+    // a link under the name of the original is not the original
+    fs::remove_file(&image).unwrap();
+    bigsmall(at, &["convert", "models/m 0", "-y"]);
+    fs::copy(at.join("whole/model"), at.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(at.join("elsewhere"), &model).unwrap();
+    assert_eq!(code(&bigsmall(at, &["restore", "models/m 0", "-y"])), 1);
+    assert!(image.exists());
+}
+
+#[test]
+fn what_another_run_is_at_work_on_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    collection(at, 1);
+    let model = at.join("models/m 0/model.safetensors");
+    let image = model.with_extension("bs");
+    // as a run that was stopped between both leaves them
+    let words = ["compress", model.to_str().unwrap()];
+    assert_eq!(code(&bigsmall(at, &words)), 0);
+    let held = fs::File::open(&image).unwrap();
+    held.lock().unwrap();
+    for words in [
+        ["convert", "models/m 0", "-y"].as_slice(),
+        &["restore", "models/m 0", "-y", "--all"],
+    ] {
+        assert_eq!(code(&bigsmall(at, words)), 1);
+        assert!(model.exists() && image.exists());
+    }
+    drop(held);
+    assert_eq!(code(&bigsmall(at, &["convert", "models/m 0", "-y"])), 0);
+    assert!(!model.exists() && image.exists());
+}

@@ -213,3 +213,94 @@ fn a_folder_goes_on_with_the_files_that_are_done() {
         assert!(at.join(format!("out/{number}/config.json")).exists());
     }
 }
+
+#[test]
+fn what_an_interrupted_run_left_of_another_source_does_not_appear() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut random = Random::new(4);
+    let source = at.join("tuned.safetensors");
+    fs::create_dir_all(source.join("gone")).unwrap();
+    for number in 0..12 {
+        let path = source.join(format!("gone/{number}.safetensors"));
+        put(&path, &models::file(&tensors(&mut random), 0, ""));
+    }
+    put(&source.join("m.safetensors"), b"another");
+    let mut child = compress(at, &["-o", "out", "--resume", "--opaque"])
+        .spawn()
+        .unwrap();
+    let is_begun = || {
+        let left: Vec<_> = fs::read_dir(at).unwrap().flatten().collect();
+        let left = left.iter().map(|entry| entry.path().join("gone/1.bs"));
+        left.into_iter().any(|path| path.exists())
+    };
+    while !is_begun() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!at.join("out").exists());
+    fs::remove_dir_all(source.join("gone")).unwrap();
+    let model = models::file(&tensors(&mut random), 0, "");
+    put(&source.join("m.safetensors"), &model);
+    let output = compress(at, &["-o", "out", "--resume"]).output().unwrap();
+    assert!(output.status.success());
+    let names = fs::read_dir(at.join("out")).unwrap().flatten();
+    let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["m.bs"]);
+}
+
+#[test]
+fn going_on_replaces_nothing_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut random = Random::new(4);
+    let source = at.join("tuned.safetensors");
+    fs::create_dir_all(&source).unwrap();
+    let model = models::file(&tensors(&mut random), 0, "");
+    put(&source.join("m.safetensors"), &model);
+    put(&source.join("README.md"), b"of the source");
+    fs::create_dir(at.join("out")).unwrap();
+    put(&at.join("out/README.md"), b"of somebody");
+    let run = |words: &[&str]| compress(at, words).status().unwrap().code();
+    assert_eq!(run(&["-o", "out", "--resume"]), Some(2));
+    assert_eq!(fs::read(at.join("out/README.md")).unwrap(), b"of somebody");
+    put(&at.join("out/README.md"), b"of the source");
+    assert_eq!(run(&["-o", "out", "--resume"]), Some(0));
+    // images that are coded anew are kept, too
+    put(&at.join("base.safetensors"), &model);
+    fs::rename(&source, at.join("plain")).unwrap();
+    fs::rename(at.join("out"), &source).unwrap();
+    let words = ["-o", "patch", "--base", "base.safetensors", "--resume"];
+    assert_eq!(run(&words), Some(0));
+    let first = fs::read(at.join("patch/m.bs")).unwrap();
+    assert_eq!(run(&words), Some(0));
+    assert!(fs::read(at.join("patch/m.bs")).unwrap() == first);
+    // in the source itself nothing is written, however deep
+    let words = ["-o", "tuned.safetensors/new/deep", "--series"];
+    assert_eq!(run(&words), Some(2));
+    assert!(!source.join("new").exists());
+}
+
+#[test]
+fn the_time_of_a_file_alone_does_not_say_that_it_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut random = Random::new(4);
+    let source = at.join("tuned.safetensors");
+    fs::create_dir_all(&source).unwrap();
+    let put_model = |random: &mut Random| {
+        let path = source.join("m.safetensors");
+        let model = models::file(&tensors(random), 0, "");
+        put(&path, &model);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    };
+    put_model(&mut random);
+    let run = |words: &[&str]| compress(at, words).status().unwrap().code();
+    assert_eq!(run(&["-o", "small", "--series"]), Some(0));
+    assert_eq!(run(&["-o", "small", "--series"]), Some(0));
+    std::thread::sleep(Duration::from_millis(20));
+    put_model(&mut random);
+    assert_eq!(run(&["-o", "small", "--series"]), Some(2));
+}

@@ -27,6 +27,7 @@ use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
+use crate::ops::folder::Stamp;
 
 /// A file of the source folder and what becomes of it.
 #[derive(Debug)]
@@ -49,12 +50,14 @@ pub(super) fn mirror(
     } else {
         OutputFolder::create(target, options.force)?
     };
+    // what an interrupted run has left is nobody's; of a folder that was there, only what `--force` allows is replaced
+    let may_replace = options.force || !output.is_in_place();
     for Planned { entry, image } in &plan {
         progress.check()?;
         let full = root.join(&entry.path);
         match (&entry.kind, image) {
             (EntryKind::Folder, _) => output.make_folder(&entry.path)?,
-            (EntryKind::Link(to), _) => output.make_link(&entry.path, to, options.force)?,
+            (EntryKind::Link(to), _) => output.make_link(&entry.path, to, may_replace)?,
             (EntryKind::Special, _) => {
                 progress.warn(&format!("`{}` is left out: not a file", full.display()));
             }
@@ -63,6 +66,9 @@ pub(super) fn mirror(
                 if options.resume && is_image_of(&to, &full)? {
                     report.kept_images += 1;
                     continue;
+                }
+                if !output.is_in_place() && fs::symlink_metadata(&to).is_ok() {
+                    fs::remove_file(&to).map_err(|e| Error::io("cannot replace", &to, e))?;
                 }
                 let sources = [open_source(&full, String::new(), options.opaque)?];
                 let kind = ImageKind::File;
@@ -73,20 +79,26 @@ pub(super) fn mirror(
             }
             (EntryKind::File, None) if options.base.is_some() && folder::is_image(&full) => {
                 let to = output.path(&entry.path);
+                if options.resume && holds_the_same(&to, &full)? {
+                    report.kept_images += 1;
+                    continue;
+                }
                 let mut image = recode(&full, &to, options, progress)?;
                 image.output = target.join(&entry.path);
                 report.images.push(image);
             }
             (EntryKind::File, None) => {
                 let to = output.path(&entry.path);
-                if options.resume && fs::symlink_metadata(&to).is_ok() {
-                    // it may be of another content meanwhile
-                    fs::remove_file(&to).map_err(|e| Error::io("cannot replace", &to, e))?;
+                let is_there = options.resume && folder::are_same(&full, &to)?;
+                if !is_there {
+                    report.copied_bytes += folder::copy_file(&full, &to, may_replace)?;
                 }
-                report.copied_bytes += folder::copy_file(&full, &to, options.force)?;
                 report.copied_files += 1;
             }
         }
+    }
+    if options.resume && !output.is_in_place() {
+        remove_others(&output, &plan)?;
     }
     output.commit()
 }
@@ -105,7 +117,8 @@ pub(super) fn recode(
     write_verified(kind, suffix, sources, full, to, options, progress)
 }
 
-/// Whether there is an image of this file already: of its length, and of its time or its content.
+/// Whether there is an image of this file already, as it would be written: of its length, and of its time or its content. The time
+/// counts only for a file that nobody touched since: that of a file can be set, and copies may all have the same.
 pub(super) fn is_image_of(image: &Path, file: &Path) -> Result<bool> {
     if fs::symlink_metadata(image).is_err() {
         return Ok(false);
@@ -114,13 +127,57 @@ pub(super) fn is_image_of(image: &Path, file: &Path) -> Result<bool> {
     atomic::remove_stale_temporaries(image);
     let archive = Archive::open(image)?;
     let source = FileSource::open(file)?;
-    let modified = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    if archive.header().original_len != source.len() {
+    let [record] = archive.files() else {
+        return Ok(false);
+    };
+    let (_, suffix) = naming::image_name(file.file_name().unwrap_or_default());
+    let header = archive.header();
+    let is_alike = header.kind == ImageKind::File && header.suffix == suffix;
+    if !is_alike || record.len != source.len() {
         return Ok(false);
     }
     // an image takes over the time of its source
-    let is_same_time = modified(file) == modified(image);
-    Ok(is_same_time || digest::sha256_of(&source)? == archive.files()[0].sha256)
+    let (of_file, of_image) = (Stamp::of(file)?, Stamp::of(image)?);
+    let is_same_time = of_file.mtime == of_image.mtime && of_file.rested_since(&of_image);
+    Ok(is_same_time || digest::sha256_of(&source)? == record.sha256)
+}
+
+/// Whether two images give the same files under the same names.
+pub(super) fn holds_the_same(image: &Path, other: &Path) -> Result<bool> {
+    if fs::symlink_metadata(image).is_err() {
+        return Ok(false);
+    }
+    atomic::remove_stale_temporaries(image);
+    let (image, other) = (Archive::open(image)?, Archive::open(other)?);
+    let what = |archive: &Archive| (archive.header().kind, archive.header().suffix.clone());
+    let files = |archive: &Archive| -> Vec<(String, [u8; 32])> {
+        let files = archive.files().iter();
+        files.map(|file| (file.path.clone(), file.sha256)).collect()
+    };
+    Ok(what(&image) == what(&other) && files(&image) == files(&other))
+}
+
+/// What an interrupted run has left of another source, or of files that are no more.
+fn remove_others(output: &OutputFolder, plan: &[Planned]) -> Result<()> {
+    let made = plan.iter().map(|planned| match &planned.image {
+        Some((image, _)) => image.as_path(),
+        None => planned.entry.path.as_path(),
+    });
+    let made: BTreeSet<&Path> = made.collect();
+    let entries = folder::walk(&output.path(Path::new("")))?;
+    // what is in a folder goes before it
+    for entry in entries.iter().rev() {
+        if made.contains(entry.path.as_path()) {
+            continue;
+        }
+        let full = output.path(&entry.path);
+        let removed = match entry.kind {
+            EntryKind::Folder => fs::remove_dir(&full),
+            _ => fs::remove_file(&full),
+        };
+        removed.map_err(|e| Error::io("cannot remove", &full, e))?;
+    }
+    Ok(())
 }
 
 /// Decides for every entry before anything is written: all faults of all models are told at once.

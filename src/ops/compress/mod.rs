@@ -22,6 +22,7 @@ use crate::base::Result;
 use crate::codec::Profile;
 use crate::format::ImageKind;
 use crate::ops::auto_base::Choice;
+use crate::ops::compress::mirror::holds_the_same;
 use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::mirror::recode;
@@ -172,7 +173,13 @@ fn compress_file(
         Output::Stdout => return to_stdout(source, suffix, options, progress).map(Some),
     };
     folder::check_not_same(source, &target)?;
-    if options.resume && is_image_of(&target, source)? {
+    let is_recoded = options.base.is_some() && folder::is_image(source);
+    let is_done = if is_recoded {
+        holds_the_same
+    } else {
+        is_image_of
+    };
+    if options.resume && is_done(&target, source)? {
         return Ok(None);
     }
     crate::base::atomic::check_target(&target, options.force)?;
@@ -182,7 +189,7 @@ fn compress_file(
             target.display()
         ));
     }
-    if options.base.is_some() && folder::is_image(source) {
+    if is_recoded {
         return recode(source, &target, options, progress).map(Some);
     }
     let sources = [open_source(source, String::new(), options.opaque)?];
