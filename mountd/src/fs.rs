@@ -453,7 +453,7 @@ impl Fs {
     }
 
     /// The open image that a node stands for or is in.
-    fn image(&self, node: &Node) -> Result<Arc<Archive>> {
+    pub(crate) fn image(&self, node: &Node) -> Result<Arc<Archive>> {
         let key = image_key(node);
         if let Some(archive) = self.images.lock().get(&key) {
             return Ok(Arc::clone(archive));

@@ -29,11 +29,13 @@ use fuser::ReplyEntry;
 use fuser::ReplyOpen;
 use fuser::ReplyStatfs;
 use fuser::ReplyWrite;
+use fuser::ReplyXattr;
 use fuser::Request;
 use fuser::TimeOrNow;
 use fuser::WriteFlags;
 use nix::errno::Errno;
 
+use crate::attributes;
 use crate::changes::Changes;
 use crate::changes::Owner;
 use crate::changes::Time;
@@ -129,6 +131,16 @@ fn reply_entry_of(fs: &Fs, attr: Result<Attr, Errno>, reply: ReplyEntry) {
 fn reply_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+/// With a size of 0 the kernel asks how long the answer would be.
+fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(fuser::Errno::ERANGE),
+        Ok(value) => reply.data(&value),
         Err(e) => reply.error(errno(e)),
     }
 }
@@ -527,6 +539,35 @@ impl Filesystem for Adapter {
                 s.fragment_size() as u32,
             ),
             Err(e) => reply.error(errno(e)),
+        });
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        if !attributes::is_ours(name) {
+            return reply.error(fuser::Errno::NO_XATTR);
+        }
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        self.pool.submit(ino.0, move || {
+            let value = fs.attribute(ino.0, &name);
+            reply_xattr(value.map(String::into_bytes), size, reply);
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.submit(ino.0, move || {
+            let names = fs.attributes(ino.0).map(|attributes| {
+                let names = attributes.into_iter().map(|(name, _)| name + "\0");
+                names.collect::<String>().into_bytes()
+            });
+            reply_xattr(names, size, reply);
         });
     }
 

@@ -1,6 +1,7 @@
 //! The mount daemon: `mount`, `unmount` and `mounts`, which `bigsmall` hands over.
 
 mod args;
+mod attributes;
 mod catalog;
 mod changes;
 mod control;

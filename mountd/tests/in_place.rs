@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bigsmall::archive::Bases;
+use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::convert;
@@ -337,4 +338,31 @@ fn a_delta_in_place_finds_its_base_below_the_mount() {
     setup.mount();
     assert!(fs::read(root.join("t.safetensors")).unwrap() == tuned);
     setup.models_are_whole();
+}
+
+#[test]
+fn attributes_tell_what_is_known_of_a_model() {
+    let setup = Setup::new();
+    let script = "import os,sys; p=sys.argv[1]; print(*(n+'='+os.getxattr(p,n).decode() for n in os.listxattr(p)),sep='\\n')";
+    let ask = |path: &Path| {
+        let output = Command::new("python3")
+            .args(["-c", script])
+            .arg(path)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = ask(&setup.models[0].0);
+    let sha256 = digest::sha256_of(&setup.models[0].1).unwrap();
+    assert!(
+        told.contains(&format!("user.bigsmall.sha256={}", digest::hex(&sha256))),
+        "{told}"
+    );
+    assert!(told.contains("user.bigsmall.ratio=0.6") && told.contains("user.bigsmall.codec=r"));
+    assert!(!ask(&setup.root().join("config.json")).contains("bigsmall"));
 }
