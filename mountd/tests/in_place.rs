@@ -136,6 +136,7 @@ impl Drop for Setup {
     }
 }
 
+// docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the images.
 #[test]
 fn every_path_stays_what_it_was() {
     let setup = Setup::new();
@@ -168,6 +169,7 @@ fn every_path_stays_what_it_was() {
     assert!(!root.join("a.bs").exists());
 }
 
+// docs/semantics.md: There a new file is written to the disk below, grows, is renamed and stays open as on the disk.
 #[test]
 fn a_download_is_written_through() {
     let setup = Setup::new();
@@ -210,6 +212,8 @@ fn a_download_is_written_through() {
     assert!(!root.join("new.safetensors.part").exists());
 }
 
+// docs/semantics.md: Files, folders and links that are no models change as on the disk, and one that is open outlives
+// its name.
 #[test]
 fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     let setup = Setup::new();
@@ -270,6 +274,8 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     assert!(!root.join("notes.txt").exists() && !root.join("x").exists());
 }
 
+// docs/semantics.md: A model that is an image can be neither written nor renamed nor removed there, and nothing can
+// take the hidden name of its image: `EROFS`.
 #[test]
 fn models_stay_as_they_are() {
     let setup = Setup::new();
@@ -319,6 +325,7 @@ fn models_stay_as_they_are() {
     setup.models_are_whole();
 }
 
+// docs/semantics.md: Over its own source a mount finds bases below itself, and follows no link back into itself.
 #[test]
 fn a_delta_in_place_finds_its_base_below_the_mount() {
     let setup = Setup::new();
@@ -340,6 +347,8 @@ fn a_delta_in_place_finds_its_base_below_the_mount() {
     setup.models_are_whole();
 }
 
+// docs/semantics.md: The extended attributes `user.bigsmall.sha256`, `ratio`, `codec` and, of a fine-tune, `base` tell
+// of the original and how it is stored.
 #[test]
 fn attributes_tell_what_is_known_of_a_model() {
     let setup = Setup::new();

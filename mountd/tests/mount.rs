@@ -221,6 +221,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+// docs/semantics.md: A mounted file has exactly the bytes of the original, its length, its time of change and its
+// permissions.
 #[test]
 fn the_file_is_the_original_with_its_size_time_and_mode() {
     let mut setup = Setup::new();
@@ -255,6 +257,7 @@ fn the_file_is_the_original_with_its_size_time_and_mode() {
     );
 }
 
+// docs/semantics.md: Any number of readers may read anywhere at once, whole or in parts of any length.
 #[test]
 fn sixteen_readers_at_random_places_read_the_original() {
     let mut setup = Setup::new();
@@ -285,6 +288,7 @@ fn sixteen_readers_at_random_places_read_the_original() {
     });
 }
 
+// docs/semantics.md: A mount at another place than its source can only be read: every change is `EROFS`.
 #[test]
 fn nothing_can_be_written() {
     let mut setup = Setup::new();
@@ -306,6 +310,8 @@ fn nothing_can_be_written() {
     read_only(std::os::unix::fs::symlink("a", mnt.join("link")));
 }
 
+// docs/semantics.md: `x.bs` appears as the file it was made from, and where the plain file lies beside it, as that
+// one.
 #[test]
 fn names_follow_the_rules_and_the_plain_file_wins() {
     let mut setup = Setup::new();
@@ -342,6 +348,7 @@ fn names_follow_the_rules_and_the_plain_file_wins() {
     }
 }
 
+// docs/semantics.md: Links stay links, lead where they led, and are not followed out of the tree by the mount.
 #[test]
 fn links_stay_links_and_lead_where_they_led() {
     let mut setup = Setup::new();
@@ -372,6 +379,7 @@ fn links_stay_links_and_lead_where_they_led() {
     assert!(fs::read(mnt.join("loop")).is_err());
 }
 
+// docs/semantics.md: An image of a folder appears as a folder.
 #[test]
 fn an_image_of_a_folder_is_a_folder() {
     let mut setup = Setup::new();
@@ -406,6 +414,7 @@ fn an_image_of_a_folder_is_a_folder() {
     );
 }
 
+// docs/semantics.md: A single image can be mounted as a folder with one file.
 #[test]
 fn one_image_can_be_mounted_alone() {
     let mut setup = Setup::new();
@@ -419,6 +428,8 @@ fn one_image_can_be_mounted_alone() {
     assert!(!mnt.join("n.safetensors").exists());
 }
 
+// docs/semantics.md: A damaged block is `EIO` for exactly its bytes, with a line in the log, and the rest of the file
+// can be read.
 #[test]
 fn a_damaged_block_is_an_error_and_a_log_line_and_the_rest_is_readable() {
     let mut setup = Setup::new();
@@ -462,6 +473,7 @@ fn a_damaged_block_is_an_error_and_a_log_line_and_the_rest_is_readable() {
     );
 }
 
+// docs/semantics.md: An image that cannot be used is listed, and opening it is `EIO`.
 #[test]
 fn images_that_cannot_be_used_are_listed_and_refuse_to_open() {
     let mut setup = Setup::new();
@@ -498,6 +510,8 @@ fn images_that_cannot_be_used_are_listed_and_refuse_to_open() {
     assert!(setup.log().contains("made by the Python package"));
 }
 
+// docs/semantics.md: The inode number of an unchanged file is the same after a new mount, and another content has
+// another number.
 #[test]
 fn inodes_are_stable_and_another_content_is_another_inode() {
     let mut setup = Setup::new();
@@ -528,6 +542,7 @@ fn inodes_are_stable_and_another_content_is_another_inode() {
 }
 
 /// `cp -p` and `rsync -t` give a changed file its old time back; size and time alone do not tell it from the old one.
+// docs/semantics.md: A file that was changed in place is another one, even if its time was set back.
 #[test]
 fn a_file_changed_in_place_with_its_time_set_back_is_another() {
     let mut setup = Setup::new();
@@ -555,6 +570,7 @@ fn a_file_changed_in_place_with_its_time_set_back_is_another() {
     assert!(fs::read(&mounted).unwrap().iter().all(|&byte| byte == b'B'));
 }
 
+// docs/semantics.md: Nothing that is not our own dead mount is ever cleared.
 #[test]
 fn only_our_own_dead_mounts_are_cleared_and_links_lead_to_them() {
     let mut setup = Setup::new();
@@ -585,6 +601,7 @@ fn only_our_own_dead_mounts_are_cleared_and_links_lead_to_them() {
     assert!(Command::new("umount").arg(&mnt).status().unwrap().success());
 }
 
+// docs/semantics.md: Files that come and go in the source are seen within seconds.
 #[test]
 fn files_that_come_and_go_are_seen() {
     let mut setup = Setup::new();
@@ -602,6 +619,7 @@ fn files_that_come_and_go_are_seen() {
     wait_until("the removal", || !mnt.join("m.safetensors").exists());
 }
 
+// docs/semantics.md: `unmount` waits for open files, and with `--lazy` they can be read until they are closed.
 #[test]
 fn unmount_waits_for_open_files_unless_lazy() {
     let mut setup = Setup::new();
@@ -621,6 +639,7 @@ fn unmount_waits_for_open_files_unless_lazy() {
     assert!(bytes == original);
 }
 
+// docs/semantics.md: A mount left dead by a killed daemon is cleared by the next mount at its place.
 #[test]
 fn a_killed_daemon_leaves_a_dead_mount_and_the_next_start_heals_it() {
     let mut setup = Setup::new();
@@ -650,6 +669,7 @@ fn a_killed_daemon_leaves_a_dead_mount_and_the_next_start_heals_it() {
     assert!(names(&mnt).is_empty());
 }
 
+// docs/semantics.md: `SIGTERM` and `^C` end a mount within seconds even with open files.
 #[test]
 fn signals_unmount_even_with_open_files() {
     for signal in ["-TERM", "-INT"] {
@@ -665,6 +685,7 @@ fn signals_unmount_even_with_open_files() {
     }
 }
 
+// docs/semantics.md: Mountpoints that are not empty, lie in the source or are mounted already are refused.
 #[test]
 fn mountpoints_that_make_no_sense_are_refused() {
     let mut setup = Setup::new();
@@ -726,6 +747,7 @@ fn in_the_foreground_it_logs_to_stderr_and_ends_with_the_unmount() {
     assert!(log.contains("INFO"), "{log}");
 }
 
+// docs/semantics.md: Memory stays within `--cache` and a fixed amount, however many streams read.
 #[test]
 fn memory_stays_within_the_cache_while_many_streams_read() {
     let mut setup = Setup::new();
@@ -765,6 +787,7 @@ fn tuned(model: &[u8]) -> Vec<u8> {
     tuned
 }
 
+// docs/semantics.md: A fine-tune stored as differences is shown whole beside its base, and refused without.
 #[test]
 fn a_fine_tune_is_whole_beside_its_base_and_refused_without() {
     let mut setup = Setup::new();

@@ -27,5 +27,6 @@ mod gpu_kernels;
 mod models;
 mod resume;
 mod roundtrip;
+mod semantics_page;
 mod shared;
 mod virtual_file;

@@ -147,6 +147,7 @@ class FileChecks:
             with safe_open(path, "pt") as file:
                 self.check_tensors(((k, in_pieces(file, k)) for k in file.keys()), original)
 
+    # docs/semantics.md: Private and shared mappings show the same bytes as reads.
     def test_mappings_private_and_shared_are_the_file(self):
         for path, original in self.pairs():
             expected = np.memmap(original, np.uint8, "r")
@@ -217,11 +218,14 @@ class FileChecks:
                    'dd if="$F" bs=777777 status=none', 'dd if="$F" bs=16M status=none', 'tail -c +1 "$F"',
                    'head -c 1000003 "$F"; tail -c +1000004 "$F"')
 
+    # docs/semantics.md: `O_DIRECT` reads the same bytes.
     def test_direct_reads_give_the_file(self):
         """O_DIRECT, which passes by the page cache; also sizes that no block or page is a multiple of."""
         self.pipes('dd if="$F" bs=1M iflag=direct status=none', 'dd if="$F" bs=64k iflag=direct status=none',
                    'dd if="$F" bs=56320 iflag=direct status=none')
 
+    # docs/semantics.md: The room that a file says to take is that of its logical length, so that no archiver takes it
+    # for sparse.
     def test_tar_packs_the_file(self):
         """With -S tar asks for holes, of which it must find none."""
         self.pipes('tar -cf - -C "$D" "$N" | tar -xOf -', 'tar -cSf - -C "$D" "$N" | tar -xOf -')
@@ -259,6 +263,7 @@ class MiniLlama(FileChecks, unittest.TestCase):
     def test_the_whole_folder_is_the_same_tree(self):
         run("diff", "-r", "--no-dereference", self.mount, self.original)
 
+    # docs/semantics.md: A cache of no size serves the same bytes, only slower.
     def test_a_cache_of_no_size_still_gives_the_bytes(self):
         with mounted(self.images, "--cache", "0") as mount:
             self.check_reads(mount / "model.safetensors", MINI_LLAMA / "model.safetensors", 100, threads=4)

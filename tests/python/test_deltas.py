@@ -428,9 +428,11 @@ class ChangedBases(unittest.TestCase):
         self.check_whole_again(fresh)
         self.check_whole_again(mount)
 
+    # docs/semantics.md: A base that is replaced by another file while it is mounted gives right bytes or an error.
     def test_base_replaced_by_another_file(self):
         self.check_replaced(lambda: self.place(self.models / "wrong.safetensors"))
 
+    # docs/semantics.md: A base that is overwritten where it lies gives right bytes or an error.
     def test_base_overwritten_where_it_is(self):
         def overwrite():
             with open(self.base, "r+b") as file:
@@ -462,6 +464,8 @@ class ChangedBases(unittest.TestCase):
         self.check_other(mount)
         self.check_whole_again(mount)
 
+    # docs/semantics.md: A base that is missing is told of in the log by tensor and place, and found without a new
+    # mount when it comes.
     def test_base_that_is_missing(self):
         self.base.unlink()
         mount = self.mount()
