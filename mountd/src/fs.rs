@@ -266,9 +266,15 @@ impl Fs {
         }
     }
 
-    /// Appends to `out` exactly the bytes that there are between `offset` and `offset + size`: a shorter answer would make
-    /// the kernel think that the file ends there.
-    pub(crate) fn read(&self, ino: u64, offset: u64, size: u32, out: &mut Vec<u8>) -> Result<()> {
+    /// Puts at the beginning of `out` exactly the bytes that there are between `offset` and `offset + size`, and says how many: a
+    /// shorter answer would make the kernel think that the file ends there. What is behind them is rubbish.
+    pub(crate) fn read(
+        &self,
+        ino: u64,
+        offset: u64,
+        size: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<usize> {
         let open = self
             .opened
             .lock()
@@ -278,16 +284,20 @@ impl Fs {
             Some(file) => file,
             None => self.open_node(&*self.node(ino)?)?,
         };
-        let len = file.len().saturating_sub(offset).min(u64::from(size));
-        out.clear();
-        out.resize(len as usize, 0);
-        if len == 0 {
-            return Ok(());
+        let len = file.len().saturating_sub(offset).min(u64::from(size)) as usize;
+        // never shrunk: what it once had need not be zeroed again
+        if out.len() < len {
+            out.resize(len, 0);
         }
-        file.read_exact_at(offset, out).map_err(|error| {
-            self.look_anew(ino);
-            self.fail(&error)
-        })
+        if len == 0 {
+            return Ok(0);
+        }
+        file.read_exact_at(offset, &mut out[..len])
+            .map_err(|error| {
+                self.look_anew(ino);
+                self.fail(&error)
+            })?;
+        Ok(len)
     }
 
     /// After an error: where a base is wrong or was written over, the right one may come, so whoever opens the file next has it

@@ -267,7 +267,7 @@ impl Filesystem for Adapter {
                     fs.read(ino.0, offset, size, buffer)
                 };
                 match read {
-                    Ok(()) => reply.data(buffer),
+                    Ok(len) => reply.data(&buffer[..len]),
                     Err(e) => reply.error(errno(e)),
                 }
             });

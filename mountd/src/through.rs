@@ -129,28 +129,29 @@ impl Fs {
         self.plain_files.lock().remove(&handle);
     }
 
-    /// What there is between `offset` and `offset + size`.
+    /// What there is between `offset` and `offset + size`, as [`Fs::read`] gives it.
     pub(crate) fn read_plain(
         &self,
         handle: u64,
         offset: u64,
         size: u32,
         out: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let file = self.plain_file(handle)?;
-        out.clear();
-        out.resize(size as usize, 0);
+        let size = size as usize;
+        if out.len() < size {
+            out.resize(size, 0);
+        }
         let mut len = 0;
-        while len < out.len() {
-            match file.read_at(&mut out[len..], offset + len as u64) {
+        while len < size {
+            match file.read_at(&mut out[len..size], offset + len as u64) {
                 Ok(0) => break,
                 Ok(more) => len += more,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(errno(&e)),
             }
         }
-        out.truncate(len);
-        Ok(())
+        Ok(len)
     }
 
     /// Writes all of `data`.

@@ -18,6 +18,8 @@ use crate::codec::SpanTables;
 
 /// How long a reader waits for another reader's decode. No wait is without a limit: after it the reader gets an error.
 const WAIT_MAX: Duration = Duration::from_mins(1);
+/// Buffers kept for blocks to come.
+const SPARE_MAX: usize = 8;
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 
@@ -78,17 +80,22 @@ impl Shelf {
         })
     }
 
-    fn keep(&mut self, key: Key, entry: Entry) {
+    /// Keeps an entry; gives what had to go for it.
+    fn keep(&mut self, key: Key, entry: Entry) -> Vec<Cached> {
         self.bytes += entry.bytes;
+        let mut gone = Vec::new();
         if let Some(old) = self.entries.put(key, entry) {
             self.bytes -= old.bytes;
+            gone.push(old.value);
         }
         while self.bytes > self.bytes_max {
             let Some((_, entry)) = self.entries.pop_lru() else {
                 break;
             };
             self.bytes -= entry.bytes;
+            gone.push(entry.value);
         }
+        gone
     }
 }
 
@@ -97,6 +104,8 @@ impl Shelf {
 pub struct BlockCache {
     blocks: Mutex<Shelf>,
     tables: Mutex<Shelf>,
+    /// Buffers of blocks that went, for those that come: new ones would have to be zeroed, and paged in.
+    spare: Mutex<Vec<Vec<u8>>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -117,6 +126,7 @@ impl BlockCache {
         Arc::new(Self {
             blocks: Shelf::new(block_bytes_max),
             tables: Shelf::new(table_bytes_max),
+            spare: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         })
@@ -133,6 +143,25 @@ impl BlockCache {
             self.hits.load(Ordering::Relaxed),
             self.misses.load(Ordering::Relaxed),
         )
+    }
+
+    /// A buffer of this length with rubbish in it.
+    pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.spare.lock().pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    fn recycle(&self, gone: Vec<Cached>) {
+        let mut spare = self.spare.lock();
+        for cached in gone {
+            if let Cached::Block(block) = cached
+                && spare.len() < SPARE_MAX
+                && let Ok(buffer) = Arc::try_unwrap(block)
+            {
+                spare.push(buffer);
+            }
+        }
     }
 
     /// Block `number` (of all of the image), decoded by `decode` if it is not at hand.
@@ -211,6 +240,7 @@ impl BlockCache {
         self.misses.fetch_add(1, Ordering::Relaxed);
         // lands the flight even if `load` panics, so that nobody waits for it in vain
         let mut landing = Landing {
+            cache: self,
             shelf,
             key,
             flight: &flight,
@@ -243,6 +273,7 @@ fn wait(flight: &Flight) -> Result<Cached> {
 }
 
 struct Landing<'a> {
+    cache: &'a BlockCache,
     shelf: &'a Mutex<Shelf>,
     key: Key,
     flight: &'a Flight,
@@ -257,19 +288,17 @@ impl Drop for Landing<'_> {
                 "the decoder failed (a fault of the program)",
             ))
         });
-        {
-            let mut shelf = self.shelf.lock();
-            shelf.flights.remove(&self.key);
-            if let Ok((bytes, value)) = &outcome {
-                shelf.keep(
-                    self.key,
-                    Entry {
-                        value: value.clone(),
-                        bytes: *bytes,
-                    },
-                );
-            }
-        }
+        let mut shelf = self.shelf.lock();
+        shelf.flights.remove(&self.key);
+        let gone = outcome.as_ref().map_or_else(
+            |_| Vec::new(),
+            |(bytes, value)| {
+                let (bytes, value) = (*bytes, value.clone());
+                shelf.keep(self.key, Entry { value, bytes })
+            },
+        );
+        drop(shelf);
+        self.cache.recycle(gone);
         *self.flight.result.lock() = Some(outcome.map(|(_, value)| value));
         self.flight.landed.notify_all();
     }

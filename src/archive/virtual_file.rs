@@ -56,7 +56,7 @@ impl VirtualFile {
                     .cache
                     .tables(archive.id(), owner, || archive.read_tables(span))?;
                 let range = span.block_range(number);
-                let mut block = vec![0; (range.end - range.start) as usize];
+                let mut block = self.cache.buffer((range.end - range.start) as usize);
                 with_scratch(|scratch| {
                     archive.decode_block(span, number, tables.as_deref(), &mut block, scratch)
                 })?;
