@@ -14,9 +14,6 @@ use std::time::Duration;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
-use nix::sys::resource::Resource;
-use nix::sys::resource::getrlimit;
-use nix::sys::resource::setrlimit;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -178,7 +175,7 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         // a terminal that closes must not take the mount with it
         let _ = nix::unistd::setsid();
     }
-    allow_many_files();
+    bigsmall::base::file::allow_many_files();
     let log = log_path(arguments, &paths.mountpoint, in_background);
     start_logging(arguments, log.as_deref())?;
     // from here on a signal is an event, so that none can leave a dead mount behind
@@ -347,12 +344,4 @@ fn start_logging(arguments: &MountArgs, log: Option<&Path>) -> Result<()> {
         complain(&format!("warning: no log: {error}"));
     }
     Ok(())
-}
-
-/// Every open model is an open file here: take as many as the system gives.
-fn allow_many_files() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // with fewer, only the last of very many opens fail
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }

@@ -89,6 +89,14 @@ impl Bases {
         self.tensors.add_beside(folder)
     }
 
+    /// What could not be read of what was named, or is under it.
+    pub fn faults(&self) -> impl Iterator<Item = &Error> {
+        let faults = self.tensors.faults.iter();
+        faults
+            .filter(|(is_named, _)| *is_named)
+            .map(|fault| &fault.1)
+    }
+
     /// Where was looked.
     pub fn places(&self) -> &[PathBuf] {
         &self.tensors.places
@@ -209,7 +217,7 @@ impl Bases {
         };
         let faults = match self.tensors.faults.as_slice() {
             [] => String::new(),
-            [first, ..] => {
+            [(_, first), ..] => {
                 let count = self.tensors.faults.len();
                 format!("; {count} files there could not be read, such as: {first}")
             }

@@ -11,7 +11,9 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::base::FileSource;
 use crate::base::OutputFile;
+use crate::base::ReadAt;
 use crate::base::digest;
 use crate::base::file::Identity;
 
@@ -20,6 +22,8 @@ pub(super) type Place = (usize, u64);
 
 /// A file that was changed less than this ago may be changed again without another time: what is known of it is not kept.
 const SETTLED_AGE: Duration = Duration::from_secs(2);
+/// Longer pages are none of ours: that of a file of a hundred thousand tensors is shorter.
+const PAGE_LEN_MAX: usize = 64 << 20;
 const SCHEMA: &str = "bigsmall.digests/1";
 
 /// What is kept of one file.
@@ -74,7 +78,15 @@ impl DigestIndex {
     }
 
     fn try_read(&self, identity: &Identity) -> Option<BTreeMap<Place, [u8; 32]>> {
-        let page = std::fs::read(self.page(identity)).ok()?;
+        // whatever lies there, it neither blocks nor fills the memory
+        let file = FileSource::open(&self.page(identity)).ok()?;
+        let mut page = vec![
+            0;
+            usize::try_from(file.len())
+                .ok()
+                .filter(|len| *len <= PAGE_LEN_MAX)?
+        ];
+        file.read_exact_at(0, &mut page).ok()?;
         let page: Page = serde_json::from_slice(&page).ok()?;
         if page.schema != SCHEMA || page.identity != *identity {
             return None;
@@ -126,7 +138,6 @@ impl DigestIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::FileSource;
 
     #[test]
     fn what_was_known_of_another_content_is_forgotten() {
@@ -153,6 +164,10 @@ mod tests {
         for page in std::fs::read_dir(folder.path().join("digests")).unwrap() {
             std::fs::File::create(page.unwrap().path()).unwrap();
         }
+        assert!(index.read(&identity).is_empty());
+        let page = index.page(&identity);
+        std::fs::remove_file(&page).unwrap();
+        nix::unistd::mkfifo(&page, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(index.read(&identity).is_empty());
     }
 }

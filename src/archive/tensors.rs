@@ -84,8 +84,8 @@ pub(super) struct Tensors {
     pub(super) places: Vec<PathBuf>,
     pub(super) files: Vec<ModelFile>,
     pub(super) by_name: BTreeMap<String, Vec<Tensor>>,
-    /// What could not be read.
-    pub(super) faults: Vec<Error>,
+    /// What could not be read, and whether it was named or under what was.
+    pub(super) faults: Vec<(bool, Error)>,
     /// Whether links to files in folders are followed.
     pub(super) follows_links: bool,
     cache: Arc<BlockCache>,
@@ -110,11 +110,13 @@ impl Tensors {
         let before = self.files.len();
         let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
         if metadata.is_dir() {
-            self.add_all(&self.model_files(path, true)?, true);
+            let files = self.model_files(path, true)?;
+            self.add_all(&files, true);
         } else if self.add_file(path, true)? {
             // its own base mostly lies beside it
             let folder = crate::base::atomic::folder_of(path);
-            self.add_all(&self.model_files(folder, false)?, false);
+            let files = self.model_files(folder, false)?;
+            self.add_all(&files, false);
         }
         self.places.push(path.to_owned());
         if self.files.len() == before {
@@ -125,7 +127,8 @@ impl Tensors {
 
     /// Adds the models in a folder, but not those in folders below it.
     pub(super) fn add_beside(&mut self, folder: &Path) -> Result<()> {
-        self.add_all(&self.model_files(folder, false)?, true);
+        let files = self.model_files(folder, false)?;
+        self.add_all(&files, true);
         self.places.push(folder.to_owned());
         Ok(())
     }
@@ -150,35 +153,47 @@ impl Tensors {
 
     /// Models and images in a folder, by path, and if `is_deep` in those below; links to files are followed if that is wanted,
     /// links to folders are not.
-    fn model_files(&self, folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(folder) = folders.pop() {
-            let failed = |e| Error::io("cannot list", &folder, e);
-            for entry in std::fs::read_dir(&folder).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let kind = entry.file_type().map_err(failed)?;
-                if kind.is_symlink() && !self.follows_links {
-                    continue;
-                }
-                let is_folder = kind.is_dir();
-                let name = entry.file_name();
-                if is_folder {
-                    folders.extend(is_deep.then(|| entry.path()));
-                } else if is_model_file(&name) {
-                    files.push(entry.path());
-                }
+    fn model_files(&mut self, folder: &Path, is_deep: bool) -> Result<Vec<PathBuf>> {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        self.list(folder, &mut files, &mut folders)?;
+        while let Some(folder) = folders.pop().filter(|_| is_deep) {
+            // one that may not be read, or has just gone, hides nothing that is elsewhere
+            if let Err(error) = self.list(&folder, &mut files, &mut folders) {
+                tracing::debug!("passed over: {error}");
+                self.faults.push((true, error));
             }
         }
         files.sort();
         Ok(files)
     }
 
+    /// What is in one folder: files that may be models, and folders.
+    fn list(
+        &self,
+        folder: &Path,
+        files: &mut Vec<PathBuf>,
+        folders: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        let failed = |e| Error::io("cannot list", folder, e);
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let kind = entry.file_type().map_err(failed)?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if is_model_file(&entry.file_name())
+                && (self.follows_links || !kind.is_symlink())
+            {
+                files.push(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {
         for path in paths {
             if let Err(error) = self.add_file(path, is_named) {
                 tracing::debug!("passed over: {error}");
-                self.faults.push(error);
+                self.faults.push((is_named, error));
             }
         }
     }
@@ -197,7 +212,12 @@ impl Tensors {
             known: Mutex::new(None),
         };
         if !crate::archive::claims_to_be_image(&source) {
-            let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
+            let layout = match Layout::of_safetensors(&source) {
+                Ok(layout) => layout,
+                // files of other programs are named so, too
+                Err(_) if path.file_name().is_some_and(naming::is_image_name) => return Ok(false),
+                Err(error) => return Err(error.file(path)),
+            };
             let bytes: Arc<dyn ReadAt> = Arc::new(source);
             for span in &layout.spans {
                 self.add_tensor(span, &bytes, 0, None, is_named);

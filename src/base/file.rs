@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -70,6 +73,14 @@ impl Identity {
             ctime_ns: self.ctime_ns - by,
             ..self
         }
+    }
+}
+
+/// Every open model is an open file: takes as many as the system gives.
+pub fn allow_many_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // with fewer, only the last of very many opens fail
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

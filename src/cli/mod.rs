@@ -105,6 +105,7 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     global::start_logging(cli.global.verbose);
+    crate::base::file::allow_many_files();
     if let Some(wanted) = dispatch::unknown_name() {
         let names: Vec<&str> = dispatch::available().iter().map(|set| set.name).collect();
         exit::complain(&format!(

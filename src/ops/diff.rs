@@ -91,6 +91,10 @@ pub struct DiffReport {
 pub fn diff(a: &Path, b: &Path, threads: usize, progress: &dyn Progress) -> Result<DiffReport> {
     let open = |path| Bases::open(path, DigestIndex::of_user());
     let (model_a, model_b) = (open(a)?, open(b)?);
+    // of what was not read nobody can say that it is the same
+    if let Some(fault) = model_a.faults().chain(model_b.faults()).next() {
+        return Err(fault.clone());
+    }
     let (in_a, in_b) = (by_name(&model_a), by_name(&model_b));
     let names: BTreeSet<&str> = in_a.keys().chain(in_b.keys()).copied().collect();
     let mut report = DiffReport {

@@ -142,6 +142,13 @@ fn diff_tells_by_how_much_tensors_differ() {
     );
     assert!(is_restored(&run, "out"));
     assert_eq!(code(&bigsmall(at, &["diff", "base", "ft"])), 1);
+    // files of others are nothing to compare; of a model that cannot be read nobody can say that it is the same
+    put(&at.join("base/sub/script.bs"), b"print 1");
+    assert_eq!(code(&bigsmall(at, &same)), 0);
+    put(&at.join("base/sub/second.safetensors"), b"cut short");
+    let output = bigsmall(at, &same);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("second.safetensors"));
 }
 
 #[test]
@@ -169,6 +176,62 @@ fn what_a_delta_needs_is_not_removed() {
     assert_ne!(code(&bigsmall(at, &["rm", "deep"])), 0);
     // all of the chain together is nobody's base
     assert_eq!(code(&bigsmall(at, &["rm", "1.bs", "2.bs", "deep"])), 0);
+}
+
+#[test]
+fn a_search_needs_no_more_open_files_than_the_system_gives() {
+    let run = Run::new(2);
+    let at = &run.path();
+    run.compress(1, "0.safetensors").unwrap();
+    fs::create_dir(at.join("many")).unwrap();
+    for number in 0..60 {
+        let copy = at.join(format!("many/{number}.safetensors"));
+        fs::copy(at.join("1.safetensors"), copy).unwrap();
+    }
+    fs::rename(at.join("0.safetensors"), at.join("many/base.safetensors")).unwrap();
+    let words = format!(
+        "ulimit -S -n 40; {} apply many 1.bs -o restored",
+        env!("CARGO_BIN_EXE_bigsmall")
+    );
+    let mut shell = Command::new("bash");
+    let shell = shell.args(["-c", &words]).current_dir(at);
+    let output = shell.env("XDG_CACHE_HOME", at.join("cache")).output();
+    let output = output.unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(fs::read(at.join("restored")).unwrap(), run.steps[1]);
+}
+
+#[test]
+fn a_folder_that_may_not_be_listed_hides_no_base_elsewhere() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let run = Run::new(2);
+    let at = &run.path();
+    run.compress(1, "0.safetensors").unwrap();
+    let allow = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::create_dir_all(at.join("models/closed")).unwrap();
+    fs::rename(at.join("0.safetensors"), at.join("models/base.safetensors")).unwrap();
+    let image = fs::read(at.join("1.bs")).unwrap();
+    put(&at.join("models/1.bs"), &image);
+    allow(&at.join("models/closed"), 0);
+    for path in ["models", "models/base.safetensors", "models/1.bs"] {
+        allow(&at.join(path), 0o755);
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
+    command.args(["apply", "models", "models/1.bs", "-o", "-"]);
+    command.current_dir(at).env_remove("HOME");
+    // root may list everything
+    if fs::metadata(at).unwrap().uid() == 0 {
+        allow(at, 0o755);
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.env_remove("XDG_CACHE_HOME").output().unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(output.stdout, run.steps[1]);
+    allow(&at.join("models/closed"), 0o755);
 }
 
 #[test]

@@ -260,7 +260,8 @@ impl Series<'_> {
         let mut depth = 0;
         for tensor in bases.tensors().filter(|tensor| tensor.is_delta()) {
             self.progress.check()?;
-            bases.bytes(tensor)?;
+            let hint = "a step that it stands on is gone: put it back, or remove this image, and the step is compressed anew";
+            bases.bytes(tensor).map_err(|e| e.hint(hint))?;
             depth = depth.max(tensor.depth());
         }
         Ok(depth)
