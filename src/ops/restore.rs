@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -79,6 +80,14 @@ pub fn plan(root: &Path, all: bool) -> Result<Plan> {
     }
     folder::check_not_mounted(&root)?;
     let mut records = Records::default();
+    // also those of which all images are restored: a run may have been stopped just before it removed them
+    for entry in folder::walk(&root)? {
+        if entry.path.file_name() == Some(OsStr::new(convert::RECORD)) {
+            let folder = root.join(entry.path.parent().unwrap_or(Path::new("")));
+            let images = read_record(&folder)?;
+            records.known.insert(folder, images);
+        }
+    }
     let mut files = Vec::new();
     for full in folder::images_under(&root)? {
         let image = full.strip_prefix(&root).unwrap_or(&full).to_owned();
