@@ -29,6 +29,10 @@ pub const DELTAS_MAX: usize = 4;
 /// Decoded blocks of bases that are images, if nobody shares a cache.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// Most tensors that one search looks at. Those of a name are looked at once; only where bases have other names, each of which leads
+/// to others, are there more.
+const LOOKS_MAX: usize = 1 << 20;
+
 /// Whether a base is at hand, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hope {
@@ -241,6 +245,12 @@ struct Search<'a> {
     bases: &'a Bases,
     /// What is being looked for, one below another where names differ.
     sought: Vec<[u8; 32]>,
+    /// What was not found with so many deltas allowed.
+    missing: BTreeMap<(String, [u8; 32], usize), Error>,
+    /// How often a search ended at what is being looked for: what was not found then may be found from elsewhere.
+    circles: usize,
+    /// How many tensors were looked at.
+    looks: usize,
 }
 
 /// The tensors of one name and length that were read so far, by their digests.
@@ -251,11 +261,23 @@ struct AtHand<'a> {
     fault: Option<Error>,
 }
 
+impl<'a> AtHand<'a> {
+    /// The base of a tensor, if it is among these.
+    fn base_of(&self, tensor: &Tensor) -> Option<&'a Tensor> {
+        let (archive, number) = tensor.delta.as_ref()?;
+        let blake3 = &archive.index().bases[*number].blake3;
+        self.by_digest.get(blake3).copied()
+    }
+}
+
 impl<'a> Search<'a> {
     fn new(bases: &'a Bases) -> Self {
         Self {
             bases,
             sought: Vec::new(),
+            missing: BTreeMap::new(),
+            circles: 0,
+            looks: 0,
         }
     }
 
@@ -272,18 +294,38 @@ impl<'a> Search<'a> {
     /// The tensor of this digest; at most `deltas` deltas may be read for it.
     fn find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
         if self.sought.contains(&record.blake3) {
+            self.circles += 1;
             return Err(self.bases.not_found(record, true));
         }
+        let key = (record.name.clone(), record.blake3, deltas);
+        if let Some(error) = self.missing.get(&key) {
+            return Err(error.clone());
+        }
+        let circles = self.circles;
         self.sought.push(record.blake3);
         let found = self.try_find(record, len, deltas);
         self.sought.pop();
-        let found = found?;
-        self.bases.proven.lock().insert(found.file);
-        Ok(found)
+        match found {
+            Ok(found) => {
+                self.bases.proven.lock().insert(found.file);
+                Ok(found)
+            }
+            Err(error) => {
+                if self.circles == circles {
+                    self.missing.insert(key, error.clone());
+                }
+                Err(error)
+            }
+        }
     }
 
     fn try_find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
+        if self.looks > LOOKS_MAX {
+            return Err(Error::over_limit("too many tensors may be its base")
+                .hint("name the model that it was made from with `--base`"));
+        }
         let alike = self.alike(record, len);
+        self.looks += alike.len();
         let known = |tensor: &&&Tensor| {
             let known = self.bases.tensors.known_blake3(tensor);
             known == Some(record.blake3)
@@ -320,8 +362,9 @@ impl<'a> Search<'a> {
             // that it cannot be read says more than that nothing else is it
             return Err(fault);
         }
-        let is_next = |tensor: &&Tensor| self.base_is_at_hand(tensor, deltas + 1, &at_hand);
-        if let Some(too_deep) = above.iter().find(|tensor| is_next(tensor)) {
+        // only among those of its name: a search without end for others would say no more
+        let is_next = |tensor: &&&Tensor| at_hand.base_of(tensor).is_some();
+        if let Some(too_deep) = above.iter().find(is_next) {
             return Err(self.too_deep(too_deep));
         }
         Err(self.bases.not_found(record, !alike.is_empty()))
@@ -342,7 +385,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether the base of a tensor that is stored as differences is at hand, so that at most `depth` deltas are read for the tensor.
-    fn base_is_at_hand(&self, tensor: &Tensor, depth: usize, at_hand: &AtHand<'a>) -> bool {
+    fn base_is_at_hand(&mut self, tensor: &Tensor, depth: usize, at_hand: &AtHand<'a>) -> bool {
         if let Some(known) = tensor.depth.get() {
             return *known <= depth;
         }
@@ -351,14 +394,9 @@ impl<'a> Search<'a> {
         };
         let below = archive.index().bases[*number].named(&tensor.span.name);
         let base = if below.name == tensor.span.name {
-            at_hand.by_digest.get(&below.blake3).copied()
+            at_hand.base_of(tensor)
         } else {
-            let mut search = Search {
-                bases: self.bases,
-                sought: self.sought.clone(),
-            };
-            let found = search.find(&below, tensor.span.len, depth - 1);
-            found.ok()
+            self.find(&below, tensor.span.len, depth - 1).ok()
         };
         base.is_some_and(|base| base.depth() < depth && settle_on(tensor, base))
     }
