@@ -68,6 +68,12 @@ impl Bases {
         Ok(bases)
     }
 
+    /// From now on each tensor is read for its digest, whatever is known of it: what a delta names as its base must be what is there,
+    /// and a file that was written to by mapping may have kept all that the disk says of it.
+    pub fn trust_no_index(&mut self) {
+        self.tensors.trusts_index = false;
+    }
+
     /// From now on links in folders are passed over.
     pub fn follow_no_links(&mut self) {
         self.tensors.follows_links = false;

@@ -28,10 +28,14 @@ const RENAMED_LEN_MIN: u64 = 16 << 10;
 /// How much is compared at each of three places of a tensor that may have been renamed.
 const LOOK_LEN: usize = 1 << 10;
 
-/// Opens the model that was named.
+/// Opens the model that was named, to make deltas from it.
 pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
-    let bases = path.map(|path| Bases::open(path, DigestIndex::of_user()));
-    Ok(bases.transpose()?.map(Arc::new))
+    let open = |path| {
+        let mut bases = Bases::open(path, DigestIndex::of_user())?;
+        bases.trust_no_index();
+        Ok(Arc::new(bases))
+    };
+    path.map(open).transpose()
 }
 
 /// For each span of a source the tensor of the same name, dtype and shape; where there is none, one of the same dtype and shape that

@@ -311,7 +311,8 @@ fn note(root: &Path, path: &Path, image: &Path) -> Result<()> {
         .append(true)
         .open(&record)
         .map_err(failed)?;
-    let line = format!("{}\t{}\n", escape(image), escape(path));
+    // begun anew, as a run may have been stopped in the middle of a line
+    let line = format!("\n{}\t{}\n", escape(image), escape(path));
     file.write_all(line.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(failed)

@@ -215,7 +215,11 @@ impl Series<'_> {
             let there = images.iter().filter(|image| image.exists());
             depth = depth.max(self.depth(&there.cloned().collect::<Vec<_>>())?);
         }
-        let bases = base.map(|number| Arc::new(self.open(&self.done[number].images)));
+        let bases = base.map(|number| {
+            let mut bases = self.open(&self.done[number].images);
+            bases.trust_no_index();
+            Arc::new(bases)
+        });
         let options = CompressOptions {
             base: bases,
             ..self.options.clone()
@@ -339,13 +343,20 @@ impl Series<'_> {
         match copies.get(&blake3) {
             _ if is_same => {}
             // where a second name cannot be given, a second copy can be made
-            Some(first) if !exists && fs::hard_link(first, to).is_ok() => {}
+            Some(first)
+                if !exists && may_share(first, full) && fs::hard_link(first, to).is_ok() => {}
             _ => self.report.copied_bytes += folder::copy_file(full, to, self.options.force)?,
         }
         self.report.copied_files += 1;
         copies.entry(blake3).or_insert_with(|| to.to_owned());
         Ok(())
     }
+}
+
+/// Whether a copy has the permissions of this file: two names of one file have the same.
+fn may_share(copy: &Path, file: &Path) -> bool {
+    let permissions = |path: &Path| fs::metadata(path).map(|m| m.permissions()).ok();
+    permissions(copy) == permissions(file)
 }
 
 #[cfg(test)]
