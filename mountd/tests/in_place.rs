@@ -6,6 +6,8 @@
     reason = "a failed unwrap is a failed test"
 )]
 
+mod models;
+
 use std::fs;
 use std::fs::File;
 use std::io::Read;
@@ -31,34 +33,14 @@ use bigsmall::ops::convert::ConvertOptions;
 use bigsmall::ops::diff;
 use bigsmall::ops::restore;
 
+use crate::models::model;
+use crate::models::put;
+
 const EROFS: i32 = 30;
 
 fn mountd(words: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_bigsmall-mountd");
     Command::new(program).args(words).output().unwrap()
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    File::create(path).unwrap().write_all(bytes).unwrap();
-}
-
-fn model(elements: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut element = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let exponent = 121 - u16::try_from((state >> 20).trailing_zeros().min(12)).unwrap();
-        (state as u16 & 0x807f) | exponent << 7
-    };
-    let data: Vec<u8> = (0..elements)
-        .flat_map(|_| element().to_le_bytes())
-        .collect();
-    let json = format!(
-        "{{\"w\":{{\"dtype\":\"BF16\",\"shape\":[{elements}],\"data_offsets\":[0,{}]}}}}",
-        data.len()
-    );
-    [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &data].concat()
 }
 
 /// A folder of models, converted, with the mount over it.

@@ -7,10 +7,11 @@
     reason = "a failed unwrap is a failed test"
 )]
 
+mod models;
+
 use std::fs;
 use std::fs::File;
 use std::io::Read;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,6 +29,9 @@ use bigsmall::ops::compress;
 use bigsmall::ops::compress::CompressOptions;
 use tempfile::TempDir;
 
+use crate::models::model;
+use crate::models::put;
+
 const EIO: i32 = 5;
 const ENOTCONN: i32 = 107;
 /// No step of a test takes nearly as long; a hang is a failure.
@@ -42,31 +46,6 @@ fn mountd(words: &[&str]) -> Output {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    File::create(path).unwrap().write_all(bytes).unwrap();
-}
-
-/// A safetensors file of one bf16 tensor `w` whose values look like weights; other seeds give other values.
-fn model(elements: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut element = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        // sign and mantissa at random, exponents with falling frequency
-        let exponent = 121 - u16::try_from((state >> 20).trailing_zeros().min(12)).unwrap();
-        (state as u16 & 0x807f) | exponent << 7
-    };
-    let data: Vec<u8> = (0..elements)
-        .flat_map(|_| element().to_le_bytes())
-        .collect();
-    let json = format!(
-        "{{\"w\":{{\"dtype\":\"BF16\",\"shape\":[{elements}],\"data_offsets\":[0,{}]}}}}",
-        data.len()
-    );
-    [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &data].concat()
 }
 
 fn compress_to(source: &Path, output: &Path) {

@@ -61,9 +61,14 @@ impl Bases {
         }
     }
 
+    /// None yet, with a cache that nobody shares.
+    pub fn unshared(index: Option<DigestIndex>) -> Self {
+        Self::new(BlockCache::new(CACHE_BYTES), index)
+    }
+
     /// The tensors of a model file, an image, or all of them under a folder.
     pub fn open(path: &Path, index: Option<DigestIndex>) -> Result<Self> {
-        let mut bases = Self::new(BlockCache::new(CACHE_BYTES), index);
+        let mut bases = Self::unshared(index);
         bases.add(path)?;
         Ok(bases)
     }

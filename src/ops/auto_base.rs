@@ -12,7 +12,6 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive::Bases;
-use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
 use crate::archive::tensors::Tensor;
 use crate::base::Error;
@@ -24,8 +23,6 @@ use crate::base::units;
 use crate::ops::estimate::Sample;
 use crate::ops::report;
 
-/// Decoded blocks of candidates that are images.
-const CACHE_BYTES: u64 = 64 << 20;
 /// A base is taken only if the model becomes smaller than this share of what it takes alone.
 const GAIN_MIN: f64 = 0.9;
 /// Pieces of a first look at every candidate, and of a closer one at the best.
@@ -79,7 +76,7 @@ pub fn find(source: &Path, folders: &[PathBuf], progress: &dyn Progress) -> Resu
     let folders = if folders.is_empty() { &beside } else { folders };
     progress.begin("looking for a base", 0);
     let model = Bases::open(source, DigestIndex::of_user())?;
-    let mut others = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+    let mut others = Bases::unshared(DigestIndex::of_user());
     for folder in folders {
         others
             .add(folder)

@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 
 use crate::archive::Archive;
 use crate::archive::Bases;
-use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
 use crate::archive::tensors::Tensor;
 use crate::base::Progress;
@@ -21,8 +20,6 @@ use crate::tensor::SpanKind;
 use crate::writer::Base;
 use crate::writer::Source;
 
-/// Decoded blocks of bases that are images.
-const CACHE_BYTES: u64 = 64 << 20;
 /// Shorter tensors are not looked for under other names.
 const RENAMED_LEN_MIN: u64 = 16 << 10;
 /// How much is compared at each of three places of a tensor that may have been renamed.
@@ -182,7 +179,7 @@ impl Places {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+        let mut bases = Bases::unshared(DigestIndex::of_user());
         for path in &self.paths {
             bases.add(path)?;
         }

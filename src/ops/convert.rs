@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::archive;
 use crate::archive::Bases;
-use crate::archive::BlockCache;
 use crate::archive::ImageKind;
 use crate::archive::naming;
 use crate::base::Error;
@@ -114,10 +113,10 @@ pub struct ConvertReport {
 /// Looks at all models under `root`, and at a sample of each.
 pub fn plan(root: &Path, progress: &dyn Progress) -> Result<Plan> {
     let root = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
+    folder::check_not_mounted(&root)?;
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
-    folder::check_not_mounted(&root)?;
     let device = device_of(&root)?;
     let mut files = Vec::new();
     progress.begin("looking at the models", 0);
@@ -202,7 +201,7 @@ fn stands_for(image: &Path, path: &Path) -> Result<bool> {
 
 /// About how many bytes the image of a model has.
 fn estimate(path: &Path) -> Result<u64> {
-    let mut model = Bases::new(BlockCache::new(0), None);
+    let mut model = Bases::unshared(None);
     model.add(path)?;
     let sample = Sample::take(&model, LOOK.0, LOOK.1)?;
     let tensors = model.tensors().count() as u64;

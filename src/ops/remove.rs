@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::archive::Bases;
-use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
 use crate::archive::naming;
 use crate::base::Error;
@@ -22,9 +21,6 @@ use crate::base::atomic;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::report;
-
-/// Decoded blocks of bases that are images.
-const CACHE_BYTES: u64 = 64 << 20;
 
 /// How to remove.
 #[derive(Debug, Clone, Default)]
@@ -198,7 +194,7 @@ fn stays(path: &Path, going: &BTreeSet<PathBuf>) -> bool {
 
 /// The models among these files, whatever their names: those in the Hugging Face cache have no extension.
 fn bases_in(files: &BTreeSet<PathBuf>) -> Bases {
-    let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+    let mut bases = Bases::unshared(DigestIndex::of_user());
     bases.add_support(files.iter());
     bases
 }

@@ -75,10 +75,10 @@ pub struct RestoreReport {
 /// Looks at all images under `root`: those that convert has made, or all of them if `all`.
 pub fn plan(root: &Path, all: bool) -> Result<Plan> {
     let root = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
+    folder::check_not_mounted(&root)?;
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
-    folder::check_not_mounted(&root)?;
     let mut records = Records::default();
     // also those of which all images are restored: a run may have been stopped just before it removed them
     for entry in folder::walk(&root)? {

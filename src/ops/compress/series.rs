@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Bases;
-use crate::archive::BlockCache;
 use crate::archive::DigestIndex;
 use crate::archive::bases::DELTAS_MAX;
 use crate::base::Error;
@@ -30,8 +29,6 @@ use crate::ops::estimate::Sample;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 
-/// Decoded blocks of earlier steps.
-const CACHE_BYTES: u64 = 64 << 20;
 /// How many of the steps just before are looked at, beside those that stand alone.
 const NEAR: usize = 3;
 /// Pieces of a step that are looked at against each earlier one.
@@ -251,7 +248,7 @@ impl Series<'_> {
 
     /// These images as bases; what they need themselves is looked for in all of the series.
     fn open(&self, images: &[PathBuf]) -> Bases {
-        let mut bases = Bases::new(BlockCache::new(CACHE_BYTES), DigestIndex::of_user());
+        let mut bases = Bases::unshared(DigestIndex::of_user());
         bases.add_files(images.iter());
         let done = self.done.iter().flat_map(|done| &done.images);
         bases.add_support(self.there.iter().chain(done));
@@ -273,7 +270,7 @@ impl Series<'_> {
 
     /// The earlier step that makes this one smallest; none if it is better alone.
     fn base_for(&self, step: &Step) -> Result<Option<usize>> {
-        let mut model = Bases::new(BlockCache::new(CACHE_BYTES), None);
+        let mut model = Bases::unshared(None);
         let files: Vec<PathBuf> = step
             .files
             .iter()
