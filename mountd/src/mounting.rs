@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
 
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
@@ -30,6 +32,9 @@ const SUBTYPE: &str = "bigsmall";
 const DEVICE: &str = "/dev/fuse";
 /// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in some containers.
 const HELPER: &str = "fusermount3";
+/// How long a busy mount is tried again, and how often.
+const BUSY_WAIT: Duration = Duration::from_millis(500);
+const BUSY_STEP: Duration = Duration::from_millis(10);
 
 /// A mount of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,19 +275,28 @@ fn mount_as_root(source: &Path, mountpoint: &Path, access: Access) -> io::Result
     Ok(device.into())
 }
 
-/// Ends a mount. `lazy` detaches it although it is in use.
+/// Ends a mount. `lazy` detaches it although it is in use. What is in use for a moment only, as by a program that looks at every
+/// mount or by a child between fork and exec, is waited for.
 pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match try_unmount(mountpoint, lazy) {
+            Err(Errno::EBUSY) if begun.elapsed() < BUSY_WAIT => std::thread::sleep(BUSY_STEP),
+            Err(Errno::EPERM) => return unmount_by_helper(mountpoint, lazy),
+            Err(errno) => return Err(not_unmounted(mountpoint, errno)),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+fn try_unmount(mountpoint: &Path, lazy: bool) -> Result<(), Errno> {
     let flags = MntFlags::UMOUNT_NOFOLLOW
         | if lazy {
             MntFlags::MNT_DETACH
         } else {
             MntFlags::empty()
         };
-    match umount2(mountpoint, flags) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => unmount_by_helper(mountpoint, lazy),
-        Err(errno) => Err(not_unmounted(mountpoint, errno)),
-    }
+    umount2(mountpoint, flags)
 }
 
 fn unmount_by_helper(mountpoint: &Path, lazy: bool) -> Result<()> {

@@ -71,12 +71,8 @@ impl Setup {
             keep: None,
             threads: 2,
         };
-        assert_eq!(
-            convert::convert(&plan, &options, &Silent)
-                .unwrap()
-                .converted,
-            3
-        );
+        let report = convert::convert(&plan, &options, &Silent).unwrap();
+        assert_eq!(report.converted, 3, "{report:?}");
         assert!(models.iter().all(|(path, _)| !path.exists()));
         let setup = Self { folder, models };
         setup.mount();

@@ -22,6 +22,7 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::renameat2;
 
 use crate::base::Error;
+use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::digest;
 
@@ -104,9 +105,10 @@ pub fn remove_stale_temporaries(target: &Path) {
         let plain = entry
             .file_type()
             .is_ok_and(|kind| kind.is_file() || kind.is_dir());
-        if !plain || !File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+        let file = File::open(&path).ok().filter(|_| plain);
+        let Some(_held) = file.and_then(LockedFile::surely) else {
             continue;
-        }
+        };
         // nothing depends on it: one that cannot be removed is met again next time
         let _ = if path.is_dir() {
             fs::remove_dir_all(&path)
@@ -116,6 +118,11 @@ pub fn remove_stale_temporaries(target: &Path) {
     }
 }
 
+/// Another run, which looks for what was left over, took a file the moment it was made.
+fn taken() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
 fn journal_of(temporary: &Path) -> PathBuf {
     let mut name = temporary.as_os_str().to_owned();
     name.push(".journal");
@@ -123,14 +130,13 @@ fn journal_of(temporary: &Path) -> PathBuf {
 }
 
 /// The longest temporary for `target` whose writer is no more and that has a journal; both locked.
-fn left_over(target: &Path) -> Option<(File, PathBuf, (File, PathBuf))> {
+fn left_over(target: &Path) -> Option<(LockedFile, PathBuf, (LockedFile, PathBuf))> {
     let prefix = temporary_prefix(target);
     let open = |path: &Path| {
-        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-        file.try_lock().ok()?;
-        Some(file)
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        file.ok().and_then(LockedFile::surely)
     };
-    let mut best: Option<(u64, File, PathBuf, (File, PathBuf))> = None;
+    let mut best: Option<(u64, LockedFile, PathBuf, (LockedFile, PathBuf))> = None;
     for entry in fs::read_dir(folder_of(target)).ok()?.flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let begins = name
@@ -151,7 +157,7 @@ fn left_over(target: &Path) -> Option<(File, PathBuf, (File, PathBuf))> {
 }
 
 /// The folder that a run that was interrupted has left half made for `target`, locked.
-pub fn left_over_folder(target: &Path) -> Option<(File, PathBuf)> {
+pub fn left_over_folder(target: &Path) -> Option<(LockedFile, PathBuf)> {
     let prefix = temporary_prefix(target);
     let entries = fs::read_dir(folder_of(target)).ok()?.flatten();
     let mut folders = entries.filter_map(|entry| {
@@ -160,10 +166,10 @@ pub fn left_over_folder(target: &Path) -> Option<(File, PathBuf)> {
             .as_encoded_bytes()
             .starts_with(prefix.as_encoded_bytes());
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let lock = File::open(entry.path())
+        let folder = File::open(entry.path())
             .ok()
-            .filter(|_| begins && is_folder)?;
-        lock.try_lock().ok()?;
+            .filter(|_| begins && is_folder);
+        let lock = folder.and_then(LockedFile::surely)?;
         Some((lock, entry.path()))
     });
     folders.next()
@@ -208,10 +214,10 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 /// temporary is removed.
 #[derive(Debug)]
 pub struct OutputFile {
-    file: File,
+    file: LockedFile,
     temporary: PathBuf,
     /// What was done so far, for a run that goes on.
-    journal: Option<(File, PathBuf)>,
+    journal: Option<(LockedFile, PathBuf)>,
     target: PathBuf,
     replace: bool,
     /// Whether the temporary stays for a later run if this one does not commit it.
@@ -252,8 +258,7 @@ impl OutputFile {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create_new(true).mode(0o600);
             let file = options.open(&path).map_err(failed)?;
-            // as with the temporary
-            let _ = file.try_lock();
+            let file = LockedFile::new(file).ok_or_else(|| failed(taken()))?;
             self.journal = Some((file, path));
         }
         match &mut self.journal {
@@ -284,7 +289,8 @@ impl OutputFile {
             .open(&temporary)
             .map_err(|e| Error::io("cannot write", target, e))?;
         // where there are no locks, temporaries that are left over are for the user to remove
-        let _ = file.try_lock();
+        let file =
+            LockedFile::new(file).ok_or_else(|| Error::io("cannot write", target, taken()))?;
         Ok(Self {
             file,
             temporary,

@@ -12,6 +12,7 @@ use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
+use crate::base::LockedFile;
 use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::Result;
@@ -231,14 +232,14 @@ pub fn take_owner(from: &Path, to: &Path) {
 }
 
 /// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
-pub fn hold(path: &Path) -> Result<fs::File> {
+pub fn hold(path: &Path) -> Result<LockedFile> {
     let failed = |e| Error::io("cannot open", path, e);
     let file = fs::File::open(path).map_err(failed)?;
-    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
-        return Err(Error::new(ErrorKind::Io, "another run is at work on it")
+    let file = LockedFile::new(file).ok_or_else(|| {
+        Error::new(ErrorKind::Io, "another run is at work on it")
             .file(path)
-            .hint("let that one end first"));
-    }
+            .hint("let that one end first")
+    })?;
     // it may have gone before it was held
     let identity = |metadata: fs::Metadata| Identity::of(&metadata);
     let held = file.metadata().map(identity).map_err(failed)?;
@@ -280,7 +281,7 @@ pub struct OutputFolder {
     keep: bool,
     committed: bool,
     /// Held while the folder is written: it tells others that somebody lives who does.
-    _lock: Option<fs::File>,
+    _lock: Option<LockedFile>,
 }
 
 impl OutputFolder {
@@ -315,11 +316,11 @@ impl OutputFolder {
         if is_new {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }
-        let lock = lock.or_else(|| fs::File::open(&root).ok().filter(|_| is_new));
-        if let Some(lock) = &lock {
-            // where there are no locks, temporaries that are left over are for the user to remove
-            let _ = lock.try_lock();
-        }
+        // where there are no locks, temporaries that are left over are for the user to remove
+        let lock = lock.or_else(|| {
+            let folder = fs::File::open(&root).ok().filter(|_| is_new);
+            folder.and_then(LockedFile::new)
+        });
         let target = target.to_owned();
         Ok(Self {
             root,
