@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Unmount(UnmountArgs),
     /// List the mounts
     Mounts(MountsArgs),
+    /// Answer the requests of a mount; started by its supervisor
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -49,6 +52,13 @@ pub(crate) struct MountArgs {
     /// Bytes of decoded blocks and tables to keep, such as 64m
     #[arg(long, value_name = "SIZE", default_value = "32m", value_parser = size)]
     pub(crate) cache: u64,
+    /// How far to decode ahead of a reader that reads one byte after another; 0 for not at all
+    #[arg(long, value_name = "SIZE", default_value = "4m", value_parser = size)]
+    pub(crate) read_ahead: u64,
+    /// Whether the kernel keeps what was read (kernel), or every read is decoded anew (direct), which suits readers that read
+    /// everything once into memory of their own
+    #[arg(long, value_name = "MODE", default_value = "kernel", value_parser = ["kernel", "direct"])]
+    pub(crate) cache_mode: String,
     /// Where the bases of fine-tunes are looked for beside SOURCE: models, or folders of them
     #[arg(long, value_name = "PATH", alias = "base-dir")]
     pub(crate) base: Vec<PathBuf>,
@@ -58,6 +68,9 @@ pub(crate) struct MountArgs {
     /// Mount over a folder that is not empty
     #[arg(long)]
     pub(crate) force: bool,
+    /// Tell what the mount does over HTTP at this address and port, as Prometheus asks for it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<String>,
     /// Log to this file instead of one in the runtime folder
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,

@@ -1,19 +1,12 @@
 //! The mount daemon: `mount`, `unmount` and `mounts`, which `bigsmall` hands over.
 
+mod adapter;
 mod args;
-mod attributes;
-mod catalog;
-mod changes;
-mod control;
 mod daemon;
-mod errno;
 mod fs;
-mod fuse;
-mod mounting;
-mod pool;
-mod root;
-mod through;
-mod tree;
+mod session;
+mod statistics;
+mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -31,8 +24,9 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Mount(arguments) => daemon::mount(&arguments),
-        Command::Unmount(arguments) => control::unmount(&arguments),
-        Command::Mounts(arguments) => control::mounts(&arguments),
+        Command::Unmount(arguments) => daemon::control::unmount(&arguments),
+        Command::Worker => daemon::worker::run(),
+        Command::Mounts(arguments) => daemon::control::mounts(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("error: {error}"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -49,15 +50,62 @@ struct Key {
     number: usize,
 }
 
+/// Why something is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Somebody waits for it.
+    Now,
+    /// Somebody may, soon.
+    Ahead,
+}
+
+/// What was asked of a cache, since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Requests that found what they wanted.
+    pub hits: u64,
+    /// Requests that had to decode.
+    pub misses: u64,
+    /// Requests that waited for the decode of another.
+    pub waits: u64,
+    /// Bytes decoded, ahead of a request or for one.
+    pub decoded_bytes: u64,
+    /// Blocks decoded ahead of a request.
+    pub ahead: u64,
+    /// Those of them that a request then found.
+    pub ahead_used: u64,
+    /// Those of them that went before one did.
+    pub ahead_wasted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    waits: AtomicU64,
+    decoded_bytes: AtomicU64,
+    ahead: AtomicU64,
+    ahead_used: AtomicU64,
+    ahead_wasted: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
 #[derive(Debug)]
 struct Entry {
     value: Cached,
     bytes: u64,
+    /// Decoded ahead, and not asked for yet.
+    is_ahead: bool,
 }
 
 #[derive(Debug, Default)]
 struct Flight {
     result: Mutex<Option<Result<Cached>>>,
+    /// Nobody waits for it yet.
+    is_ahead: AtomicBool,
     landed: Condvar,
 }
 
@@ -66,6 +114,8 @@ struct Shelf {
     entries: LruCache<Key, Entry>,
     flights: BTreeMap<Key, Arc<Flight>>,
     bytes: u64,
+    /// Bytes that are being decoded.
+    flying_bytes: u64,
     bytes_max: u64,
 }
 
@@ -76,26 +126,32 @@ impl Shelf {
             entries,
             flights,
             bytes: 0,
+            flying_bytes: 0,
             bytes_max,
         })
     }
 
     /// Keeps an entry; gives what had to go for it.
-    fn keep(&mut self, key: Key, entry: Entry) -> Vec<Cached> {
+    fn keep(&mut self, key: Key, entry: Entry) -> Vec<Entry> {
         self.bytes += entry.bytes;
         let mut gone = Vec::new();
         if let Some(old) = self.entries.put(key, entry) {
             self.bytes -= old.bytes;
-            gone.push(old.value);
+            gone.push(old);
         }
-        while self.bytes > self.bytes_max {
+        self.shrink(&mut gone);
+        gone
+    }
+
+    /// Holds no more than the bound, with what is being decoded.
+    fn shrink(&mut self, gone: &mut Vec<Entry>) {
+        while self.bytes + self.flying_bytes > self.bytes_max {
             let Some((_, entry)) = self.entries.pop_lru() else {
                 break;
             };
             self.bytes -= entry.bytes;
-            gone.push(entry.value);
+            gone.push(entry);
         }
-        gone
     }
 }
 
@@ -106,8 +162,7 @@ pub struct BlockCache {
     tables: Mutex<Shelf>,
     /// Buffers of blocks that went, for those that come: new ones would have to be zeroed, and paged in.
     spare: Mutex<Vec<Vec<u8>>>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    counters: Counters,
 }
 
 impl BlockCache {
@@ -127,8 +182,7 @@ impl BlockCache {
             blocks: Shelf::new(block_bytes_max),
             tables: Shelf::new(table_bytes_max),
             spare: Mutex::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            counters: Counters::default(),
         })
     }
 
@@ -137,12 +191,24 @@ impl BlockCache {
         self.blocks.lock().bytes + self.tables.lock().bytes
     }
 
-    /// Requests answered without and with a decode.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (
-            self.hits.load(Ordering::Relaxed),
-            self.misses.load(Ordering::Relaxed),
-        )
+    /// The bound.
+    pub fn bytes_max(&self) -> u64 {
+        self.blocks.lock().bytes_max + self.tables.lock().bytes_max
+    }
+
+    /// What was asked of it.
+    pub fn counts(&self) -> CacheCounts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        CacheCounts {
+            hits: of(&counters.hits),
+            misses: of(&counters.misses),
+            waits: of(&counters.waits),
+            decoded_bytes: of(&counters.decoded_bytes),
+            ahead: of(&counters.ahead),
+            ahead_used: of(&counters.ahead_used),
+            ahead_wasted: of(&counters.ahead_wasted),
+        }
     }
 
     /// A buffer of this length with rubbish in it.
@@ -152,10 +218,14 @@ impl BlockCache {
         buffer
     }
 
-    fn recycle(&self, gone: Vec<Cached>) {
+    fn recycle(&self, gone: Vec<Entry>) {
+        if gone.is_empty() {
+            return;
+        }
         let mut spare = self.spare.lock();
-        for cached in gone {
-            if let Cached::Block(block) = cached
+        for entry in gone {
+            add(&self.counters.ahead_wasted, u64::from(entry.is_ahead));
+            if let Cached::Block(block) = entry.value
                 && spare.len() < SPARE_MAX
                 && let Ok(buffer) = Arc::try_unwrap(block)
             {
@@ -164,15 +234,22 @@ impl BlockCache {
         }
     }
 
-    /// Block `number` (of all of the image), decoded by `decode` if it is not at hand.
+    /// Block `number` (of all of the image) of `len` bytes, decoded by `decode` if it is not at hand.
     pub(crate) fn block(
         &self,
         archive: ImageId,
         number: usize,
+        len: u64,
+        demand: Demand,
         decode: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Arc<Vec<u8>>> {
-        let load = || decode().map(|block| (block.len() as u64, Cached::Block(Arc::new(block))));
-        match self.get(&self.blocks, Key { archive, number }, load)? {
+        let load = || {
+            let block = decode()?;
+            add(&self.counters.decoded_bytes, block.len() as u64);
+            Ok((block.len() as u64, Cached::Block(Arc::new(block))))
+        };
+        let key = Key { archive, number };
+        match self.get(&self.blocks, key, len, demand, load)? {
             Cached::Block(block) => Ok(block),
             Cached::Tables(_) => unreachable!("the shelf of blocks holds blocks"),
         }
@@ -191,7 +268,7 @@ impl BlockCache {
                 (bytes, Cached::Tables(tables.map(Arc::new)))
             })
         };
-        match self.get(&self.tables, Key { archive, number }, load)? {
+        match self.get(&self.tables, Key { archive, number }, 0, Demand::Now, load)? {
             Cached::Tables(tables) => Ok(tables),
             Cached::Block(_) => unreachable!("the shelf of tables holds tables"),
         }
@@ -219,30 +296,54 @@ impl BlockCache {
         &self,
         shelf: &Mutex<Shelf>,
         key: Key,
+        len: u64,
+        demand: Demand,
         load: impl FnOnce() -> Result<(u64, Cached)>,
     ) -> Result<Cached> {
+        let is_ahead = demand == Demand::Ahead;
         let flight = {
             let mut locked = shelf.lock();
-            if let Some(entry) = locked.entries.get(&key) {
-                self.hits.fetch_add(1, Ordering::Relaxed);
+            if is_ahead && (locked.entries.contains(&key) || locked.flights.contains_key(&key)) {
+                return Err(Error::new(ErrorKind::Interrupted, "is at hand already"));
+            }
+            if let Some(entry) = locked.entries.get_mut(&key) {
+                add(&self.counters.hits, 1);
+                let was_ahead = std::mem::replace(&mut entry.is_ahead, false);
+                add(&self.counters.ahead_used, u64::from(was_ahead));
                 return Ok(entry.value.clone());
             }
             if let Some(flight) = locked.flights.get(&key) {
                 let flight = Arc::clone(flight);
                 drop(locked);
-                self.hits.fetch_add(1, Ordering::Relaxed);
+                add(&self.counters.waits, 1);
+                let was_ahead = flight.is_ahead.swap(false, Ordering::Relaxed);
+                add(&self.counters.ahead_used, u64::from(was_ahead));
                 return wait(&flight);
             }
-            let flight = Arc::new(Flight::default());
+            let flight = Arc::new(Flight {
+                is_ahead: AtomicBool::new(is_ahead),
+                ..Flight::default()
+            });
             locked.flights.insert(key, Arc::clone(&flight));
+            locked.flying_bytes += len;
+            let mut gone = Vec::new();
+            locked.shrink(&mut gone);
+            drop(locked);
+            self.recycle(gone);
             flight
         };
-        self.misses.fetch_add(1, Ordering::Relaxed);
+        let counter = if is_ahead {
+            &self.counters.ahead
+        } else {
+            &self.counters.misses
+        };
+        add(counter, 1);
         // lands the flight even if `load` panics, so that nobody waits for it in vain
         let mut landing = Landing {
             cache: self,
             shelf,
             key,
+            len,
             flight: &flight,
             outcome: None,
         };
@@ -276,6 +377,7 @@ struct Landing<'a> {
     cache: &'a BlockCache,
     shelf: &'a Mutex<Shelf>,
     key: Key,
+    len: u64,
     flight: &'a Flight,
     outcome: Option<Result<(u64, Cached)>>,
 }
@@ -290,11 +392,18 @@ impl Drop for Landing<'_> {
         });
         let mut shelf = self.shelf.lock();
         shelf.flights.remove(&self.key);
+        shelf.flying_bytes -= self.len;
+        let is_ahead = self.flight.is_ahead.load(Ordering::Relaxed);
         let gone = outcome.as_ref().map_or_else(
             |_| Vec::new(),
             |(bytes, value)| {
                 let (bytes, value) = (*bytes, value.clone());
-                shelf.keep(self.key, Entry { value, bytes })
+                let entry = Entry {
+                    value,
+                    bytes,
+                    is_ahead,
+                };
+                shelf.keep(self.key, entry)
             },
         );
         drop(shelf);
@@ -316,9 +425,13 @@ mod tests {
     fn stays_within_its_bound_and_keeps_what_is_used() {
         let cache = BlockCache::new(4000);
         for number in 0..10 {
-            cache.block(ZERO, number, || Ok(vec![0; 1000])).unwrap();
             cache
-                .block(ZERO, 0, || panic!("block 0 is in use and stays"))
+                .block(ZERO, number, 1000, Demand::Now, || Ok(vec![0; 1000]))
+                .unwrap();
+            cache
+                .block(ZERO, 0, 1000, Demand::Now, || {
+                    panic!("block 0 is in use and stays")
+                })
                 .unwrap();
             assert!(cache.bytes() <= 3000);
         }
@@ -338,20 +451,62 @@ mod tests {
                         std::thread::sleep(Duration::from_millis(50));
                         Ok(vec![7; 10])
                     };
-                    assert_eq!(*cache.block(ZERO, 2, decode).unwrap(), vec![7; 10]);
+                    assert_eq!(
+                        *cache.block(ZERO, 2, 10, Demand::Now, decode).unwrap(),
+                        vec![7; 10]
+                    );
                 });
             }
         });
         assert_eq!(decodes.load(Ordering::Relaxed), 1);
-        assert!(cache.block(ZERO, 3, || Err(Error::damaged("x"))).is_err());
-        assert!(cache.block(ZERO, 3, || Ok(vec![1])).is_ok());
+        let damaged = || Err(Error::damaged("x"));
+        assert!(cache.block(ZERO, 3, 1, Demand::Now, damaged).is_err());
+        assert!(cache.block(ZERO, 3, 1, Demand::Now, || Ok(vec![1])).is_ok());
     }
 
     #[test]
     fn a_decoder_that_panics_leaves_nobody_waiting() {
         let cache = BlockCache::new(1 << 20);
-        let panicking = std::panic::AssertUnwindSafe(|| cache.block(ZERO, 2, || panic!("fault")));
+        let panicking = std::panic::AssertUnwindSafe(|| {
+            cache.block(ZERO, 2, 1, Demand::Now, || panic!("fault"))
+        });
         assert!(std::panic::catch_unwind(panicking).is_err());
-        assert!(cache.block(ZERO, 2, || Ok(vec![1])).is_ok());
+        assert!(cache.block(ZERO, 2, 1, Demand::Now, || Ok(vec![1])).is_ok());
+    }
+
+    #[test]
+    fn what_is_decoded_ahead_is_counted_once_as_used_or_wasted() {
+        let cache = BlockCache::new(4000);
+        let decode = || Ok(vec![0; 1000]);
+        for number in 0..2 {
+            let ahead = cache.block(ZERO, number, 1000, Demand::Ahead, decode);
+            assert!(ahead.is_ok());
+        }
+        // what is there is left as it is
+        assert!(cache.block(ZERO, 0, 1000, Demand::Ahead, decode).is_err());
+        for _ in 0..2 {
+            assert!(cache.block(ZERO, 1, 1000, Demand::Now, decode).is_ok());
+        }
+        for number in 2..5 {
+            assert!(cache.block(ZERO, number, 1000, Demand::Now, decode).is_ok());
+        }
+        let counts = cache.counts();
+        assert_eq!((counts.hits, counts.misses), (2, 3));
+        let ahead = [counts.ahead, counts.ahead_used, counts.ahead_wasted];
+        assert_eq!(ahead, [2, 1, 1]);
+        assert_eq!(counts.decoded_bytes, 5000);
+    }
+
+    #[test]
+    fn what_is_being_decoded_counts_as_held() {
+        let cache = BlockCache::with_bounds(3000, 0);
+        let block = |number| cache.block(ZERO, number, 1000, Demand::Now, || Ok(vec![0; 1000]));
+        assert!((0..3).all(|number| block(number).is_ok()));
+        let seen = cache.block(ZERO, 9, 2000, Demand::Now, || {
+            assert_eq!(cache.bytes(), 1000);
+            Ok(vec![0; 2000])
+        });
+        assert!(seen.is_ok());
+        assert_eq!(cache.bytes(), 3000);
     }
 }

@@ -10,10 +10,12 @@ pub mod virtual_file;
 
 pub use bases::Bases;
 pub use cache::BlockCache;
+pub use cache::CacheCounts;
 pub use digests::DigestIndex;
 pub use image::Archive;
 pub use image::claims_to_be_image;
 pub use image::peek;
+pub use virtual_file::Piece;
 pub use virtual_file::VirtualFile;
 
 pub use crate::format::FileRecord;

@@ -1,8 +1,11 @@
 //! An original file, as if it had never been compressed: reads of any range, decoded on demand.
 
+use std::ops::Deref;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::archive::cache::BlockCache;
+use crate::archive::cache::Demand;
 use crate::archive::cache::ImageId;
 use crate::archive::image::Archive;
 use crate::archive::image::ReadScratch;
@@ -46,17 +49,19 @@ impl VirtualFile {
         &self.archive
     }
 
-    fn block(&self, span_number: usize, number: u64) -> Result<Arc<Vec<u8>>> {
+    fn block(&self, span_number: usize, number: u64, demand: Demand) -> Result<Arc<Vec<u8>>> {
         let archive = &self.archive;
         let span = &archive.index().spans[span_number];
+        let range = span.block_range(number);
+        let len = range.end - range.start;
+        let number_of_all = span.blocks.start + number as usize;
         self.cache
-            .block(archive.id(), span.blocks.start + number as usize, || {
+            .block(archive.id(), number_of_all, len, demand, || {
                 let owner = archive.index().tables_owner(span_number);
                 let tables = self
                     .cache
                     .tables(archive.id(), owner, || archive.read_tables(span))?;
-                let range = span.block_range(number);
-                let mut block = self.cache.buffer((range.end - range.start) as usize);
+                let mut block = self.cache.buffer(len as usize);
                 with_scratch(|scratch| {
                     archive.decode_block(span, number, tables.as_deref(), &mut block, scratch)
                 })?;
@@ -64,20 +69,94 @@ impl VirtualFile {
             })
     }
 
-    fn read_span(&self, span_number: usize, offset: u64, out: &mut [u8]) -> Result<()> {
-        let span: &SpanRecord = &self.archive.index().spans[span_number];
-        let (mut offset, mut out) = (offset, out);
-        while !out.is_empty() {
-            let number = offset / span.block_len();
+    /// The number within the image of the span that holds `offset`, which lies before the end.
+    fn span_number_at(&self, offset: u64) -> usize {
+        let record = self.record();
+        let spans = self.archive.spans(record);
+        record.spans.start + spans.partition_point(|s| s.span.start + s.span.len <= offset)
+    }
+
+    /// Where the tensor (or header, or gap) that holds `offset` lies in the file; none at the end.
+    pub fn span_at(&self, offset: u64) -> Option<Range<u64>> {
+        let span = (offset < self.len()).then(|| self.span_number_at(offset))?;
+        let span = &self.archive.index().spans[span].span;
+        Some(span.start..span.start + span.len)
+    }
+
+    /// Where the block that holds `offset` lies in the file; none at the end.
+    pub fn block_at(&self, offset: u64) -> Option<Range<u64>> {
+        let span = (offset < self.len()).then(|| self.span_number_at(offset))?;
+        let span: &SpanRecord = &self.archive.index().spans[span];
+        let range = span.block_range((offset - span.span.start) / span.block_len());
+        Some(span.span.start + range.start..span.span.start + range.end)
+    }
+
+    /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded. Nothing is told of an error: it
+    /// meets whoever reads there.
+    pub fn warm(&self, offset: u64) {
+        if offset < self.len() {
+            let span_number = self.span_number_at(offset);
+            let span: &SpanRecord = &self.archive.index().spans[span_number];
+            let number = (offset - span.span.start) / span.block_len();
+            let _ = self.block(span_number, number, Demand::Ahead);
+        }
+    }
+
+    /// Calls `take` with the parts of blocks that make up `len` bytes from `offset`, in order.
+    fn for_each_part(
+        &self,
+        offset: u64,
+        len: u64,
+        mut take: impl FnMut(&Arc<Vec<u8>>, Range<usize>),
+    ) -> Result<()> {
+        let end = offset.checked_add(len).filter(|&end| end <= self.len());
+        let end = end.ok_or_else(|| {
+            let (len_max, path) = (self.len(), self.archive.path());
+            Error::invalid(format!(
+                "{len} bytes at {offset} are beyond the end at {len_max}"
+            ))
+            .file(path)
+        })?;
+        let mut offset = offset;
+        while offset < end {
+            let span_number = self.span_number_at(offset);
+            let span: &SpanRecord = &self.archive.index().spans[span_number];
+            let within = offset - span.span.start;
+            let number = within / span.block_len();
             let range = span.block_range(number);
-            let len = out.len().min((range.end - offset) as usize);
-            let (head, rest) = out.split_at_mut(len);
-            let block = self.block(span_number, number)?;
-            let at = (offset - range.start) as usize;
-            head.copy_from_slice(&block[at..at + len]);
-            (offset, out) = (range.end, rest);
+            let block = self.block(span_number, number, Demand::Now)?;
+            let len = (range.end - within).min(end - offset);
+            let at = (within - range.start) as usize;
+            take(&block, at..at + len as usize);
+            offset += len;
         }
         Ok(())
+    }
+
+    /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while this is held. Bytes beyond
+    /// the end are an error.
+    pub fn pieces(&self, offset: u64, len: u64) -> Result<Vec<Piece>> {
+        let mut pieces = Vec::with_capacity(4);
+        self.for_each_part(offset, len, |block, range| {
+            let block = Arc::clone(block);
+            pieces.push(Piece { block, range });
+        })?;
+        Ok(pieces)
+    }
+}
+
+/// A part of a decoded block.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    block: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block[self.range.clone()]
     }
 }
 
@@ -95,30 +174,12 @@ impl ReadAt for VirtualFile {
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let record = self.record();
-        let fits = offset
-            .checked_add(out.len() as u64)
-            .is_some_and(|end| end <= record.len);
-        if !fits {
-            return Err(Error::invalid(format!(
-                "{} bytes at {offset} are beyond the end at {}",
-                out.len(),
-                record.len
-            ))
-            .file(self.archive.path()));
-        }
-        let spans = self.archive.spans(record);
-        let mut next = spans.partition_point(|s| s.span.start + s.span.len <= offset);
-        let (mut offset, mut out) = (offset, out);
-        while !out.is_empty() {
-            let span = &spans[next].span;
-            let len = out.len().min((span.start + span.len - offset) as usize);
-            let (head, rest) = out.split_at_mut(len);
-            self.read_span(record.spans.start + next, offset - span.start, head)?;
-            (offset, out) = (offset + len as u64, rest);
-            next += 1;
-        }
-        Ok(())
+        let (len, mut at) = (out.len() as u64, 0);
+        self.for_each_part(offset, len, |block, range| {
+            let next = at + range.len();
+            out[at..next].copy_from_slice(&block[range]);
+            at = next;
+        })
     }
 }
 

@@ -1,37 +1,41 @@
 //! Mounts as the kernel has them: made, found, healed and ended.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
-use fuser::Config;
-use fuser::MountOption;
-use fuser::Session;
-use fuser::SessionACL;
 use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::mount::MsFlags;
 use nix::mount::umount2;
 
-use crate::fuse::Adapter;
+use crate::adapter::CacheMode;
+use crate::daemon::handshake;
+use crate::daemon::handshake::Connection;
+use crate::daemon::link;
 
 /// What /proc/mounts says of our mounts.
 pub(crate) const FSTYPE: &str = "fuse.bigsmall";
-const SUBTYPE: &str = "bigsmall";
 const DEVICE: &str = "/dev/fuse";
 /// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in some containers.
 const HELPER: &str = "fusermount3";
+/// How long the helper may take to mount.
+const HELPER_WAIT: Duration = Duration::from_secs(20);
 /// How long a busy mount is tried again, and how often.
 const BUSY_WAIT: Duration = Duration::from_millis(500);
 const BUSY_STEP: Duration = Duration::from_millis(10);
@@ -133,15 +137,30 @@ pub(crate) fn is_dead(mountpoint: &Path) -> bool {
     std::fs::read_dir(mountpoint).is_err_and(|e| e.raw_os_error() == Some(Errno::ENOTCONN as i32))
 }
 
+/// How the daemon of a mount is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    Lives,
+    /// Its supervisor did. A worker may serve what is open; nobody would follow it.
+    Died,
+    /// It left no record here.
+    Unknown,
+}
+
 /// Clears dead mounts of ours from the mountpoint, which is resolved; a living one is an error. What others have mounted is
 /// left alone.
-pub(crate) fn heal(mountpoint: &Path, has_daemon: impl Fn(&Path) -> bool) -> Result<()> {
+pub(crate) fn heal(mountpoint: &Path, daemon_of: impl Fn(&Path) -> Daemon) -> Result<()> {
     // each round clears one of several that may be stacked
     for _ in 0..16 {
         if top_at(mountpoint)? != Top::Ours {
             return Ok(());
         }
-        if has_daemon(mountpoint) || !is_dead(mountpoint) {
+        let is_alive = match daemon_of(mountpoint) {
+            Daemon::Lives => true,
+            Daemon::Died => false,
+            Daemon::Unknown => !is_dead(mountpoint),
+        };
+        if is_alive {
             return Err(Error::invalid("something is mounted here already")
                 .file(mountpoint)
                 .hint(format!(
@@ -164,58 +183,126 @@ pub(crate) struct Access {
     pub(crate) writable: bool,
 }
 
-/// Mounts and makes the session; requests wait until it runs.
-pub(crate) fn mount(
-    adapter: Adapter,
+/// A mount of this process.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) device: OwnedFd,
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) connection: Connection,
+    source: PathBuf,
+    access: Access,
+    cache_mode: CacheMode,
+}
+
+impl Mount {
+    /// Mounts, and answers the kernel's first request; the others wait for a worker.
+    pub(crate) fn make(
+        source: &Path,
+        mountpoint: &Path,
+        access: Access,
+        cache_mode: CacheMode,
+    ) -> Result<Self> {
+        let (device, connection) = connect(source, mountpoint, access, cache_mode)?;
+        Ok(Self {
+            device,
+            mountpoint: mountpoint.to_owned(),
+            connection,
+            source: source.to_owned(),
+            access,
+            cache_mode,
+        })
+    }
+
+    /// Mounts again where it was.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        self.end(true)?;
+        // whoever waits for the old one gets an error when its device is closed
+        let (device, connection) =
+            connect(&self.source, &self.mountpoint, self.access, self.cache_mode)?;
+        self.device = device;
+        self.connection = connection;
+        Ok(())
+    }
+
+    /// Ends it. `lazy` detaches it although it is in use.
+    pub(crate) fn end(&self, lazy: bool) -> Result<()> {
+        unmount(&self.mountpoint, lazy)
+    }
+}
+
+fn connect(
     source: &Path,
     mountpoint: &Path,
     access: Access,
-) -> Result<Session<Adapter>> {
-    let mut config = Config::default();
-    let acl = if access.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
-    config.acl = acl;
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    config.n_threads = Some(cores.clamp(2, 8));
+    cache_mode: CacheMode,
+) -> Result<(OwnedFd, Connection)> {
     let failed = |e| Error::io("cannot mount", mountpoint, e);
-    match mount_as_root(source, mountpoint, access) {
-        Ok(device) => {
-            let session = Session::from_fd(adapter, device, acl, config).map_err(failed);
-            if session.is_err() {
-                // nobody will ever answer for it
-                let _ = unmount(mountpoint, true);
-            }
-            return session;
-        }
+    let device = match mount_as_root(source, mountpoint, access) {
+        Ok(device) => device,
         Err(e) if e.raw_os_error() != Some(Errno::EPERM as i32) => {
             return Err(device_hint(failed(e)));
         }
-        Err(_) => {}
+        Err(_) => {
+            let mounted = mount_by_helper(source, mountpoint, access);
+            mounted.map_err(|e| helper_hint(mountpoint, &e))?
+        }
+    };
+    match handshake::answer(&device, access.writable, cache_mode) {
+        Ok(connection) => Ok((device, connection)),
+        Err(errno) => {
+            // nobody will ever answer for it
+            let _ = unmount(mountpoint, true);
+            let error = failed(errno.into());
+            Err(match errno {
+                Errno::EPROTO => error.hint("the kernel is too old: Linux 5.4 or newer is needed"),
+                _ => error,
+            })
+        }
     }
-    config.mount_options = vec![
-        // the helper takes commas for the ends of options
-        MountOption::FSName(
-            source
-                .to_string_lossy()
-                .replace('\\', "\\\\")
-                .replace(',', "\\,"),
-        ),
-        MountOption::Subtype(SUBTYPE.into()),
-        MountOption::DefaultPermissions,
-        if access.writable {
-            MountOption::RW
-        } else {
-            MountOption::RO
-        },
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoExec,
-        MountOption::NoAtime,
-    ];
-    Session::new(adapter, mountpoint, &config).map_err(|e| helper_hint(mountpoint, &e))
+}
+
+/// Asks the setuid helper to mount. It sends the open device over a socket, which it has as its standard input here.
+fn mount_by_helper(source: &Path, mountpoint: &Path, access: Access) -> io::Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(HELPER_WAIT))?;
+    // the helper takes commas for the ends of options
+    let name = source.as_os_str().as_bytes().iter().flat_map(|&b| {
+        let escaped = matches!(b, b',' | b'\\');
+        [b'\\', b].into_iter().skip(usize::from(!escaped))
+    });
+    let mut options = b"nosuid,nodev,noatime,default_permissions,".to_vec();
+    options.extend_from_slice(if access.writable {
+        b"rw,"
+    } else {
+        b"ro,noexec,"
+    });
+    if access.allow_other {
+        options.extend_from_slice(b"allow_other,");
+    }
+    options.extend_from_slice(b"subtype=bigsmall,fsname=");
+    options.extend(name);
+    let mut command = Command::new(HELPER);
+    command
+        .arg("-o")
+        .arg(OsStr::from_bytes(&options))
+        .arg("--")
+        .arg(mountpoint)
+        .env("_FUSE_COMMFD", "0")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let child = command.spawn()?;
+    // with it goes our copy of the helper's end: if that dies, there is nothing to wait for
+    drop(command);
+    let device = link::receive_file(&ours);
+    let output = child.wait_with_output()?;
+    match device {
+        Some(device) if output.status.success() => Ok(device),
+        _ => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(io::Error::other(said))
+        }
+    }
 }
 
 /// What the setuid helper said, on one line, and what to do about it.

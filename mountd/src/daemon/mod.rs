@@ -1,5 +1,17 @@
 //! The life of a mount: started in the background, announced when usable, ended by a signal or by an unmount.
 
+pub(crate) mod control;
+mod handshake;
+mod link;
+mod metrics;
+mod mounting;
+mod notify;
+mod privileges;
+mod setup;
+mod supervisor;
+mod tell;
+pub(crate) mod worker;
+
 use std::fs::File;
 use std::io::Read;
 use std::io::Write;
@@ -8,11 +20,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use bigsmall::base::Error;
-use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
@@ -21,18 +32,27 @@ use signal_hook::iterator::Signals;
 
 use crate::args::MountArgs;
 use crate::complain;
-use crate::control;
-use crate::control::Record;
+use crate::daemon::control::Record;
+use crate::daemon::mounting::Access;
+use crate::daemon::mounting::Mount;
+use crate::daemon::privileges::Role;
+use crate::daemon::setup::Logging;
+use crate::daemon::setup::Setup;
+use crate::daemon::supervisor::Event;
+use crate::daemon::supervisor::Shared;
+use crate::daemon::supervisor::Supervisor;
 use crate::fs::Fs;
-use crate::fuse::Adapter;
-use crate::mounting;
-use crate::mounting::Access;
+use crate::fs::source::Source;
 
+/// The name of our processes, as the kernel has it: not more than 15 bytes.
+pub(crate) const PROCESS_NAME: &std::ffi::CStr = c"bigsmall-mountd";
+/// The same for their first word.
+pub(crate) const PROGRAM_NAME: &str = "bigsmall-mountd";
+/// The word by which a worker is started.
+pub(crate) const WORKER: &str = "worker";
 /// Set for the process that goes to the background: it tells its parent on stdout when the mount is usable.
 const READY_VARIABLE: &str = "BIGSMALL_MOUNTD_READY";
 const READY: &[u8] = b"ready\n";
-/// After a signal, how long open files are still served before the process ends all the same.
-const GRACE: Duration = Duration::from_secs(4);
 
 /// `bigsmall mount`.
 pub(crate) fn mount(arguments: &MountArgs) -> Result<ExitCode> {
@@ -56,7 +76,7 @@ impl Paths {
         };
         // a dead mount cannot be asked for anything, so it is cleared first
         let resolved = mounting::resolve(arguments.mountpoint())?;
-        mounting::heal(&resolved, control::has_daemon)?;
+        mounting::heal(&resolved, control::daemon_of)?;
         let (source, mountpoint) = (find(&arguments.source)?, find(&resolved)?);
         if !mountpoint.is_dir() {
             return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));
@@ -146,6 +166,13 @@ fn background_command(program: &Path, arguments: &MountArgs, paths: &Paths) -> C
         &arguments.log_format,
     ]);
     command.arg("--cache").arg(arguments.cache.to_string());
+    command
+        .arg("--read-ahead")
+        .arg(arguments.read_ahead.to_string());
+    command.arg("--cache-mode").arg(&arguments.cache_mode);
+    if let Some(address) = &arguments.metrics {
+        command.arg("--metrics").arg(address);
+    }
     for (given, flag) in [
         (arguments.allow_other, "--allow-other"),
         (arguments.force, "--force"),
@@ -177,64 +204,111 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     }
     bigsmall::base::file::allow_many_files();
     let log = log_path(arguments, &paths.mountpoint, in_background);
-    start_logging(arguments, log.as_deref())?;
+    let logging = Logging {
+        file: log.clone().map(Into::into),
+        json: arguments.log_format == "json",
+        verbose: arguments.output.verbose,
+    };
+    start_logging(&logging)?;
     // from here on a signal is an event, so that none can leave a dead mount behind
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|e| Error::io("cannot watch for signals", &paths.mountpoint, e))?;
-    let in_place = paths.is_in_place();
-    let fs = Fs::new(&paths.source, &arguments.base, arguments.cache, in_place)?;
-    let session = mounting::mount(
-        Adapter::new(fs),
-        &paths.source,
-        &paths.mountpoint,
-        Access {
-            allow_other: arguments.allow_other,
-            writable: in_place,
-        },
-    )?;
-    let (events, ends) = mpsc::channel();
-    let serving = events.clone();
-    let spawned = std::thread::Builder::new()
-        .name("session".into())
-        .spawn(move || {
-            // nobody listens any more only when the process ends
-            let _ = serving.send(Event::Ended(session.run()));
-        });
-    spawned.map_err(|e| Error::io("cannot start a thread", &paths.mountpoint, e))?;
-    let spawned = std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                let _ = events.send(Event::Signal(signal));
-            }
-        });
-    spawned.map_err(|e| Error::io("cannot start a thread", &paths.mountpoint, e))?;
-    tracing::info!(
-        "`{}` shows `{}`",
-        paths.mountpoint.display(),
-        paths.source.display()
-    );
-    let record = control::write_record(&Record {
+    let (sender, events) = mpsc::channel();
+    watch_signals(&paths.mountpoint, sender.clone())?;
+    let metrics = arguments.metrics.as_deref().map(metrics::bind);
+    let metrics = metrics.transpose()?;
+    let setup = setup(arguments, paths, logging)?;
+    let source = Source::open(&paths.source)?;
+    let setup = Setup {
+        only: source.only.clone(),
+        ..setup
+    };
+    let folder = source.root.folder().try_clone_to_owned();
+    let folder = folder.map_err(|e| Error::io("cannot open", &paths.source, e))?;
+    // whatever is wrong with the source is said now
+    Fs::new(source, &setup.fs_options())?;
+    let access = Access {
+        allow_other: arguments.allow_other,
+        writable: setup.in_place,
+    };
+    let (at, of) = (&paths.mountpoint, &paths.source);
+    let mount = Mount::make(of, at, access, setup.cache_mode())?;
+    privileges::give_up(Role::Supervisor, setup.in_place);
+    let shared = Arc::new(Shared::default());
+    let record = Record {
         pid: std::process::id(),
-        mountpoint: paths.mountpoint.clone(),
-        source: paths.source.clone(),
+        mountpoint: at.clone(),
+        source: of.clone(),
         log: log.clone(),
+    };
+    let told_at = tell::listen(&record, &shared, metrics);
+    let supervisor = Supervisor {
+        setup: Setup {
+            write_max: mount.connection.write_max,
+            ..setup
+        },
+        mount,
+        folder,
+        shared,
+        events,
+        sender,
+    };
+    let mut kept = None;
+    let outcome = supervisor.run(|| {
+        tracing::info!("`{}` shows `{}`", at.display(), of.display());
+        kept = control::write_record(&record)
+            .inspect_err(|error| tracing::warn!("`mounts` will not know us: {error}"))
+            .ok();
+        if in_background {
+            announce(log.as_deref(), at)?;
+        }
+        Ok(())
     });
-    let record = record
-        .inspect_err(|error| tracing::warn!("`mounts` will not know us: {error}"))
-        .ok();
-    if in_background {
-        announce(log.as_deref(), &paths.mountpoint)?;
-    }
-    let outcome = wait_for_end(&ends, &paths.mountpoint);
-    if let Some(record) = record {
+    for path in kept.into_iter().chain(told_at) {
         // the next mount here writes its own
-        let _ = std::fs::remove_file(record);
+        let _ = std::fs::remove_file(path);
     }
     if let Some(log) = log.filter(|_| arguments.log.is_none() && outcome.is_ok()) {
         forget_quiet_log(&log);
     }
     outcome
+}
+
+fn watch_signals(mountpoint: &Path, events: mpsc::Sender<Event>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Error::io("cannot watch for signals", mountpoint, e))?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = events.send(Event::Signal(signal));
+            }
+        })
+        .map_err(|e| Error::io("cannot start a thread", mountpoint, e))?;
+    Ok(())
+}
+
+/// What the workers of the mount are told.
+fn setup(arguments: &MountArgs, paths: &Paths, logging: Logging) -> Result<Setup> {
+    // a relative path is the caller's
+    let absolute = |place: &PathBuf| {
+        let found = place.canonicalize();
+        found
+            .map(Into::into)
+            .map_err(|e| Error::io("cannot open", place, e))
+    };
+    let bases: Result<Vec<_>> = arguments.base.iter().map(absolute).collect();
+    Ok(Setup {
+        source: paths.source.clone().into(),
+        only: None,
+        bases: bases?,
+        cache_bytes: arguments.cache,
+        ahead_bytes: arguments.read_ahead,
+        in_place: paths.is_in_place(),
+        direct: arguments.cache_mode == "direct",
+        write_max: 0,
+        life: 1,
+        resend: false,
+        logging,
+    })
 }
 
 /// Removes a log of ours that tells of nothing: the runtime folder lives in memory.
@@ -246,44 +320,6 @@ fn forget_quiet_log(log: &Path) {
     };
     if !std::fs::read_to_string(log).is_ok_and(|text| loud(&text)) {
         let _ = std::fs::remove_file(log);
-    }
-}
-
-enum Event {
-    Signal(i32),
-    Ended(std::io::Result<()>),
-}
-
-fn wait_for_end(ends: &mpsc::Receiver<Event>, mountpoint: &Path) -> Result<ExitCode> {
-    let ended = |result: std::io::Result<()>| match result {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => Err(Error::io("the mount ended", mountpoint, e)),
-    };
-    match ends.recv() {
-        // somebody unmounted it
-        Ok(Event::Ended(result)) => ended(result),
-        Ok(Event::Signal(signal)) => {
-            tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
-            if mounting::top_at(mountpoint)? == mounting::Top::Foreign {
-                // unmounting works by name, and would take that away
-                tracing::warn!(
-                    "something else is mounted over `{}`: ours ends below it",
-                    mountpoint.display()
-                );
-                return Ok(ExitCode::SUCCESS);
-            }
-            // first gently, then without asking: whatever is open goes on for a short while
-            mounting::unmount(mountpoint, false)
-                .or_else(|_| mounting::unmount(mountpoint, true))?;
-            match ends.recv_timeout(GRACE) {
-                Ok(Event::Ended(result)) => ended(result),
-                Ok(Event::Signal(_)) | Err(_) => {
-                    tracing::warn!("`{}` had open files", mountpoint.display());
-                    Ok(ExitCode::SUCCESS)
-                }
-            }
-        }
-        Err(_) => Err(Error::new(ErrorKind::Io, "the mount ended").file(mountpoint)),
     }
 }
 
@@ -318,14 +354,14 @@ fn log_path(arguments: &MountArgs, mountpoint: &Path, in_background: bool) -> Op
 }
 
 /// In the foreground the log goes to stderr, or to the file asked for; in the background to the file, always.
-fn start_logging(arguments: &MountArgs, log: Option<&Path>) -> Result<()> {
+fn start_logging(logging: &Logging) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
-    let level = ["info", "debug", "trace"][usize::from(arguments.output.verbose.min(2))];
+    let level = ["info", "debug", "trace"][usize::from(logging.verbose.min(2))];
     let filter = EnvFilter::try_from_env("BIGSMALL_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new(level));
-    let writer = match log {
+    let writer = match logging.file.as_ref().map(Path::new) {
         Some(log) => {
             let file = File::options().append(true).create(true).open(log);
             BoxMakeWriter::new(file.map_err(|e| Error::io("cannot write the log", log, e))?)
@@ -336,9 +372,10 @@ fn start_logging(arguments: &MountArgs, log: Option<&Path>) -> Result<()> {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(writer);
-    let started = match arguments.log_format.as_str() {
-        "json" => logger.json().try_init(),
-        _ => logger.try_init(),
+    let started = if logging.json {
+        logger.json().try_init()
+    } else {
+        logger.try_init()
     };
     if let Err(error) = started {
         complain(&format!("warning: no log: {error}"));

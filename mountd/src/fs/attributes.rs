@@ -10,10 +10,10 @@ use bigsmall::archive::FileRecord;
 use bigsmall::base::digest;
 use nix::errno::Errno;
 
-use crate::catalog::Meaning;
 use crate::fs::Fs;
-use crate::root::Result;
-use crate::tree::What;
+use crate::fs::catalog::Meaning;
+use crate::fs::root::Result;
+use crate::fs::tree::What;
 
 /// What the names of all of ours begin with.
 const PREFIX: &str = "user.bigsmall.";
@@ -29,7 +29,7 @@ impl Fs {
         let node = self.node(ino)?;
         let number = match &node.what {
             What::Disk(Meaning::Image { .. }) => 0,
-            What::ImageFile(number) => *number,
+            What::ImageFile(number, _) => *number,
             _ => return Ok(Vec::new()),
         };
         let archive = self.image(&node)?;

@@ -14,10 +14,10 @@ use bigsmall::base::Error;
 use bigsmall::base::FileSource;
 use nix::errno::Errno;
 
-use crate::root::DiskKind;
-use crate::root::Result;
-use crate::root::Root;
-use crate::root::Stat;
+use crate::fs::root::DiskKind;
+use crate::fs::root::Result;
+use crate::fs::root::Root;
+use crate::fs::root::Stat;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -62,6 +62,11 @@ pub(crate) fn find(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<It
         }
     }
     Ok(None)
+}
+
+/// What the disk's `name` in `folder` is, whatever it is shown as.
+pub(crate) fn at(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<Item>> {
+    Ok(look(root, folder, name)?.map(|(_, item)| item))
 }
 
 /// Whether the disk has something of this name that is shown under another.

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,17 +13,18 @@ use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 use nix::fcntl::fallocate;
 
-use crate::catalog;
-use crate::catalog::Meaning;
-use crate::changes::Changes;
-use crate::changes::Owner;
 use crate::fs::Fs;
-use crate::root::Result;
-use crate::root::Stat;
-use crate::tree::Attr;
-use crate::tree::Node;
-use crate::tree::ROOT;
-use crate::tree::What;
+use crate::fs::catalog;
+use crate::fs::catalog::Meaning;
+use crate::fs::changes::Changes;
+use crate::fs::changes::Owner;
+use crate::fs::keeper::Place;
+use crate::fs::root::Result;
+use crate::fs::root::Stat;
+use crate::fs::tree::Attr;
+use crate::fs::tree::Node;
+use crate::fs::tree::ROOT;
+use crate::fs::tree::What;
 
 /// Handles of files that pass through have this bit, which no inode number has.
 const PLAIN: u64 = 1 << 62;
@@ -76,11 +78,19 @@ impl Fs {
 
     fn keep(&self, ino: u64, file: File) -> u64 {
         let handle = PLAIN | self.next_handle();
+        if let Some(keeper) = &self.keeper {
+            keeper.hold(handle, ino, file.as_fd());
+        }
+        self.take_plain(handle, ino, file);
+        handle
+    }
+
+    /// A file that passes through and is open, here or with an earlier worker.
+    pub(crate) fn take_plain(&self, handle: u64, ino: u64, file: File) {
         let file = Arc::new(file);
         self.plain_files
             .lock()
             .insert(handle, PlainFile { ino, file });
-        handle
     }
 
     fn plain_file(&self, handle: u64) -> Result<Arc<File>> {
@@ -127,6 +137,9 @@ impl Fs {
     /// Closes it.
     pub(crate) fn release_plain(&self, handle: u64) {
         self.plain_files.lock().remove(&handle);
+        if let Some(keeper) = &self.keeper {
+            keeper.close(handle);
+        }
     }
 
     /// What there is between `offset` and `offset + size`, as [`Fs::read`] gives it.
@@ -208,7 +221,7 @@ impl Fs {
         let (file, stat) = self.root.create(&path, flags, mode, owner)?;
         let node = self.plain_node(path, stat);
         let attr = node.attr;
-        self.tree.remember(node);
+        self.remember(Arc::new(node));
         Ok((attr, self.keep(attr.ino, file)))
     }
 
@@ -264,7 +277,10 @@ impl Fs {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
         self.root.rename(&old, &new, flags)?;
-        self.tree.rename(&old, &new);
+        let moved = self.tree.rename(&old, &new);
+        for (node, keeper) in moved.iter().zip(self.keeper.iter().cycle()) {
+            keeper.remember(node.attr.ino, &Place::of(node));
+        }
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -119,6 +121,17 @@ impl Root {
             folder: folder.into(),
             path: path.to_owned(),
         })
+    }
+
+    /// A folder that was opened before; `path` is for messages.
+    pub(crate) fn from_fd(folder: OwnedFd, path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { folder, path }
+    }
+
+    /// The open folder.
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
     }
 
     /// The same folder as a path that leads below whatever is mounted over it, while this is open.

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use bigsmall::base::digest;
 use parking_lot::Mutex;
 
-use crate::catalog::Item;
-use crate::catalog::Meaning;
-use crate::root::Stat;
+use crate::fs::catalog::Item;
+use crate::fs::catalog::Meaning;
+use crate::fs::root::Stat;
 
 /// The inode number of the root.
 pub(crate) const ROOT: u64 = 1;
@@ -24,8 +24,8 @@ pub(crate) enum What {
     Disk(Meaning),
     /// A folder within an image of a folder; its path within, without a slash at the end.
     ImageFolder(String),
-    /// A file within an image of a folder, by number.
-    ImageFile(usize),
+    /// A file within an image of a folder: its number, and its path within.
+    ImageFile(usize, String),
 }
 
 /// What kind of thing the kernel is told.
@@ -160,11 +160,29 @@ fn number(path: &Path, identity: &[u8], inner: &str) -> u64 {
     (hash >> 2).max(ROOT + 1)
 }
 
+#[derive(Debug)]
+struct Known {
+    node: Arc<Node>,
+    /// How many times the kernel was told of it.
+    times: u64,
+    /// An earlier worker told it of this, too, nobody knows how many times.
+    is_restored: bool,
+}
+
+/// Whether the kernel knows a node no more.
+#[derive(Debug)]
+pub(crate) enum Forgotten {
+    No,
+    Yes,
+    /// Most probably; where it is should still be kept.
+    Perhaps(Arc<Node>),
+}
+
 /// The nodes that the kernel knows.
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: Arc<Node>,
-    nodes: Mutex<BTreeMap<u64, (Arc<Node>, u64)>>,
+    nodes: Mutex<BTreeMap<u64, Known>>,
 }
 
 impl Tree {
@@ -183,20 +201,39 @@ impl Tree {
         self.nodes
             .lock()
             .get(&ino)
-            .map(|(node, _)| Arc::clone(node))
+            .map(|known| Arc::clone(&known.node))
     }
 
-    /// Remembers a node that the kernel is told of once more.
-    pub(crate) fn remember(&self, node: Node) {
+    /// Remembers a node that the kernel is told of once more; whether it is new, or was found at another path.
+    pub(crate) fn remember(&self, node: Arc<Node>) -> bool {
         let mut nodes = self.nodes.lock();
-        let known = nodes.get(&node.attr.ino).map_or(0, |(_, known)| *known);
-        // a file with several names is found under the one that was asked for last
-        nodes.insert(node.attr.ino, (Arc::new(node), known + 1));
+        let before = nodes.get(&node.attr.ino);
+        let is_new = before.is_none_or(|before| before.node.path != node.path);
+        let known = Known {
+            times: before.map_or(0, |before| before.times) + 1,
+            is_restored: before.is_some_and(|before| before.is_restored),
+            // a file with several names is found under the one that was asked for last
+            node,
+        };
+        nodes.insert(known.node.attr.ino, known);
+        is_new
     }
 
-    /// What was at `old` and below it is at `new` now.
-    pub(crate) fn rename(&self, old: &Path, new: &Path) {
-        for (node, _) in self.nodes.lock().values_mut() {
+    /// Takes over a node of an earlier worker.
+    pub(crate) fn restore(&self, node: Arc<Node>) {
+        let mut nodes = self.nodes.lock();
+        let known = nodes.entry(node.attr.ino).or_insert(Known {
+            node,
+            times: 0,
+            is_restored: true,
+        });
+        known.is_restored = true;
+    }
+
+    /// What was at `old` and below it is at `new` now; those nodes.
+    pub(crate) fn rename(&self, old: &Path, new: &Path) -> Vec<Arc<Node>> {
+        let mut moved = Vec::new();
+        for Known { node, .. } in self.nodes.lock().values_mut() {
             if let Ok(rest) = node.path.strip_prefix(old) {
                 let path = if rest.as_os_str().is_empty() {
                     new.to_owned()
@@ -204,18 +241,25 @@ impl Tree {
                     new.join(rest)
                 };
                 *node = Arc::new(node.moved(path));
+                moved.push(Arc::clone(node));
             }
         }
+        moved
     }
 
     /// The kernel forgets a node that it was told of `times` times.
-    pub(crate) fn forget(&self, ino: u64, times: u64) {
+    pub(crate) fn forget(&self, ino: u64, times: u64) -> Forgotten {
         let mut nodes = self.nodes.lock();
-        if let Some((_, known)) = nodes.get_mut(&ino) {
-            *known = known.saturating_sub(times);
-            if *known == 0 {
-                nodes.remove(&ino);
-            }
+        let Some(known) = nodes.get_mut(&ino) else {
+            return Forgotten::No;
+        };
+        known.times = known.times.saturating_sub(times);
+        if known.times > 0 {
+            return Forgotten::No;
+        }
+        match nodes.remove(&ino) {
+            Some(known) if known.is_restored => Forgotten::Perhaps(known.node),
+            _ => Forgotten::Yes,
         }
     }
 }

@@ -12,17 +12,20 @@ use bigsmall::base::ErrorKind;
 use bigsmall::base::OutputFile;
 use bigsmall::base::Result;
 use bigsmall::base::digest;
+use bigsmall::base::units;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::args::MountsArgs;
 use crate::args::UnmountArgs;
-use crate::mounting;
+use crate::daemon::PROGRAM_NAME;
+use crate::daemon::mounting;
+use crate::daemon::mounting::Daemon;
+use crate::daemon::tell;
+use crate::daemon::tell::Account;
 
 /// How long `unmount` waits for the daemon to end.
 const END_WAIT: Duration = Duration::from_secs(5);
-/// The name of our processes, as the kernel has it.
-const PROCESS_NAME: &str = "bigsmall-mountd";
 
 /// What a daemon leaves in the runtime folder while it lives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,16 +79,25 @@ pub(crate) fn write_record(record: &Record) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The record of a mountpoint, if its daemon lives.
-fn read_record(mountpoint: &Path) -> Option<Record> {
+/// The record of a mountpoint, whether or not its daemon lives.
+fn any_record(mountpoint: &Path) -> Option<Record> {
     let text = std::fs::read(record_path(mountpoint).ok()?).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
-    (record.mountpoint == mountpoint && is_ours(record.pid)).then_some(record)
+    (record.mountpoint == mountpoint).then_some(record)
 }
 
-/// Whether the daemon of a mountpoint lives, as far as its record tells.
-pub(crate) fn has_daemon(mountpoint: &Path) -> bool {
-    read_record(mountpoint).is_some()
+/// The record of a mountpoint, if its daemon lives.
+fn read_record(mountpoint: &Path) -> Option<Record> {
+    any_record(mountpoint).filter(|record| is_ours(record.pid))
+}
+
+/// How the daemon of a mountpoint is, as far as its record tells.
+pub(crate) fn daemon_of(mountpoint: &Path) -> Daemon {
+    match any_record(mountpoint) {
+        None => Daemon::Unknown,
+        Some(record) if is_ours(record.pid) => Daemon::Lives,
+        Some(_) => Daemon::Died,
+    }
 }
 
 /// Whether a process lives and is one of ours: numbers are used again. One that has ended and that nobody has asked after
@@ -100,7 +112,7 @@ fn is_ours(pid: u32) -> bool {
     };
     let named = before
         .split_once('(')
-        .is_some_and(|(_, name)| name == PROCESS_NAME);
+        .is_some_and(|(_, name)| name == PROGRAM_NAME);
     named && !matches!(after.trim_start().chars().next(), None | Some('Z' | 'X'))
 }
 
@@ -116,8 +128,12 @@ struct MountReport {
     source: String,
     alive: bool,
     pid: Option<u32>,
+    supervisor_pid: Option<u32>,
+    worker_pid: Option<u32>,
     processes: Vec<Process>,
     log: Option<PathBuf>,
+    /// What it does; none if it is not ours to ask.
+    account: Option<Account>,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,20 +149,23 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
         .map(|mounted| {
             let record = read_record(&mounted.mountpoint);
             let pid = record.as_ref().map(|record| record.pid);
+            let account = pid.and_then(|_| tell::ask(&mounted.mountpoint));
+            let worker_pid = account.as_ref().and_then(|account| account.worker_pid);
+            let roles = [(pid, "supervisor"), (worker_pid, "worker")];
             MountReport {
                 // with a record the daemon lives, and nothing needs to be asked of the mount
                 alive: record.is_some() || !mounting::is_dead(&mounted.mountpoint),
                 mountpoint: mounted.mountpoint.to_string_lossy().into_owned(),
                 source: mounted.source.to_string_lossy().into_owned(),
                 pid,
-                processes: pid
-                    .map(|pid| Process {
-                        pid,
-                        role: "daemon",
-                    })
+                supervisor_pid: pid,
+                worker_pid,
+                processes: roles
                     .into_iter()
+                    .filter_map(|(pid, role)| pid.map(|pid| Process { pid, role }))
                     .collect(),
                 log: record.and_then(|record| record.log),
+                account,
             }
         })
         .collect();
@@ -164,9 +183,47 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
             };
             let (at, of) = (mount.mountpoint, mount.source);
             print(&format!("{at}  shows {of}  ({state})"))?;
+            if let Some(account) = mount.account {
+                print(&summary(&account))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a mount does, in a few lines.
+fn summary(account: &Account) -> String {
+    let done = &account.done;
+    let size = units::human_bytes;
+    let requests: u64 = done.requests.values().sum();
+    let looked = done.cache_hits + done.cache_misses + done.cache_waits;
+    let hits = units::percent(done.cache_hits + done.cache_waits, looked);
+    let mut lines = vec![
+        format!(
+            "  {requests} requests, the slowest {:.1} ms; {} read from images, {} decoded, {} given",
+            f64::from(u32::try_from(done.slowest_us).unwrap_or(u32::MAX)) / 1000.0,
+            size(done.source_bytes),
+            size(done.decoded_bytes),
+            size(done.sent_bytes),
+        ),
+        format!(
+            "  {hits:.0} % of blocks and tables were at hand; {} decoded ahead, {} of them in vain",
+            done.ahead, done.ahead_wasted
+        ),
+        format!(
+            "  memory {} of at most {}, of these {} decoded",
+            size(account.resident_bytes),
+            size(account.resident_bytes_max),
+            size(done.cache_bytes)
+        ),
+    ];
+    if done.failed_reads + done.damaged + account.worker_deaths > 0 {
+        lines.push(format!(
+            "  {} reads got an error, damage was met {} times, {} workers died",
+            done.failed_reads, done.damaged, account.worker_deaths
+        ));
+    }
+    lines.join("\n")
 }
 
 #[derive(Debug, Serialize)]

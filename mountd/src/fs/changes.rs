@@ -31,10 +31,10 @@ use nix::unistd::linkat;
 use nix::unistd::symlinkat;
 use nix::unistd::unlinkat;
 
-use crate::root::DiskKind;
-use crate::root::Result;
-use crate::root::Root;
-use crate::root::Stat;
+use crate::fs::root::DiskKind;
+use crate::fs::root::Result;
+use crate::fs::root::Root;
+use crate::fs::root::Stat;
 
 /// Who asks: files that are made are theirs.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,357 @@
+//! Requests to calls of the file system, and what those give to replies; nothing is decided here.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::fs::Data;
+use crate::fs::Fs;
+use crate::fs::attributes;
+use crate::fs::changes::Changes;
+use crate::fs::changes::Owner;
+use crate::fs::changes::Time;
+use crate::fs::tree::Attr;
+use crate::fs::tree::Kind;
+use crate::session::Answer;
+use crate::session::Handler;
+use crate::session::Share;
+use crate::wire;
+use crate::wire::Operation;
+use crate::wire::Reply;
+use crate::wire::Request;
+use crate::wire::reply::Entry;
+use crate::wire::reply::Listing;
+use crate::wire::reply::open;
+use crate::wire::request::SetAttr;
+use crate::wire::request::SetTime;
+
+/// How long the kernel may believe a name. Short, so that files that come and go in the source are seen soon; an open file
+/// is not looked up again.
+const NAME_TTL: Duration = Duration::from_secs(1);
+/// How long it may believe attributes of a file: for ever, as another content has another inode number.
+const FILE_TTL: Duration = Duration::from_hours(24);
+
+/// How the kernel is told to treat files that come from images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheMode {
+    /// It keeps their pages.
+    Kernel,
+    /// Every read comes to us.
+    Direct,
+}
+
+/// The adapter between requests and [`Fs`].
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    pub(crate) fs: Arc<Fs>,
+    pub(crate) cache_mode: CacheMode,
+    /// Requests of which workers before this one died.
+    pub(crate) refused: BTreeSet<u64>,
+}
+
+impl Handler for Adapter {
+    fn share(&self, request: &Request<'_>) -> Share {
+        match request.operation {
+            Operation::Forget { .. }
+            | Operation::BatchForget(_)
+            | Operation::Release { .. }
+            | Operation::ReleaseDir { .. }
+            | Operation::ReadDir { .. }
+            | Operation::Interrupt
+            | Operation::Destroy
+            | Operation::Init { .. }
+            | Operation::Other(_) => Share::None,
+            Operation::Read { .. } | Operation::Write { .. } => Share::Read(request.node),
+            _ => Share::Names(request.node),
+        }
+    }
+
+    fn handle(&self, request: &Request<'_>, answer: Answer<'_>) {
+        if request.unique & wire::RESENT != 0 {
+            if self.refused.contains(&request.unique) {
+                return answer.error(Errno::EIO);
+            }
+            self.fs.trying(request.unique);
+        }
+        let statistics = &self.fs.statistics;
+        let timer = statistics.begin(&request.operation);
+        self.answer(request, answer);
+        statistics.end(timer);
+    }
+}
+
+impl Adapter {
+    fn answer(&self, request: &Request<'_>, answer: Answer<'_>) {
+        let (fs, node) = (&self.fs, request.node);
+        match &request.operation {
+            Operation::Read {
+                handle,
+                offset,
+                size,
+            } => self.read(node, (*handle, *offset, *size), answer),
+            Operation::Forget { times } => {
+                fs.forget(node, *times);
+                answer.none();
+            }
+            Operation::BatchForget(forgotten) => {
+                for (node, times) in forgotten {
+                    fs.forget(*node, *times);
+                }
+                answer.none();
+            }
+            Operation::Interrupt => answer.none(),
+            Operation::Destroy => answer.send(&Reply::empty()),
+            Operation::Release { handle } => {
+                if Fs::is_plain(*handle) {
+                    fs.release_plain(*handle);
+                } else {
+                    fs.release(node, *handle);
+                }
+                answer.send(&Reply::empty());
+            }
+            Operation::ReleaseDir { handle } => {
+                fs.release_folder(*handle);
+                answer.send(&Reply::empty());
+            }
+            _ => {
+                // what is answered so once is mostly not asked for again
+                let unknown = Err(Errno::ENOSYS);
+                let done = self.ask(request).or_else(|| self.change(request));
+                answer.result(done.unwrap_or(unknown));
+            }
+        }
+    }
+
+    fn read(&self, node: u64, (handle, offset, size): (u64, u64, u32), answer: Answer<'_>) {
+        thread_local! {
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            let read = if Fs::is_plain(handle) {
+                let len = self.fs.read_plain(handle, offset, size, buffer);
+                len.map(Data::Copied)
+            } else {
+                self.fs.read(node, offset, size, buffer)
+            };
+            match read {
+                Ok(Data::Copied(len)) => {
+                    self.fs.statistics.sent(len);
+                    answer.send_parts(&[IoSlice::new(&buffer[..len])]);
+                }
+                Ok(Data::Pieces(pieces)) => {
+                    let parts: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+                    self.fs
+                        .statistics
+                        .sent(parts.iter().map(|part| part.len()).sum());
+                    answer.send_parts(&parts);
+                }
+                Err(errno) => {
+                    self.fs.statistics.failed();
+                    answer.error(errno);
+                }
+            }
+        });
+    }
+
+    /// Answers what only asks.
+    fn ask(&self, request: &Request<'_>) -> Option<Result<Reply, Errno>> {
+        let (fs, node) = (&self.fs, request.node);
+        Some(match &request.operation {
+            Operation::Lookup { name } => fs.lookup(node, name).map(|attr| self.entry(&attr)),
+            Operation::GetAttr { handle } => {
+                let attr = match handle.filter(|handle| Fs::is_plain(*handle)) {
+                    Some(handle) => fs.attr_of_open(node, handle),
+                    None => fs.attr(node),
+                };
+                attr.map(|attr| Reply::attr(&attr, self.attr_ttl(&attr)))
+            }
+            Operation::ReadLink => fs
+                .read_link(node)
+                .map(|target| Reply::bytes(target.into_encoded_bytes())),
+            Operation::Open { flags } => self.open(node, *flags),
+            Operation::OpenDir => fs
+                .open_folder(node)
+                .map(|handle| Reply::opened(handle, 0, 0)),
+            Operation::ReadDir {
+                handle,
+                offset,
+                size,
+                with_attributes,
+            } => self.list((node, *handle), *offset, *size, *with_attributes),
+            Operation::StatFs => fs.statvfs().map(|stat| Reply::statfs(&stat)),
+            Operation::GetXattr { name, .. } if !attributes::is_ours(name) => Err(Errno::ENODATA),
+            Operation::GetXattr { name, size } => {
+                let value = fs.attribute(node, name);
+                value.and_then(|value| xattr(value.into_bytes(), *size))
+            }
+            Operation::ListXattr { size } => fs.attributes(node).and_then(|attributes| {
+                let names = attributes.into_iter().map(|(name, _)| name + "\0");
+                xattr(names.collect::<String>().into_bytes(), *size)
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Answers what changes something.
+    fn change(&self, request: &Request<'_>) -> Option<Result<Reply, Errno>> {
+        let (fs, node) = (&self.fs, request.node);
+        let owner = Owner {
+            uid: request.uid,
+            gid: request.gid,
+        };
+        let entry = |attr: Result<Attr, Errno>| attr.map(|attr| self.entry(&attr));
+        let done = |done: Result<(), Errno>| done.map(|()| Reply::empty());
+        Some(match &request.operation {
+            Operation::SetAttr(set) => {
+                let handle = set.handle.filter(|handle| Fs::is_plain(*handle));
+                let attr = fs.change(node, handle, changes(set));
+                attr.map(|attr| Reply::attr(&attr, self.attr_ttl(&attr)))
+            }
+            Operation::Create { name, flags, mode } => {
+                let made = fs.create(node, name, *flags, *mode, owner);
+                made.map(|(attr, handle)| Reply::created(&self.entry_of(&attr), handle, 0))
+            }
+            // a file: of other kinds none is made
+            Operation::MkNod { name, mode } if mode & 0o170_000 == 0o100_000 => {
+                let flags = nix::fcntl::OFlag::O_RDWR.bits();
+                entry(
+                    fs.create(node, name, flags, *mode, owner)
+                        .map(|(attr, handle)| {
+                            fs.release_plain(handle);
+                            attr
+                        }),
+                )
+            }
+            Operation::MkNod { .. } => Err(Errno::EPERM),
+            Operation::MkDir { name, mode } => entry(fs.make_folder(node, name, *mode, owner)),
+            Operation::Symlink { name, target } => {
+                entry(fs.make_link(node, name, Path::new(target), owner))
+            }
+            Operation::Link { node: of, name } => entry(fs.make_name(*of, node, name)),
+            Operation::Unlink { name } => done(fs.remove(node, name, false)),
+            Operation::RmDir { name } => done(fs.remove(node, name, true)),
+            Operation::Rename {
+                name,
+                new_parent,
+                new_name,
+                flags,
+            } => done(fs.rename((node, name), (*new_parent, new_name), *flags)),
+            Operation::Write {
+                handle,
+                offset,
+                data,
+            } => fs
+                .write_plain(*handle, *offset, data)
+                .map(|()| Reply::written(data.len() as u32)),
+            Operation::Fsync { handle, .. } if !Fs::is_plain(*handle) => Ok(Reply::empty()),
+            Operation::Fsync { handle, data_only } => done(fs.sync_plain(*handle, *data_only)),
+            Operation::Fallocate {
+                handle,
+                offset,
+                len,
+                mode,
+            } => done(fs.allocate_plain(*handle, *offset, *len, *mode)),
+            _ => return None,
+        })
+    }
+
+    fn attr_ttl(&self, attr: &Attr) -> Duration {
+        if self.fs.passes_through(attr.ino) {
+            Duration::ZERO
+        } else if attr.kind == Kind::File {
+            FILE_TTL
+        } else {
+            NAME_TTL
+        }
+    }
+
+    fn entry_of(&self, attr: &Attr) -> Entry {
+        Entry {
+            attr: *attr,
+            attr_ttl: self.attr_ttl(attr),
+            name_ttl: NAME_TTL,
+        }
+    }
+
+    fn entry(&self, attr: &Attr) -> Reply {
+        Reply::entry(&self.entry_of(attr))
+    }
+
+    fn open(&self, node: u64, flags: i32) -> Result<Reply, Errno> {
+        let fs = &self.fs;
+        if fs.passes_through(node) {
+            // what the kernel has of it may be older than the disk's
+            let handle = fs.open_plain(node, flags)?;
+            return Ok(Reply::opened(handle, 0, 0));
+        }
+        if flags & nix::fcntl::OFlag::O_ACCMODE.bits() != 0 {
+            return Err(Errno::EROFS);
+        }
+        let is_model = fs.open(node)?;
+        let flags = match self.cache_mode {
+            CacheMode::Direct if is_model => open::DIRECT_IO,
+            CacheMode::Direct | CacheMode::Kernel => open::KEEP_CACHE,
+        };
+        Ok(Reply::opened(fs.handle(), flags, 0))
+    }
+
+    fn list(
+        &self,
+        (node, handle): (u64, u64),
+        offset: u64,
+        size: u32,
+        with_attributes: bool,
+    ) -> Result<Reply, Errno> {
+        let listing = self.fs.listing(node, handle)?;
+        let mut reply = Listing::new(size);
+        for (next, listed) in (1_u64..).zip(listing.iter()).skip(offset as usize) {
+            // the kernel counts every name but these two as looked up
+            let is_dot = listed.name == OsStr::new(".") || listed.name == OsStr::new("..");
+            let mut entry = self.entry_of(&listed.attr);
+            if is_dot {
+                entry.attr.ino = 0;
+            }
+            let about = (listed.attr.ino, listed.attr.kind);
+            let entry = with_attributes.then_some(&entry);
+            if !reply.add(next, about, &listed.name, entry) {
+                break;
+            }
+            if let Some(node) = listed.node.as_ref().filter(|_| with_attributes) {
+                self.fs.remember(Arc::clone(node));
+            }
+        }
+        Ok(reply.reply())
+    }
+}
+
+/// With a size of 0 the kernel asks how long the answer would be.
+fn xattr(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
+    if size == 0 {
+        return Ok(Reply::xattr_len(value.len() as u32));
+    }
+    if value.len() > size as usize {
+        return Err(Errno::ERANGE);
+    }
+    Ok(Reply::bytes(value))
+}
+
+fn changes(set: &SetAttr) -> Changes {
+    let time = |time| match time {
+        SetTime::At(time) => Time::At(time),
+        SetTime::Now => Time::Now,
+    };
+    Changes {
+        mode: set.mode,
+        uid: set.uid,
+        gid: set.gid,
+        size: set.size,
+        atime: set.atime.map(time),
+        mtime: set.mtime.map(time),
+    }
+}

@@ -1,0 +1,374 @@
+//! The supervisor of a mount: it keeps the device and what a worker must not take with it, starts a worker, and another one when
+//! that dies. Readers wait for a moment and see nothing of it.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitCode;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::Result;
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+
+use crate::daemon;
+use crate::daemon::link::Link;
+use crate::daemon::link::Message;
+use crate::daemon::mounting;
+use crate::daemon::mounting::Mount;
+use crate::daemon::notify;
+use crate::daemon::setup::Setup;
+use crate::fs::keeper::Place;
+use crate::statistics::Told;
+
+/// Workers in a row that died before they answered requests, before the mount is given up.
+const STILLBORN_MAX: u32 = 12;
+/// How long the first such is mourned; each next twice as long as the one before, up to the last.
+const WAIT_FIRST: Duration = Duration::from_millis(10);
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Workers that may die of one request before it gets an error.
+const TRIES_MAX: u32 = 6;
+/// How often a worker is asked how it is, and how long it may be silent.
+const ASK: Duration = Duration::from_secs(15);
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// After a signal, how long open files are still served before the process ends all the same.
+const GRACE: Duration = Duration::from_secs(4);
+/// How long somebody who asks what was done waits for the worker.
+const TELL_MAX: Duration = Duration::from_millis(500);
+
+/// What outlives a worker.
+#[derive(Debug, Default)]
+struct Estate {
+    known: BTreeMap<u64, Place>,
+    held: BTreeMap<u64, (u64, OwnedFd)>,
+    /// Requests that were resent, and how many workers tried each.
+    tries: BTreeMap<u64, u32>,
+    /// What the worker has done, and those before it.
+    told: Told,
+    earlier: Told,
+    /// How many times it was told.
+    tellings: u64,
+    heard: Option<Instant>,
+    worker: Option<Worker>,
+    /// Workers that died.
+    deaths: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    pid: u32,
+    link: Arc<Link>,
+}
+
+/// What other threads see of it.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    estate: Mutex<Estate>,
+    told: Condvar,
+}
+
+/// What is told of a mount and its processes.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) told: Told,
+    pub(crate) worker_pid: Option<u32>,
+    pub(crate) deaths: u64,
+}
+
+impl Shared {
+    /// What the mount has done until now; what the worker told last if it is slow to answer.
+    pub(crate) fn state(&self) -> State {
+        let mut estate = self.estate.lock();
+        let worker = estate.worker.clone();
+        if let Some(worker) = &worker
+            && worker.link.send(&Message::Tell, &[]).is_ok()
+        {
+            let before = estate.tellings;
+            while estate.tellings == before
+                && !self.told.wait_for(&mut estate, TELL_MAX).timed_out()
+            {}
+        }
+        State {
+            told: estate.told.clone().after(&estate.earlier),
+            worker_pid: worker.map(|worker| worker.pid),
+            deaths: estate.deaths,
+        }
+    }
+
+    fn take(&self, message: Message, mut files: Vec<OwnedFd>) -> Option<Event> {
+        let mut estate = self.estate.lock();
+        match message {
+            Message::Known(ino, place) => {
+                estate.known.insert(ino, place);
+            }
+            Message::Forget(ino) => {
+                estate.known.remove(&ino);
+            }
+            Message::Held(handle, ino) => {
+                let file = files.pop()?;
+                estate.held.insert(handle, (ino, file));
+            }
+            Message::Close(handle) => {
+                estate.held.remove(&handle);
+            }
+            Message::Trying(unique) => *estate.tries.entry(unique).or_default() += 1,
+            Message::Ready => {
+                estate.heard = Some(Instant::now());
+                return Some(Event::Ready);
+            }
+            Message::Told(told) => {
+                estate.told = serde_json::from_slice(&told).unwrap_or_default();
+                estate.tellings += 1;
+                estate.heard = Some(Instant::now());
+                self.told.notify_all();
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+/// What the supervisor waits for.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A signal to end.
+    Signal(i32),
+    /// A worker answers requests.
+    Ready,
+    /// A worker is gone; its exit code, if it was no signal.
+    Ended(Option<i32>),
+}
+
+/// The supervisor of one mount.
+pub(crate) struct Supervisor {
+    pub(crate) mount: Mount,
+    pub(crate) setup: Setup,
+    /// The source's folder.
+    pub(crate) folder: OwnedFd,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) sender: mpsc::Sender<Event>,
+}
+
+impl Supervisor {
+    fn mountpoint(&self) -> &Path {
+        &self.mount.mountpoint
+    }
+
+    /// Serves the mount until it ends. `announce` is called when it is usable.
+    pub(crate) fn run(mut self, announce: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
+        let mut announce = Some(announce);
+        let mut stillborn = 0;
+        loop {
+            self.start_worker()?;
+            stillborn += 1;
+            let code = loop {
+                match self.events.recv_timeout(ASK) {
+                    Ok(Event::Ready) => {
+                        stillborn = 0;
+                        if let Some(announce) = announce.take() {
+                            announce()?;
+                            notify::say("READY=1");
+                        }
+                    }
+                    Ok(Event::Signal(signal)) => return self.stop(signal),
+                    Ok(Event::Ended(code)) => break code,
+                    Err(mpsc::RecvTimeoutError::Timeout) => self.look_after_worker(),
+                    Err(mpsc::RecvTimeoutError::Disconnected) => {
+                        unreachable!("this has a sender, too")
+                    }
+                }
+            };
+            self.bury();
+            if code == Some(0) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            let is_hopeless = announce.is_some() || stillborn > STILLBORN_MAX;
+            if is_hopeless {
+                // readers get an error, and nothing hangs
+                let _ = self.mount.end(true);
+                let error = Error::new(ErrorKind::Io, "the worker cannot be kept alive");
+                return Err(error.file(self.mountpoint()));
+            }
+            tracing::warn!("a worker died (exit code {code:?}): another one follows");
+            if let Some(code) = self.mourn(stillborn)? {
+                return Ok(code);
+            }
+            if !self.mount.connection.can_resend {
+                self.mount_again()?;
+            }
+        }
+    }
+
+    /// After workers that never answered anything the next one waits; a signal may come meanwhile.
+    fn mourn(&self, stillborn: u32) -> Result<Option<ExitCode>> {
+        let Some(doublings) = stillborn.checked_sub(1) else {
+            return Ok(None);
+        };
+        let wait = WAIT_FIRST.saturating_mul(1 << doublings);
+        match self.events.recv_timeout(wait.min(WAIT_MAX)) {
+            Ok(Event::Signal(signal)) => self.stop(signal).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// An older kernel asks for nothing twice: who waits gets an error, and the mount is made anew.
+    fn mount_again(&mut self) -> Result<()> {
+        tracing::warn!(
+            "this kernel cannot ask again: readers get errors, and the mount is made anew"
+        );
+        self.mount.renew()?;
+        *self.shared.estate.lock() = Estate::default();
+        self.setup.write_max = self.mount.connection.write_max;
+        Ok(())
+    }
+
+    fn start_worker(&mut self) -> Result<()> {
+        let mountpoint = self.mount.mountpoint.clone();
+        let failed = |e| Error::io("cannot start a worker", &mountpoint, e);
+        let (link, theirs) = Link::pair().map_err(failed)?;
+        // this program, even if another one has its name meanwhile
+        let child = Command::new("/proc/self/exe")
+            .arg0(daemon::PROGRAM_NAME)
+            .arg(daemon::WORKER)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(self.setup.logging.stderr())
+            .current_dir("/")
+            // a signal for us from a terminal is not for it
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let link = Arc::new(link);
+        {
+            let mut estate = self.shared.estate.lock();
+            estate.heard = Some(Instant::now());
+            estate.worker = Some(Worker {
+                pid: child.id(),
+                link: Arc::clone(&link),
+            });
+            // one that dies while it is told this is followed by another
+            let _ = self.tell(&link, &estate);
+        }
+        self.setup.life += 1;
+        self.setup.resend = self.mount.connection.can_resend;
+        let (shared, sender) = (Arc::clone(&self.shared), self.sender.clone());
+        std::thread::Builder::new()
+            .name("worker".into())
+            .spawn(move || listen(&link, child, &shared, &sender))
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    fn tell(&self, link: &Link, estate: &Estate) -> std::io::Result<()> {
+        let words = self.setup.encode().map_err(std::io::Error::other)?;
+        let files = [self.mount.device.as_fd(), self.folder.as_fd()];
+        link.send(&Message::Begin(words), &files)?;
+        for (ino, place) in &estate.known {
+            link.send(&Message::Known(*ino, place.clone()), &[])?;
+        }
+        for (handle, (ino, file)) in &estate.held {
+            link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
+        }
+        for (unique, tries) in &estate.tries {
+            if *tries >= TRIES_MAX {
+                tracing::error!("{tries} workers died of one request: it gets an error");
+                link.send(&Message::Refuse(*unique), &[])?;
+            }
+        }
+        link.send(&Message::Go, &[])
+    }
+
+    /// What a worker that is gone had done counts on.
+    fn bury(&self) {
+        let mut estate = self.shared.estate.lock();
+        let told = std::mem::take(&mut estate.told);
+        estate.earlier = told.after(&estate.earlier);
+        estate.deaths += 1;
+        estate.worker = None;
+    }
+
+    /// Asks the worker what it has done. One that is silent for long is ended: another one will do.
+    fn look_after_worker(&self) {
+        let mut estate = self.shared.estate.lock();
+        let Some(worker) = estate.worker.clone() else {
+            return;
+        };
+        if estate
+            .heard
+            .is_some_and(|heard| heard.elapsed() > SILENCE_MAX)
+        {
+            tracing::error!("the worker says nothing: it is ended, another one follows");
+            estate.heard = None;
+            drop(estate);
+            end_process(worker.pid);
+            return;
+        }
+        let _ = worker.link.send(&Message::Tell, &[]);
+        // what was tried this long ago did not kill it
+        estate.tries.clear();
+    }
+
+    /// Ends the mount: first gently, then without asking; whatever is open goes on for a short while.
+    fn stop(&self, signal: i32) -> Result<ExitCode> {
+        let mountpoint = self.mountpoint();
+        tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
+        notify::say("STOPPING=1");
+        let worker = self.shared.estate.lock().worker.clone();
+        if mounting::top_at(mountpoint)? == mounting::Top::Foreign {
+            // unmounting works by name, and would take that away
+            tracing::warn!(
+                "something else is mounted over `{}`: ours ends below it",
+                mountpoint.display()
+            );
+        } else {
+            self.mount.end(false).or_else(|_| self.mount.end(true))?;
+            let begun = Instant::now();
+            while let Some(left) = GRACE.checked_sub(begun.elapsed()) {
+                match self.events.recv_timeout(left) {
+                    Ok(Event::Ended(_)) => return Ok(ExitCode::SUCCESS),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+            tracing::warn!("`{}` had open files", mountpoint.display());
+        }
+        if let Some(worker) = worker {
+            let _ = worker.link.send(&Message::End, &[]);
+            if self.events.recv_timeout(TELL_MAX).is_err() {
+                end_process(worker.pid);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Ends a worker that does not end by itself. Its number is its own until it was waited for, which is after its link has ended.
+fn end_process(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// Takes what a worker says, until it is gone.
+fn listen(link: &Link, mut child: Child, shared: &Shared, sender: &mpsc::Sender<Event>) {
+    let mut buffer = Vec::new();
+    while let Some((message, files)) = link.receive(&mut buffer) {
+        if let Some(event) = shared.take(message, files) {
+            let _ = sender.send(event);
+        }
+    }
+    let code = child.wait().ok().and_then(|status| status.code());
+    let _ = sender.send(Event::Ended(code));
+}

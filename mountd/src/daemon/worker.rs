@@ -1,0 +1,188 @@
+//! A worker: answers the requests of a mount, until the mount ends or it dies. What it must not take with it then it tells the
+//! supervisor meanwhile.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bigsmall::base::Error;
+use bigsmall::base::Result;
+
+use crate::adapter::Adapter;
+use crate::daemon;
+use crate::daemon::link::Link;
+use crate::daemon::link::Message;
+use crate::daemon::privileges;
+use crate::daemon::privileges::Role;
+use crate::daemon::setup::Setup;
+use crate::fs::Fs;
+use crate::fs::keeper::Keeper;
+use crate::fs::keeper::Place;
+use crate::fs::root::Root;
+use crate::fs::source::Source;
+use crate::session::Session;
+use crate::wire;
+use crate::wire::reply;
+
+/// How often requests are looked at that nobody has answered.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The supervisor keeps what must not be lost.
+#[derive(Debug)]
+struct Told(Arc<Link>);
+
+impl Told {
+    fn tell(&self, message: &Message, files: &[BorrowedFd<'_>]) {
+        // without a supervisor there is no worker after this one, either
+        let _ = self.0.send(message, files);
+    }
+}
+
+impl Keeper for Told {
+    fn remember(&self, ino: u64, place: &Place) {
+        self.tell(&Message::Known(ino, place.clone()), &[]);
+    }
+
+    fn forget(&self, ino: u64) {
+        self.tell(&Message::Forget(ino), &[]);
+    }
+
+    fn hold(&self, handle: u64, ino: u64, file: BorrowedFd<'_>) {
+        self.tell(&Message::Held(handle, ino), &[file]);
+    }
+
+    fn close(&self, handle: u64) {
+        self.tell(&Message::Close(handle), &[]);
+    }
+
+    fn trying(&self, unique: u64) {
+        self.tell(&Message::Trying(unique), &[]);
+    }
+}
+
+/// All that was said before the beginning.
+#[derive(Debug)]
+struct Legacy {
+    setup: Setup,
+    device: OwnedFd,
+    folder: OwnedFd,
+    known: BTreeMap<u64, Place>,
+    held: Vec<(u64, u64, OwnedFd)>,
+    refused: BTreeSet<u64>,
+}
+
+fn failed(what: &str, error: impl Into<std::io::Error>) -> Error {
+    Error::io(what.to_owned(), Path::new("the mount"), error.into())
+}
+
+fn listen(link: &Link) -> Result<Legacy> {
+    let silent = || Error::invalid("a worker is started by its supervisor, not by hand");
+    let mut buffer = Vec::new();
+    let (words, files) = link.receive(&mut buffer).ok_or_else(silent)?;
+    let (Message::Begin(words), Ok([device, folder])) = (words, <[OwnedFd; 2]>::try_from(files))
+    else {
+        return Err(silent());
+    };
+    let mut legacy = Legacy {
+        setup: Setup::decode(&words)?,
+        device,
+        folder,
+        known: BTreeMap::new(),
+        held: Vec::new(),
+        refused: BTreeSet::new(),
+    };
+    loop {
+        let (message, files) = link.receive(&mut buffer).ok_or_else(silent)?;
+        match message {
+            Message::Known(ino, place) => {
+                legacy.known.insert(ino, place);
+            }
+            Message::Held(handle, ino) => {
+                legacy
+                    .held
+                    .extend(files.into_iter().map(|file| (handle, ino, file)));
+            }
+            Message::Refuse(unique) => {
+                legacy.refused.insert(unique);
+            }
+            Message::Go => return Ok(legacy),
+            _ => return Err(silent()),
+        }
+    }
+}
+
+/// The life of a worker.
+pub(crate) fn run() -> Result<ExitCode> {
+    // whatever the file is called that the program was started from
+    let _ = rustix::thread::set_name(daemon::PROCESS_NAME);
+    let link = Arc::new(Link::of_stdin().map_err(|e| failed("cannot be served", e))?);
+    let legacy = listen(&link)?;
+    let setup = legacy.setup;
+    bigsmall::base::file::allow_many_files();
+    daemon::start_logging(&setup.logging)?;
+    privileges::give_up(Role::Worker, setup.in_place);
+    let path = PathBuf::from(&setup.source);
+    let source = Source {
+        root: Root::from_fd(legacy.folder, &path),
+        path,
+        only: setup.only.clone(),
+    };
+    let mut fs = Fs::new(source, &setup.fs_options())?;
+    fs.keep_with(Arc::new(Told(Arc::clone(&link))), legacy.known);
+    for (handle, ino, file) in legacy.held {
+        fs.take_plain(handle, ino, file.into());
+    }
+    let adapter = Adapter {
+        fs: Arc::new(fs),
+        cache_mode: setup.cache_mode(),
+        refused: legacy.refused,
+    };
+    if setup.resend {
+        // before anything is read, so that the oldest requests come first
+        let again = reply::notification(wire::NOTIFY_RESEND);
+        nix::unistd::write(&legacy.device, &again)
+            .map_err(|e| failed("cannot take over the requests", e))?;
+    }
+    let session = Session::new(legacy.device, setup.write_max, adapter);
+    session.start();
+    link.send(&Message::Ready, &[])
+        .map_err(|e| failed("cannot be served", e))?;
+    let listener = Arc::clone(&session);
+    std::thread::Builder::new()
+        .name("supervisor".into())
+        .spawn(move || obey(&link, &listener))
+        .map_err(|e| failed("cannot start a thread", e))?;
+    loop {
+        match session.wait_for_end(LOOK) {
+            None => session.give_up_late(),
+            Some(Ok(())) => return Ok(ExitCode::SUCCESS),
+            Some(Err(errno)) => return Err(failed("the device failed", errno)),
+        }
+    }
+}
+
+/// Does what the supervisor says. With that the worker ends, too, and readers get a clear error: nobody would end the mount, or
+/// follow this worker.
+fn obey(link: &Link, session: &Session<Adapter>) {
+    let mut buffer = Vec::new();
+    while let Some((message, _)) = link.receive(&mut buffer) {
+        match message {
+            Message::Tell => {
+                let fs = &session.handler().fs;
+                let told = fs.statistics.told(&fs.cache);
+                if let Ok(told) = serde_json::to_vec(&told) {
+                    let _ = link.send(&Message::Told(told), &[]);
+                }
+            }
+            Message::End => break,
+            _ => {}
+        }
+    }
+    session.end();
+}

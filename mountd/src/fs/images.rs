@@ -1,0 +1,179 @@
+//! Images behind names: opened, kept open for a while, given their bases.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bigsmall::archive::Archive;
+use bigsmall::archive::Bases;
+use bigsmall::archive::VirtualFile;
+use bigsmall::base::Error;
+use bigsmall::base::FileSource;
+use nix::errno::Errno;
+
+use crate::fs::Fs;
+use crate::fs::catalog::Meaning;
+use crate::fs::errno;
+use crate::fs::root::Result;
+use crate::fs::tree::Node;
+use crate::fs::tree::What;
+use crate::statistics::Counted;
+
+/// Open images kept after the last file of theirs was closed: loaders open one file a thousand times.
+pub(super) const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Different complaints remembered, so that each is logged once.
+const COMPLAINTS_MAX: usize = 10_000;
+/// A base that was missing is looked for again after this: it may have been put there meanwhile.
+const BASES_AGE_MAX: Duration = Duration::from_secs(2);
+
+/// What reads of an open file come from.
+#[derive(Debug, Clone)]
+pub(crate) enum OpenFile {
+    /// An image.
+    Model(VirtualFile),
+    /// A file as it is.
+    Plain(Arc<FileSource>),
+}
+
+impl Fs {
+    pub(super) fn open_node(&self, node: &Node) -> Result<OpenFile> {
+        match &node.what {
+            What::Disk(Meaning::Plain) => {
+                let (file, stat) = self.root.open_file(&node.path)?;
+                if stat.identity() != node.stat.identity() {
+                    // the kernel looks the name up again and finds what is there now
+                    return Err(Errno::ESTALE);
+                }
+                let path = self.root.shown(&node.path);
+                let source = FileSource::from_file(file, &path).map_err(|e| self.fail(&e))?;
+                Ok(OpenFile::Plain(Arc::new(source)))
+            }
+            What::Disk(Meaning::Image { .. }) => self.virtual_file(node, 0),
+            What::ImageFile(number, _) => self.virtual_file(node, *number),
+            What::Disk(Meaning::Broken(error)) => {
+                self.fail(error);
+                Err(Errno::EIO)
+            }
+            What::Disk(Meaning::Folder | Meaning::ImageFolder) | What::ImageFolder(_) => {
+                Err(Errno::EISDIR)
+            }
+            What::Disk(Meaning::Link) => Err(Errno::ELOOP),
+        }
+    }
+
+    fn virtual_file(&self, node: &Node, number: usize) -> Result<OpenFile> {
+        let archive = self.image(node)?;
+        let file = VirtualFile::new(archive, number, Arc::clone(&self.cache));
+        Ok(OpenFile::Model(file.map_err(|e| self.fail(&e))?))
+    }
+
+    /// The open image that a node stands for or is in.
+    pub(crate) fn image(&self, node: &Node) -> Result<Arc<Archive>> {
+        let key = image_key(node);
+        if let Some(archive) = self.images.lock().get(&key) {
+            return Ok(Arc::clone(archive));
+        }
+        let (file, stat) = self.root.open_file(&node.path)?;
+        if stat.identity() != node.stat.identity() {
+            return Err(Errno::ESTALE);
+        }
+        let path = self.root.shown(&node.path);
+        let archive = FileSource::from_file(file, &path)
+            .and_then(|source| {
+                let counted = Counted::new(source, &self.statistics.source_bytes);
+                Archive::from_source(Arc::new(counted), &path)
+            })
+            .and_then(|archive| self.with_bases(archive))
+            .map_err(|error| {
+                self.fail(&error);
+                // whatever is wrong with the image: the file is listed and cannot be opened
+                Errno::EIO
+            })?;
+        for fault in archive.faults() {
+            self.fail(&fault.clone().file(&path));
+        }
+        let archive = Arc::new(archive);
+        let evicted = self.images.lock().push(key, Arc::clone(&archive));
+        if let Some((_, evicted)) = evicted {
+            self.cache.forget(evicted.id());
+        }
+        Ok(archive)
+    }
+
+    /// A delta with the places where its bases may be. What they hold is compared when it is first read.
+    fn with_bases(&self, archive: Archive) -> Result<Archive, Error> {
+        if !archive.index().is_delta() {
+            return Ok(archive);
+        }
+        let archive = archive.with_bases(self.bases(Duration::MAX));
+        if archive.expect_bases().is_ok() {
+            return Ok(archive);
+        }
+        let archive = archive.with_bases(self.bases(BASES_AGE_MAX));
+        archive.expect_bases().map(|()| archive)
+    }
+
+    /// What may be bases, as it was found at most so long ago.
+    fn bases(&self, age_max: Duration) -> Arc<Bases> {
+        let mut found = self.bases.lock();
+        if let Some((bases, when)) = &*found
+            && when.elapsed() <= age_max
+        {
+            return Arc::clone(bases);
+        }
+        let mut bases = Bases::new(Arc::clone(&self.cache), self.digests.clone());
+        if self.writable {
+            // a link may lead back into the mount, which then would wait for itself
+            bases.follow_no_links();
+        }
+        for place in &self.base_places {
+            if let Err(error) = bases.add(place) {
+                tracing::warn!("{error}");
+            }
+        }
+        let bases = Arc::new(bases);
+        *found = Some((Arc::clone(&bases), Instant::now()));
+        bases
+    }
+
+    /// After an error: where a base is wrong or was written over, the right one may come, so whoever opens the file next has it
+    /// looked for again.
+    pub(super) fn look_anew(&self, ino: u64) {
+        let Some(node) = self.tree.get(ino) else {
+            return;
+        };
+        let key = image_key(&node);
+        let mut images = self.images.lock();
+        let is_delta = |archive: &Arc<Archive>| archive.index().is_delta();
+        if !images.peek(&key).is_some_and(is_delta) {
+            return;
+        }
+        images.pop(&key);
+        drop(images);
+        if let Some(opened) = self.opened.lock().get_mut(&ino) {
+            opened.is_doubtful = true;
+        }
+        let mut bases = self.bases.lock();
+        *bases = bases
+            .take()
+            .filter(|(_, when)| when.elapsed() <= BASES_AGE_MAX);
+    }
+
+    /// Logs an error, once, and gives its errno.
+    pub(super) fn fail(&self, error: &Error) -> Errno {
+        let text = error.to_string().replace('\n', "; ");
+        self.statistics.complained(error);
+        let mut complaints = self.complaints.lock();
+        if complaints.len() < COMPLAINTS_MAX && complaints.insert(text.clone()) {
+            tracing::error!("{text}");
+        }
+        errno::of(error)
+    }
+}
+
+/// What an open image is kept under: the same for everything in it.
+fn image_key(node: &Node) -> u64 {
+    let whole = Node::within(node, "", What::ImageFolder(String::new()), 0);
+    whole.attr.ino
+}

@@ -1,0 +1,186 @@
+//! Names: of the source's folders, and within images of folders.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use bigsmall::archive::FileRecord;
+use nix::errno::Errno;
+
+use crate::fs::Fs;
+use crate::fs::catalog;
+use crate::fs::catalog::Meaning;
+use crate::fs::is_top;
+use crate::fs::root::Result;
+use crate::fs::tree::Attr;
+use crate::fs::tree::Node;
+use crate::fs::tree::What;
+
+/// One line of a listing.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) name: OsString,
+    pub(crate) attr: Attr,
+    /// What the name stands for; none for the folder itself and the one above.
+    pub(crate) node: Option<Arc<Node>>,
+}
+
+impl Listed {
+    fn new(name: OsString, node: Node) -> Self {
+        Self {
+            name,
+            attr: node.attr,
+            node: Some(Arc::new(node)),
+        }
+    }
+}
+
+impl Fs {
+    /// Takes a listing of a folder and gives its handle.
+    pub(crate) fn open_folder(&self, ino: u64) -> Result<u64> {
+        let listing = self.take_listing(ino)?;
+        let handle = self.next_handle();
+        self.listings.lock().insert(handle, Arc::new(listing));
+        Ok(handle)
+    }
+
+    fn take_listing(&self, ino: u64) -> Result<Vec<Listed>> {
+        let node = self.node(ino)?;
+        let mut listing = match &node.what {
+            What::Disk(Meaning::Folder) => self.list_disk(&node)?,
+            What::Disk(Meaning::ImageFolder) => self.list_within(&node, "")?,
+            What::ImageFolder(inner) => self.list_within(&node, inner)?,
+            _ => return Err(Errno::ENOTDIR),
+        };
+        for name in [".", ".."] {
+            listing.push(Listed {
+                name: name.into(),
+                attr: node.attr,
+                node: None,
+            });
+        }
+        Ok(listing)
+    }
+
+    /// The listing of a folder behind a handle. One that was given by a worker before this one is taken anew: it is the same unless
+    /// the folder changed.
+    pub(crate) fn listing(&self, ino: u64, handle: u64) -> Result<Arc<Vec<Listed>>> {
+        if let Some(listing) = self.listings.lock().get(&handle) {
+            return Ok(Arc::clone(listing));
+        }
+        let listing = Arc::new(self.take_listing(ino)?);
+        self.listings.lock().insert(handle, Arc::clone(&listing));
+        Ok(listing)
+    }
+
+    /// Drops the listing behind a handle.
+    pub(crate) fn release_folder(&self, handle: u64) {
+        self.listings.lock().remove(&handle);
+    }
+
+    fn list_disk(&self, node: &Node) -> Result<Vec<Listed>> {
+        let items = catalog::list(&self.root, &node.path)?;
+        let shown = |disk: &OsStr| {
+            self.only
+                .as_ref()
+                .is_none_or(|only| !is_top(node) || disk == only)
+        };
+        let items = items.into_iter().filter(|(_, item)| shown(&item.disk_name));
+        Ok(items
+            .map(|(name, item)| {
+                let node = Node::of_item(&node.path, item, self.writable);
+                Listed::new(name, node)
+            })
+            .collect())
+    }
+
+    /// The names directly under `inner` in an image of a folder.
+    fn list_within(&self, image: &Node, inner: &str) -> Result<Vec<Listed>> {
+        let archive = self.image(image)?;
+        let mut listing: Vec<Listed> = Vec::new();
+        // files stand in ascending order of their paths, so those of one folder are neighbours
+        for (number, file) in archive.files().iter().enumerate() {
+            let Some(rest) = below(inner, file) else {
+                continue;
+            };
+            let (name, node) = child(image, inner, rest, number, file);
+            if listing.last().is_none_or(|last| last.name != *name) {
+                listing.push(Listed::new(name.into(), node));
+            }
+        }
+        // `a-b` stands between `a/x` and `a` never, but between `a` and `a/x` of another kind it may
+        listing.sort_by(|a, b| a.name.cmp(&b.name));
+        listing.dedup_by(|a, b| a.name == b.name);
+        Ok(listing)
+    }
+
+    /// What `name` directly under `inner` in an image of a folder is. Files stand in ascending order of their paths, so it
+    /// is found by halving.
+    pub(super) fn find_within(
+        &self,
+        image: &Node,
+        inner: &str,
+        name: &OsStr,
+    ) -> Result<Option<Node>> {
+        let Some(wanted) = name.to_str() else {
+            return Ok(None);
+        };
+        let archive = self.image(image)?;
+        let files = archive.files();
+        let path = if inner.is_empty() {
+            wanted.to_owned()
+        } else {
+            format!("{inner}/{wanted}")
+        };
+        let number = files.partition_point(|file| file.path < path);
+        if let Some(file) = files.get(number).filter(|file| file.path == path) {
+            return Ok(Some(Node::within(
+                image,
+                &path,
+                What::ImageFile(number, path.clone()),
+                file.len,
+            )));
+        }
+        let below = format!("{path}/");
+        let first = files.get(files.partition_point(|file| file.path < below));
+        let is_folder = first.is_some_and(|file| file.path.starts_with(&below));
+        Ok(is_folder.then(|| Node::within(image, &path, What::ImageFolder(path.clone()), 0)))
+    }
+}
+
+/// The path of `file` below folder `inner`, if it is there.
+fn below<'a>(inner: &str, file: &'a FileRecord) -> Option<&'a str> {
+    if inner.is_empty() {
+        return Some(&file.path);
+    }
+    file.path.strip_prefix(inner)?.strip_prefix('/')
+}
+
+/// The first part of `rest`, and the node that it is.
+fn child<'a>(
+    image: &Node,
+    inner: &str,
+    rest: &'a str,
+    number: usize,
+    file: &FileRecord,
+) -> (&'a str, Node) {
+    let (name, deeper) = rest
+        .split_once('/')
+        .map_or((rest, false), |(name, _)| (name, true));
+    let path = if inner.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{inner}/{name}")
+    };
+    let node = if deeper {
+        Node::within(image, &path, What::ImageFolder(path.clone()), 0)
+    } else {
+        Node::within(
+            image,
+            &path,
+            What::ImageFile(number, path.clone()),
+            file.len,
+        )
+    };
+    (name, node)
+}

@@ -1,0 +1,391 @@
+//! The file system without anything of the protocol: lookup, attributes, listings, opens and reads over the source tree.
+
+pub(crate) mod ahead;
+pub(crate) mod attributes;
+pub(crate) mod catalog;
+pub(crate) mod changes;
+pub(crate) mod errno;
+pub(crate) mod images;
+pub(crate) mod keeper;
+pub(crate) mod listing;
+pub(crate) mod root;
+pub(crate) mod source;
+pub(crate) mod through;
+pub(crate) mod tree;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bigsmall::archive::Archive;
+use bigsmall::archive::Bases;
+use bigsmall::archive::BlockCache;
+use bigsmall::archive::DigestIndex;
+use bigsmall::archive::Piece;
+use bigsmall::base::Error;
+use bigsmall::base::ReadAt;
+use lru::LruCache;
+use nix::errno::Errno;
+use nix::sys::statvfs::Statvfs;
+use parking_lot::Mutex;
+
+use crate::fs::ahead::Ahead;
+use crate::fs::catalog::Meaning;
+use crate::fs::images::OpenFile;
+use crate::fs::keeper::Keeper;
+use crate::fs::keeper::Place;
+use crate::fs::listing::Listed;
+use crate::fs::root::Result;
+use crate::fs::root::Root;
+use crate::fs::source::Source;
+use crate::fs::through::PlainFile;
+use crate::fs::tree::Attr;
+use crate::fs::tree::Forgotten;
+use crate::fs::tree::Node;
+use crate::fs::tree::Tree;
+use crate::fs::tree::What;
+use crate::statistics::Statistics;
+
+/// Numbers of handles that one worker may give.
+const HANDLES: u64 = 1 << 40;
+
+/// How a source is shown.
+#[derive(Debug, Clone)]
+pub(crate) struct FsOptions {
+    /// Where bases are looked for beside the source; absolute.
+    pub(crate) bases: Vec<PathBuf>,
+    /// The bound of decoded blocks and tables.
+    pub(crate) cache_bytes: u64,
+    /// How far blocks are decoded before somebody asks for them.
+    pub(crate) ahead_bytes: u64,
+    /// The mount lies over its own source: it is for writing, too, and nothing is looked at by a path that leads into it.
+    pub(crate) in_place: bool,
+    /// Which of the workers of a mount this is, from 1 on: handles of others are told from its own.
+    pub(crate) life: u64,
+}
+
+/// An open file that does not pass through.
+#[derive(Debug)]
+struct Opened {
+    file: OpenFile,
+    users: u64,
+    /// Whether a read failed in a way that may have passed when it is opened the next time.
+    is_doubtful: bool,
+}
+
+/// The bytes of a read.
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// Where they were decoded.
+    Pieces(Vec<Piece>),
+    /// So many at the beginning of the buffer.
+    Copied(usize),
+}
+
+/// A view of the source tree.
+#[derive(Debug)]
+pub(crate) struct Fs {
+    pub(crate) root: Root,
+    /// Whether what is no image may be changed: the mount lies over its own source.
+    writable: bool,
+    life: u64,
+    /// Shows only this name of the root folder.
+    only: Option<OsString>,
+    pub(crate) tree: Tree,
+    /// What earlier workers knew of, and is not looked for again yet.
+    known: Mutex<BTreeMap<u64, Place>>,
+    keeper: Option<Arc<dyn Keeper>>,
+    pub(crate) cache: Arc<BlockCache>,
+    ahead: Ahead,
+    /// Where bases are looked for, and what was found there when one was first needed.
+    base_places: Vec<PathBuf>,
+    digests: Option<DigestIndex>,
+    bases: Mutex<Option<(Arc<Bases>, Instant)>>,
+    images: Mutex<LruCache<u64, Arc<Archive>>>,
+    opened: Mutex<BTreeMap<u64, Opened>>,
+    listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
+    next_handle: AtomicU64,
+    /// Open files that pass through, by their handles.
+    pub(crate) plain_files: Mutex<BTreeMap<u64, PlainFile>>,
+    complaints: Mutex<BTreeSet<String>>,
+    pub(crate) statistics: Statistics,
+}
+
+impl Fs {
+    /// Shows a source.
+    pub(crate) fn new(source: Source, options: &FsOptions) -> Result<Self, Error> {
+        let top = source.top()?;
+        let (root, path, only) = (source.root, source.path, source.only);
+        let is_folder = only.is_none();
+        let only = only.filter(|_| matches!(top.what, What::Disk(Meaning::Folder)));
+        let in_place = options.in_place;
+        let mut base_places = options.bases.clone();
+        if in_place {
+            base_places.retain(|place| !place.starts_with(&path));
+            base_places.push(root.path_below());
+        } else {
+            base_places.extend(is_folder.then(|| path.clone()));
+        }
+        let digests = DigestIndex::of_user();
+        let digests = digests.filter(|index| !(in_place && index.folder().starts_with(&path)));
+        let cache = BlockCache::new(options.cache_bytes);
+        Ok(Self {
+            root,
+            writable: in_place,
+            life: options.life,
+            digests,
+            only,
+            tree: Tree::new(top),
+            known: Mutex::default(),
+            keeper: None,
+            ahead: Ahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
+            cache,
+            base_places,
+            bases: Mutex::default(),
+            images: Mutex::new(LruCache::new(images::IMAGES_KEPT)),
+            opened: Mutex::default(),
+            listings: Mutex::default(),
+            next_handle: AtomicU64::new(options.life * HANDLES),
+            plain_files: Mutex::default(),
+            complaints: Mutex::default(),
+            statistics: Statistics::default(),
+        })
+    }
+
+    /// Tells `keeper` of whatever a worker after this one will need, and knows what workers before it told.
+    pub(crate) fn keep_with(&mut self, keeper: Arc<dyn Keeper>, known: BTreeMap<u64, Place>) {
+        self.keeper = Some(keeper);
+        *self.known.lock() = known;
+    }
+
+    /// A request that an earlier worker did not answer is tried.
+    pub(crate) fn trying(&self, unique: u64) {
+        if let Some(keeper) = &self.keeper {
+            keeper.trying(unique);
+        }
+    }
+
+    /// Whether what is no image may be changed.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// A number that no other handle has.
+    pub(crate) fn next_handle(&self) -> u64 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What an inode number stands for.
+    pub(crate) fn node(&self, ino: u64) -> Result<Arc<Node>> {
+        if let Some(node) = self.tree.get(ino) {
+            return Ok(node);
+        }
+        let place = self.known.lock().get(&ino).cloned();
+        let node = self.find_again(&place.ok_or(Errno::ESTALE)?)?;
+        if node.attr.ino != ino {
+            // another file has its name now
+            return Err(Errno::ESTALE);
+        }
+        let node = Arc::new(node);
+        self.tree.restore(Arc::clone(&node));
+        self.known.lock().remove(&ino);
+        Ok(node)
+    }
+
+    /// What an earlier worker knew by its place.
+    fn find_again(&self, place: &Place) -> Result<Node> {
+        let folder = place.path.parent().ok_or(Errno::ESTALE)?;
+        let name = place.path.file_name().ok_or(Errno::ESTALE)?;
+        let item = catalog::at(&self.root, folder, name)?.ok_or(Errno::ESTALE)?;
+        let node = Node::of_item(folder, item, self.writable);
+        let Some(inner) = &place.inner else {
+            return Ok(node);
+        };
+        let found = self.find_within(&node, "", OsStr::new(inner))?;
+        found.ok_or(Errno::ESTALE)
+    }
+
+    /// The kernel knows a node from now on, until it forgets.
+    pub(crate) fn remember(&self, node: Arc<Node>) {
+        let place = Place::of(&node);
+        let ino = node.attr.ino;
+        if self.tree.remember(node)
+            && let Some(keeper) = &self.keeper
+        {
+            keeper.remember(ino, &place);
+        }
+    }
+
+    /// The kernel forgets a node that it was told of `times` times.
+    pub(crate) fn forget(&self, ino: u64, times: u64) {
+        match self.tree.forget(ino, times) {
+            Forgotten::No if self.known.lock().remove(&ino).is_none() => return,
+            Forgotten::No | Forgotten::Yes => {
+                if let Some(keeper) = &self.keeper {
+                    keeper.forget(ino);
+                }
+            }
+            // a lookup may be on its way
+            Forgotten::Perhaps(node) => {
+                self.known.lock().insert(ino, Place::of(&node));
+            }
+        }
+        // it has closed it, too
+        self.opened.lock().remove(&ino);
+        self.ahead.forget(ino);
+    }
+
+    /// What `name` in folder `parent` is; the kernel knows it from now on, until it forgets.
+    pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        let parent = self.node(parent)?;
+        let found = match &parent.what {
+            What::Disk(Meaning::Folder) => {
+                let item = catalog::find(&self.root, &parent.path, name)?;
+                let shown = |disk: &OsStr| {
+                    self.only
+                        .as_ref()
+                        .is_none_or(|only| !is_top(&parent) || disk == only)
+                };
+                item.filter(|item| shown(&item.disk_name))
+                    .map(|item| Node::of_item(&parent.path, item, self.writable))
+            }
+            What::Disk(Meaning::ImageFolder) => self.find_within(&parent, "", name)?,
+            What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
+            _ => return Err(Errno::ENOTDIR),
+        };
+        let node = found.ok_or(Errno::ENOENT)?;
+        let attr = node.attr;
+        self.remember(Arc::new(node));
+        Ok(attr)
+    }
+
+    /// What the kernel is told of a node. A folder's time changes with what is in it, so it is asked for anew.
+    pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
+        let node = self.node(ino)?;
+        let meaning = match &node.what {
+            What::Disk(Meaning::Folder) => Meaning::Folder,
+            What::Disk(Meaning::Plain) if self.writable => Meaning::Plain,
+            What::Disk(Meaning::Link) if self.writable => Meaning::Link,
+            _ => return Ok(node.attr),
+        };
+        let stat = self.stat_now(&node)?;
+        Ok(
+            Node::of_disk(node.path.clone(), meaning, stat, self.writable)
+                .attr
+                .with_number(ino),
+        )
+    }
+
+    /// The target of a link.
+    pub(crate) fn read_link(&self, ino: u64) -> Result<OsString> {
+        self.root.read_link(&self.node(ino)?.path)
+    }
+
+    /// Room and limits of the source's disk.
+    pub(crate) fn statvfs(&self) -> Result<Statvfs> {
+        self.root.statvfs()
+    }
+
+    /// Opens a file, and says whether it comes from an image. What is open keeps its content, whatever happens to its name.
+    pub(crate) fn open(&self, ino: u64) -> Result<bool> {
+        let is_model = |file: &OpenFile| matches!(file, OpenFile::Model(_));
+        if let Some(opened) = self.opened.lock().get_mut(&ino)
+            && !opened.is_doubtful
+        {
+            opened.users += 1;
+            return Ok(is_model(&opened.file));
+        }
+        let file = self.open_node(&*self.node(ino)?)?;
+        let is_model = is_model(&file);
+        self.take_open(ino, file);
+        Ok(is_model)
+    }
+
+    /// One more user of an open file.
+    fn take_open(&self, ino: u64, file: OpenFile) {
+        let mut opened = self.opened.lock();
+        let users = opened.get(&ino).map_or(0, |opened| opened.users);
+        let new = Opened {
+            file,
+            users: users + 1,
+            is_doubtful: false,
+        };
+        opened.insert(ino, new);
+    }
+
+    /// The handle of every file that [`open`](Self::open) opened.
+    pub(crate) fn handle(&self) -> u64 {
+        self.life
+    }
+
+    /// Closes what [`open`](Self::open) opened. What an earlier worker opened is closed when the kernel forgets it.
+    pub(crate) fn release(&self, ino: u64, handle: u64) {
+        if handle != self.life {
+            return;
+        }
+        let mut opened = self.opened.lock();
+        if let Some(known) = opened.get_mut(&ino) {
+            known.users -= 1;
+            if known.users == 0 {
+                opened.remove(&ino);
+            }
+        }
+    }
+
+    /// Exactly the bytes that there are between `offset` and `offset + size`: a shorter answer would make the kernel think that the
+    /// file ends there. What has to be copied comes into `buffer`.
+    pub(crate) fn read(
+        &self,
+        ino: u64,
+        offset: u64,
+        size: u32,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Data> {
+        let open = self
+            .opened
+            .lock()
+            .get(&ino)
+            .map(|opened| opened.file.clone());
+        let file = if let Some(file) = open {
+            file
+        } else {
+            // opened with an earlier worker
+            let file = self.open_node(&*self.node(ino)?)?;
+            self.take_open(ino, file.clone());
+            file
+        };
+        let left = |len: u64| len.saturating_sub(offset).min(u64::from(size));
+        let read = match &file {
+            OpenFile::Model(file) => {
+                let len = left(file.len());
+                let _demand = self.ahead.demand();
+                let pieces = file.pieces(offset, len).map(Data::Pieces);
+                self.ahead.note(ino, file, offset, len);
+                pieces
+            }
+            OpenFile::Plain(file) => {
+                let len = left(file.len()) as usize;
+                // never shrunk: what it once had need not be zeroed again
+                if buffer.len() < len {
+                    buffer.resize(len, 0);
+                }
+                let read = file.read_exact_at(offset, &mut buffer[..len]);
+                read.map(|()| Data::Copied(len))
+            }
+        };
+        read.map_err(|error| {
+            self.look_anew(ino);
+            self.fail(&error)
+        })
+    }
+}
+
+fn is_top(node: &Node) -> bool {
+    node.path.as_os_str().is_empty()
+}
