@@ -4,18 +4,42 @@ mod adapter;
 mod args;
 mod daemon;
 mod fs;
+mod helper;
 mod session;
 mod statistics;
 mod wire;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use args::Command;
 use clap::Parser;
+use helper::Call;
 
 fn main() -> ExitCode {
-    let cli = match args::Cli::try_parse() {
+    let program = std::env::args_os().next().unwrap_or_default();
+    if !helper::is_called(&program) {
+        return run(std::env::args_os().collect());
+    }
+    match helper::words(std::env::args_os().skip(1)) {
+        Ok(Call::Fake) => ExitCode::SUCCESS,
+        Ok(Call::Mount(words)) => {
+            let code = run(words);
+            if code == ExitCode::SUCCESS {
+                return code;
+            }
+            ExitCode::from(helper::FAILURE)
+        }
+        Err(why) => {
+            complain(&format!("error: {why}"));
+            ExitCode::from(helper::USAGE)
+        }
+    }
+}
+
+fn run(words: Vec<OsString>) -> ExitCode {
+    let cli = match args::Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

@@ -109,17 +109,23 @@ impl Ahead {
         }
         let mut state = self.shared.state.lock();
         let (stream, ahead) = follow(&mut state, ino, (offset, len), self.window);
+        let task = |offset| Task {
+            ino,
+            stream,
+            file: file.clone(),
+            offset,
+        };
+        let queued = state.queue.len();
+        if ahead.is_empty() {
+            let touched = first_touch(file, offset, len);
+            state.queue.extend(touched.into_iter().flatten().map(task));
+        }
         let mut at = ahead.start;
         while at < ahead.end {
             let Some(block) = file.block_at(at) else {
                 break;
             };
-            state.queue.push_back(Task {
-                ino,
-                stream,
-                file: file.clone(),
-                offset: block.start,
-            });
+            state.queue.push_back(task(block.start));
             at = block.end;
         }
         let streams = state.files.get_mut(&ino);
@@ -130,6 +136,7 @@ impl Ahead {
         let wanted = state.queue.len().min(self.shared.cores);
         let new = wanted.saturating_sub(state.threads);
         state.threads += new;
+        let has_work = state.queue.len() > queued;
         drop(state);
         for _ in 0..new {
             let shared = Arc::clone(&self.shared);
@@ -138,7 +145,7 @@ impl Ahead {
                 self.shared.state.lock().threads -= 1;
             }
         }
-        if ahead.start < at {
+        if has_work {
             self.shared.work.notify_all();
         }
     }
@@ -149,6 +156,20 @@ impl Ahead {
         state.files.remove(&ino);
         state.queue.retain(|task| task.ino != ino);
     }
+}
+
+/// What is read next, most probably, when a request touches the beginning of a tensor: the rest of that, or the beginning of the
+/// next, as loaders do that map a file and look at every tensor first.
+fn first_touch(file: &VirtualFile, offset: u64, len: u64) -> [Option<u64>; 2] {
+    let end = offset + len;
+    let Some(span) = file.span_at(end - 1) else {
+        return [None; 2];
+    };
+    if span.start < offset || span.end <= end {
+        return [None; 2];
+    }
+    let next = file.block_at(end).map(|block| block.start.max(end));
+    [next, Some(span.end)]
 }
 
 /// Finds the stream that a request belongs to, or begins one; its number, and the bytes that are to be decoded ahead of it.

@@ -1,0 +1,389 @@
+//! Supervisor and worker: what a mount outlives, what it tells, and what its processes may do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test"
+)]
+
+mod models;
+mod setup;
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::models::model;
+use crate::models::put;
+use crate::setup::Setup;
+use crate::setup::is_mounted;
+use crate::setup::is_running;
+use crate::setup::kill;
+use crate::setup::mountd;
+use crate::setup::names;
+use crate::setup::text;
+use crate::setup::wait_until;
+
+const O_DIRECT: i32 = 0x4000;
+
+/// Kills the worker; the number of the next.
+fn kill_worker(setup: &Setup) -> u32 {
+    let old = setup.process("worker_pid");
+    kill(old, "-KILL");
+    let mut new = old;
+    wait_until("another worker", || {
+        let pid = setup.report()["worker_pid"].as_u64();
+        new = pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(old);
+        new != old
+    });
+    new
+}
+
+/// Forgets the pages of a file, so that the next read comes to the mount.
+fn drop_pages(file: &File) {
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(file, 0, 0, advice).unwrap();
+}
+
+// docs/semantics.md: A worker that dies costs readers a short delay and no error, whatever they read and however.
+#[test]
+fn a_worker_that_dies_costs_readers_no_error() {
+    let mut setup = Setup::new();
+    let original = model(4_000_000, 3);
+    setup.image("m.bs", &original);
+    let path = setup.mounted().join("m.safetensors");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..6_u64)
+            .map(|reader| {
+                let (path, original, stop) = (&path, &original, &stop);
+                scope.spawn(move || {
+                    let mut options = File::options();
+                    options.read(true);
+                    if reader % 3 == 2 {
+                        options.custom_flags(O_DIRECT);
+                    }
+                    let file = options.open(path).unwrap();
+                    let (mut state, mut reads) = (reader * 7919 + 1, 0);
+                    // a page of it is a page of memory: O_DIRECT takes no other
+                    let mut buffer = vec![0; (1 << 20) + 4096];
+                    while !stop.load(Ordering::Relaxed) {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1);
+                        let offset = (state >> 16) % (original.len() as u64 / 4096) * 4096;
+                        let skip = buffer.as_ptr().align_offset(4096);
+                        let len = [4096, 128 << 10, 1 << 20][(state >> 8) as usize % 3];
+                        let read = file.read_at(&mut buffer[skip..skip + len], offset).unwrap();
+                        let at = offset as usize;
+                        let expected = &original[at..original.len().min(at + len)];
+                        assert!(
+                            buffer[skip..skip + read] == *expected,
+                            "{read} bytes at {offset}"
+                        );
+                        drop_pages(&file);
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        let mut worker = 0;
+        for _ in 0..20 {
+            let next = kill_worker(&setup);
+            assert_ne!(next, worker);
+            worker = next;
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    let account = &setup.report()["account"];
+    assert_eq!(account["worker_deaths"], 20);
+    assert_eq!(account["done"]["failed_reads"], 0);
+}
+
+// docs/semantics.md: Files and folders that are open when a worker dies stay open, and over its own source can be written on.
+#[test]
+fn what_is_open_stays_open_when_the_worker_dies() {
+    let mut setup = Setup::new();
+    let original = model(300_000, 4);
+    setup.image("deep.bs", &original);
+    fs::create_dir(setup.source().join("a")).unwrap();
+    put(&setup.source().join("a/config.json"), b"{}");
+    let source = setup.source();
+    assert!(setup.mount_at(&source, &source, &[]).status.success());
+    let report = || {
+        let all = setup::mounts();
+        let mounts = all["mounts"].as_array().unwrap().clone();
+        let mine = mounts
+            .into_iter()
+            .find(|m| m["mountpoint"] == text(&source));
+        mine.unwrap()
+    };
+    let open = File::open(source.join("deep.safetensors")).unwrap();
+    let mut written = File::create(source.join("a/new.txt")).unwrap();
+    written.write_all(b"before, ").unwrap();
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    let removed = options.open(source.join("a/removed")).unwrap();
+    fs::remove_file(source.join("a/removed")).unwrap();
+    let inode = fs::metadata(source.join("a/config.json")).unwrap();
+    for _ in 0..2 {
+        let old = report()["worker_pid"].as_u64().unwrap();
+        kill(u32::try_from(old).unwrap(), "-KILL");
+        wait_until("another worker", || {
+            report()["worker_pid"]
+                .as_u64()
+                .is_some_and(|pid| pid != old)
+        });
+        written.write_all(b"after, ").unwrap();
+        let mut bytes = vec![0; original.len()];
+        open.read_exact_at(&mut bytes, 0).unwrap();
+        drop_pages(&open);
+        assert!(bytes == original);
+        removed.write_all_at(b"still there", 0).unwrap();
+        let mut back = [0; 11];
+        removed.read_exact_at(&mut back, 0).unwrap();
+        assert_eq!(&back, b"still there");
+        assert_eq!(names(&source.join("a")), ["config.json", "new.txt"]);
+    }
+    drop(written);
+    assert_eq!(
+        fs::read_to_string(source.join("a/new.txt")).unwrap(),
+        "before, after, after, "
+    );
+    let again = fs::metadata(source.join("a/config.json")).unwrap();
+    assert_eq!(inode.ino(), again.ino());
+    assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
+}
+
+#[test]
+fn a_supervisor_that_dies_takes_its_worker_with_it() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    let mnt = setup.mounted();
+    let worker = setup.process("worker_pid");
+    kill(setup.pid(), "-KILL");
+    wait_until("the end of the worker", || !is_running(worker));
+    assert!(fs::read_dir(&mnt).is_err());
+    setup.mounted();
+    assert_eq!(names(&mnt), ["m.safetensors"]);
+}
+
+// docs/semantics.md: With `--cache-mode direct` every read is decoded anew, and files can be mapped all the same.
+#[test]
+fn direct_reads_and_mappings_show_the_same_bytes() {
+    let mut setup = Setup::new();
+    let original = model(1_000_000, 5);
+    setup.image("m.bs", &original);
+    let output = setup.mount(&["--cache-mode", "direct", "--read-ahead", "1m"]);
+    assert!(output.status.success());
+    let path = setup.mnt().join("m.safetensors");
+    for _ in 0..2 {
+        assert!(fs::read(&path).unwrap() == original);
+    }
+    let program = "import mmap, sys
+f = open(sys.argv[1], 'rb')
+for flags in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
+    with mmap.mmap(f.fileno(), 0, flags=flags, prot=mmap.PROT_READ) as m:
+        sys.stdout.buffer.write(m[:])";
+    let mapped = Command::new("python3")
+        .args(["-c", program, text(&path)])
+        .output()
+        .unwrap();
+    assert!(mapped.stdout == [&original[..], &original[..]].concat());
+    let sent = setup.report()["account"]["done"]["sent_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(sent >= 3 * original.len() as u64, "{sent}");
+}
+
+#[test]
+fn what_a_mount_does_is_counted_and_told() {
+    let mut setup = Setup::new();
+    let original = model(2_000_000, 6);
+    setup.image("m.bs", &original);
+    let image_len = fs::metadata(setup.source().join("m.bs")).unwrap().len();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = setup.mount(&["--metrics", &port.to_string()]);
+    assert!(output.status.success());
+    let path = setup.mnt().join("m.safetensors");
+    assert!(fs::read(&path).unwrap() == original);
+    let account = setup.report()["account"].clone();
+    let done = &account["done"];
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    assert_eq!(number(&done["sent_bytes"]), original.len() as u64);
+    let decoded = number(&done["decoded_bytes"]);
+    // every block once: the padding of the last page is nobody's
+    assert_eq!(decoded, original.len() as u64);
+    let from_disk = number(&done["source_bytes"]);
+    assert!(
+        from_disk > image_len * 9 / 10 && from_disk < image_len * 11 / 10,
+        "{from_disk} of {image_len}"
+    );
+    assert!(number(&done["requests"]["read"]) > 10);
+    assert!(number(&account["resident_bytes"]) < number(&account["resident_bytes_max"]));
+    assert_eq!(number(&done["damaged"]), 0);
+
+    let asked = |what: &str| {
+        let mut stream = TcpStream::connect(port).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        write!(stream, "GET {what} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let metrics = asked("/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    let at = text(&setup.mnt()).to_owned();
+    let line = format!(
+        "bigsmall_sent_bytes_total{{mountpoint=\"{at}\"}} {}\n",
+        original.len()
+    );
+    assert!(metrics.contains(&line), "{metrics}");
+    let line = format!("bigsmall_fuse_requests_total{{mountpoint=\"{at}\",op=\"read\"}} ");
+    assert!(metrics.contains(&line), "{metrics}");
+    assert!(asked("/else").starts_with("HTTP/1.1 404 "));
+    // somebody who connects and says nothing keeps nobody from asking for long
+    let _silent = TcpStream::connect(port).unwrap();
+    assert!(asked("/").contains("bigsmall_cache_bytes"));
+
+    let listed = String::from_utf8(mountd(&["mounts"]).stdout).unwrap();
+    assert!(
+        listed.contains("requests") && listed.contains("memory"),
+        "{listed}"
+    );
+    let taken = setup.mount_at(
+        &setup.source(),
+        Path::new("/nowhere"),
+        &["--metrics", &port.to_string()],
+    );
+    assert!(!taken.status.success());
+}
+
+#[test]
+fn damage_that_was_met_is_counted() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(500_000, 6));
+    let image = setup.source().join("m.bs");
+    let len = fs::metadata(&image).unwrap().len();
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&[0xff; 64], len / 2).unwrap();
+    drop(file);
+    let mnt = setup.mounted();
+    assert!(fs::read(mnt.join("m.safetensors")).is_err());
+    let account = &setup.report()["account"]["done"];
+    assert!(account["damaged"].as_u64().unwrap() > 0, "{account}");
+    assert!(account["failed_reads"].as_u64().unwrap() > 0, "{account}");
+}
+
+fn status_line(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().to_owned()
+}
+
+// docs/semantics.md: A mount made by root gives up what it does not need: the process that reads images can do no more than read files.
+#[test]
+fn root_gives_up_what_a_mount_does_not_need() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    setup.mounted();
+    let (supervisor, worker) = (setup.pid(), setup.process("worker_pid"));
+    for (pid, needed) in [(supervisor, 1_u64 << 21 | 1 << 2), (worker, 1 << 2)] {
+        for set in ["CapEff:", "CapPrm:"] {
+            let held = u64::from_str_radix(&status_line(pid, set), 16).unwrap();
+            assert_eq!(held & !needed, 0, "{set} {held:x}");
+        }
+    }
+    // nor can it get more by running something
+    assert_eq!(status_line(worker, "NoNewPrivs:"), "1");
+    let options = fs::read_to_string("/proc/mounts").unwrap();
+    let line = options
+        .lines()
+        .find(|line| line.contains(text(&setup.mnt())));
+    let line = line.unwrap();
+    for option in ["nosuid", "nodev", "noexec", "ro,", "default_permissions"] {
+        assert!(line.contains(option), "{line}");
+    }
+    assert!(!line.contains("allow_other"), "{line}");
+    // both go by one name, and one is the other's child
+    for pid in [supervisor, worker] {
+        assert_eq!(status_line(pid, "Name:"), "bigsmall-mountd");
+    }
+    assert_eq!(status_line(worker, "PPid:"), supervisor.to_string());
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_mount_is_usable() {
+    let setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    let place = setup.folder.path().join("notify");
+    let socket = UnixDatagram::bind(&place).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"))
+        .args([
+            "mount",
+            "--foreground",
+            text(&setup.source()),
+            text(&setup.mnt()),
+        ])
+        .env("NOTIFY_SOCKET", &place)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 100];
+    let len = socket.recv(&mut said).unwrap();
+    assert_eq!(&said[..len], b"READY=1");
+    assert_eq!(names(&setup.mnt()), ["m.safetensors"]);
+    kill(child.id(), "-TERM");
+    let len = socket.recv(&mut said).unwrap();
+    assert_eq!(&said[..len], b"STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!is_mounted(&setup.mnt()));
+}
+
+#[test]
+fn lines_of_fstab_are_understood() {
+    let setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    let helper = setup.folder.path().join("mount.bigsmall");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bigsmall-mountd"), &helper).unwrap();
+    let (source, mnt) = (setup.source(), setup.mnt());
+    let run = |options: &str| {
+        Command::new(&helper)
+            .args([text(&source), text(&mnt), "-o", options])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(run("ro,cash=1m").status.code(), Some(1));
+    let output = run("rw,nosuid,nodev,nofail,_netdev,cache=16m,allow_other");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(names(&mnt), ["m.safetensors"]);
+    let account = &setup.report()["account"]["done"];
+    assert_eq!(account["cache_bytes_max"], 16 << 20);
+    // once more is refused, as mount(8) says failures
+    assert_eq!(run("ro").status.code(), Some(32));
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+}
