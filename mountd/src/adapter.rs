@@ -37,6 +37,10 @@ const NAME_TTL: Duration = Duration::from_secs(1);
 /// How long it may believe attributes of a file: for ever, as another content has another inode number.
 const FILE_TTL: Duration = Duration::from_hours(24);
 
+/// Parts of a reply that are sent from where they are; more, of many small tensors, are put together first. The kernel takes no
+/// more than 1024.
+const PARTS_MAX: usize = 64;
+
 /// How the kernel is told to treat files that come from images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheMode {
@@ -143,6 +147,17 @@ impl Adapter {
                 Ok(Data::Copied(len)) => {
                     self.fs.statistics.sent(len);
                     answer.send_parts(&[IoSlice::new(&buffer[..len])]);
+                }
+                Ok(Data::Pieces(pieces)) if pieces.len() > PARTS_MAX => {
+                    let bytes = Reply::bytes(
+                        pieces
+                            .iter()
+                            .flat_map(|p| &**p)
+                            .copied()
+                            .collect::<Vec<u8>>(),
+                    );
+                    self.fs.statistics.sent(bytes.body().len());
+                    answer.send(&bytes);
                 }
                 Ok(Data::Pieces(pieces)) => {
                     let parts: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();

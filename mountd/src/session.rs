@@ -112,7 +112,12 @@ impl Answer<'_> {
         match writev(self.device, &all) {
             // who asked does not wait any more, or the mount has ended
             Ok(_) | Err(Errno::ENOENT | Errno::ENODEV) => {}
-            Err(errno) => tracing::error!("a reply was not taken: {errno}"),
+            Err(errno) => {
+                tracing::error!("a reply was not taken: {errno}");
+                // whoever asked must not wait for ever
+                let header = reply::header(self.unique, Some(Errno::EIO), 0);
+                let _ = writev(self.device, &[IoSlice::new(&header)]);
+            }
         }
     }
 
@@ -428,6 +433,22 @@ mod tests {
         let mut rest: Vec<u64> = (0..60).map(|_| answered(&kernel).0).collect();
         rest.sort_unstable();
         assert!(rest.into_iter().eq(1..=60));
+    }
+
+    #[test]
+    fn a_reply_that_is_not_taken_is_an_error_for_who_asked() {
+        let (kernel, device) = UnixDatagram::pair().unwrap();
+        let (device, state) = (OwnedFd::from(device), Mutex::default());
+        let answer = Answer {
+            device: &device,
+            state: &state,
+            unique: 5,
+            is_read: false,
+            done: false,
+        };
+        // more parts than one call may write
+        answer.send_parts(&vec![IoSlice::new(b"x"); 2000]);
+        assert_eq!(answered(&kernel), (5, -5));
     }
 
     #[test]

@@ -74,6 +74,33 @@ fn the_file_is_the_original_with_its_size_time_and_mode() {
     );
 }
 
+/// A safetensors file of so many bf16 tensors of one element each.
+fn tiny_tensors(count: usize) -> Vec<u8> {
+    let tensor = |n: usize| {
+        let (start, end) = (n * 2, n * 2 + 2);
+        format!("\"t{n}\":{{\"dtype\":\"BF16\",\"shape\":[1],\"data_offsets\":[{start},{end}]}}")
+    };
+    let tensors: Vec<String> = (0..count).map(tensor).collect();
+    let json = format!("{{{}}}", tensors.join(","));
+    let data: Vec<u8> = (0..count).flat_map(|n| (n as u16).to_le_bytes()).collect();
+    [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &data].concat()
+}
+
+/// Every reply is made of as many parts as tensors: more than one system call takes.
+#[test]
+fn a_file_of_very_many_tiny_tensors_is_read() {
+    let mut setup = Setup::new();
+    let original = tiny_tensors(20_000);
+    setup.image("m.bs", &original);
+    let path = setup.mounted().join("m.safetensors");
+    assert!(fs::read(&path).unwrap() == original);
+    let file = File::open(&path).unwrap();
+    let mut last = vec![0; 10_000];
+    let at = original.len() - last.len();
+    file.read_exact_at(&mut last, at as u64).unwrap();
+    assert!(last == original[at..]);
+}
+
 // docs/semantics.md: Any number of readers may read anywhere at once, whole or in parts of any length.
 #[test]
 fn sixteen_readers_at_random_places_read_the_original() {

@@ -211,9 +211,14 @@ impl BlockCache {
         }
     }
 
-    /// A buffer of this length with rubbish in it.
+    /// A buffer of this length with rubbish in it. What it holds beyond that nobody would count, so it is never much.
     pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.spare.lock().pop().unwrap_or_default();
+        let mut spare = self.spare.lock();
+        let fits = |buffer: &Vec<u8>| (len..=len + len / 4).contains(&buffer.capacity());
+        let found = spare.iter().position(fits);
+        let found = found.map(|at| spare.swap_remove(at));
+        drop(spare);
+        let mut buffer = found.unwrap_or_else(|| Vec::with_capacity(len));
         buffer.resize(len, 0);
         buffer
     }
@@ -226,9 +231,13 @@ impl BlockCache {
         for entry in gone {
             add(&self.counters.ahead_wasted, u64::from(entry.is_ahead));
             if let Cached::Block(block) = entry.value
-                && spare.len() < SPARE_MAX
                 && let Ok(buffer) = Arc::try_unwrap(block)
             {
+                // small ones cost little to make anew
+                if spare.len() >= SPARE_MAX {
+                    let smallest = (0..spare.len()).min_by_key(|&at| spare[at].capacity());
+                    smallest.map(|at| spare.swap_remove(at));
+                }
                 spare.push(buffer);
             }
         }
@@ -437,6 +446,21 @@ mod tests {
         }
         cache.forget(ZERO);
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn a_small_block_gets_no_large_buffer() {
+        let cache = BlockCache::with_bounds(200_000, 0);
+        let large = || Ok(cache.buffer(100_000));
+        for number in 0..3 {
+            let block = cache.block(ZERO, number, 100_000, Demand::Now, large);
+            assert!(block.is_ok());
+        }
+        // one goes for this, and is put aside
+        let small = cache.block(ZERO, 3, 1000, Demand::Now, || Ok(vec![0; 1000]));
+        assert!(small.is_ok());
+        assert!(cache.buffer(1000).capacity() < 2000);
+        assert!(cache.buffer(90_000).capacity() >= 100_000);
     }
 
     #[test]
