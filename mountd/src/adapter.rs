@@ -136,6 +136,8 @@ impl Adapter {
         thread_local! {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
+        // until the reply is sent: what it is made of is held so long
+        let _inside = self.fs.gate.enter();
         BUFFER.with_borrow_mut(|buffer| {
             let read = if Fs::is_plain(handle) {
                 let len = self.fs.read_plain(handle, offset, size, buffer);

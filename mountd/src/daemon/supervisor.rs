@@ -241,6 +241,8 @@ impl Supervisor {
         let child = Command::new("/proc/self/exe")
             .arg0(daemon::PROGRAM_NAME)
             .arg(daemon::WORKER)
+            // many threads come and go: what one has freed another shall take
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(self.setup.logging.stderr())

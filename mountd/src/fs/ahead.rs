@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 const STREAMS_MAX: usize = 16;
 /// Bytes that are read one after another before a stream is followed.
 const RUN_MIN: u64 = 512 << 10;
+/// Requests by which it is told how many streams share the window.
+const RECENT: usize = 32;
 /// Requests of one stream come out of order by at most this.
 const SLACK: u64 = 1 << 20;
 /// A thread without work for this long ends.
@@ -50,6 +52,8 @@ struct State {
     files: BTreeMap<u64, Vec<Stream>>,
     queue: VecDeque<Task>,
     requests: u64,
+    /// The streams of the last requests, in a ring.
+    recent: [u64; RECENT],
     threads: usize,
     idle: usize,
 }
@@ -108,7 +112,10 @@ impl Ahead {
             return;
         }
         let mut state = self.shared.state.lock();
-        let (stream, ahead) = follow(&mut state, ino, (offset, len), self.window);
+        let window = share(self.window, &state.recent);
+        let (stream, ahead) = follow(&mut state, ino, (offset, len), window);
+        let turn = state.requests as usize % RECENT;
+        state.recent[turn] = stream;
         let task = |offset| Task {
             ino,
             stream,
@@ -156,6 +163,14 @@ impl Ahead {
         state.files.remove(&ino);
         state.queue.retain(|task| task.ino != ino);
     }
+}
+
+/// The part of the window that each of the streams has which were read lately: together they must not push each other's blocks out.
+fn share(window: u64, recent: &[u64; RECENT]) -> u64 {
+    let mut streams = *recent;
+    streams.sort_unstable();
+    let changes = streams.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    window / (changes as u64 + 1)
 }
 
 /// What is read next, most probably, when a request touches the beginning of a tensor: the rest of that, or the beginning of the
@@ -262,6 +277,17 @@ mod tests {
             assert_eq!(ahead_of(&mut state, n * STEP), 0);
         }
         assert_eq!(ahead_of(&mut state, 3 * STEP), WINDOW);
+    }
+
+    #[test]
+    fn streams_share_the_window() {
+        let mut recent = [7; RECENT];
+        assert_eq!(share(WINDOW, &recent), WINDOW);
+        recent[5] = 9;
+        recent[8] = 9;
+        assert_eq!(share(WINDOW, &recent), WINDOW / 2);
+        recent[20] = 1;
+        assert_eq!(share(WINDOW, &recent), WINDOW / 3);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod attributes;
 pub(crate) mod catalog;
 pub(crate) mod changes;
 pub(crate) mod errno;
+pub(crate) mod gate;
 pub(crate) mod images;
 pub(crate) mod keeper;
 pub(crate) mod listing;
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 
 use crate::fs::ahead::Ahead;
 use crate::fs::catalog::Meaning;
+use crate::fs::gate::Gate;
 use crate::fs::images::OpenFile;
 use crate::fs::keeper::Keeper;
 use crate::fs::keeper::Place;
@@ -103,6 +105,7 @@ pub(crate) struct Fs {
     keeper: Option<Arc<dyn Keeper>>,
     pub(crate) cache: Arc<BlockCache>,
     ahead: Ahead,
+    pub(crate) gate: Gate,
     /// Where bases are looked for, and what was found there when one was first needed.
     base_places: Vec<PathBuf>,
     digests: Option<DigestIndex>,
@@ -144,6 +147,7 @@ impl Fs {
             tree: Tree::new(top),
             known: Mutex::default(),
             keeper: None,
+            gate: Gate::new(),
             ahead: Ahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
             cache,
             base_places,
