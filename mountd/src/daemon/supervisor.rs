@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitCode;
+use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -20,6 +22,7 @@ use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
+use signal_hook::consts::SIGKILL;
 
 use crate::daemon;
 use crate::daemon::link::Link;
@@ -36,8 +39,10 @@ const STILLBORN_MAX: u32 = 12;
 /// How long the first such is mourned; each next twice as long as the one before, up to the last.
 const WAIT_FIRST: Duration = Duration::from_millis(10);
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Workers that may die of one request before it gets an error.
-const TRIES_MAX: u32 = 6;
+/// Workers that may die by themselves while they try one request, before it gets an error.
+const FAULTS_MAX: u32 = 6;
+/// Workers that are killed meanwhile count as much less of one.
+const TRIES_PER_FAULT: u32 = 100;
 /// How often a worker is asked how it is, and how long it may be silent.
 const ASK: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -52,7 +57,7 @@ struct Estate {
     known: BTreeMap<u64, Place>,
     held: BTreeMap<u64, (u64, OwnedFd)>,
     /// Requests that were resent, and how many workers tried each.
-    tries: BTreeMap<u64, u32>,
+    tries: BTreeMap<u64, Tries>,
     /// What the worker has done, and those before it.
     told: Told,
     earlier: Told,
@@ -62,6 +67,13 @@ struct Estate {
     worker: Option<Worker>,
     /// Workers that died.
     deaths: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// By workers that died since.
+    all: u32,
+    in_this_life: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -121,7 +133,9 @@ impl Shared {
             Message::Close(handle) => {
                 estate.held.remove(&handle);
             }
-            Message::Trying(unique) => *estate.tries.entry(unique).or_default() += 1,
+            Message::Trying(unique) => {
+                estate.tries.entry(unique).or_default().in_this_life = 1;
+            }
             Message::Ready => {
                 estate.heard = Some(Instant::now());
                 return Some(Event::Ready);
@@ -145,8 +159,8 @@ pub(crate) enum Event {
     Signal(i32),
     /// A worker answers requests.
     Ready,
-    /// A worker is gone; its exit code, if it was no signal.
-    Ended(Option<i32>),
+    /// A worker is gone.
+    Ended(Option<ExitStatus>),
 }
 
 /// The supervisor of one mount.
@@ -172,7 +186,7 @@ impl Supervisor {
         loop {
             self.start_worker()?;
             stillborn += 1;
-            let code = loop {
+            let status = loop {
                 match self.events.recv_timeout(ASK) {
                     Ok(Event::Ready) => {
                         stillborn = 0;
@@ -182,15 +196,15 @@ impl Supervisor {
                         }
                     }
                     Ok(Event::Signal(signal)) => return self.stop(signal),
-                    Ok(Event::Ended(code)) => break code,
+                    Ok(Event::Ended(status)) => break status,
                     Err(mpsc::RecvTimeoutError::Timeout) => self.look_after_worker(),
                     Err(mpsc::RecvTimeoutError::Disconnected) => {
                         unreachable!("this has a sender, too")
                     }
                 }
             };
-            self.bury();
-            if code == Some(0) {
+            self.bury(status);
+            if status.is_some_and(|status| status.success()) {
                 return Ok(ExitCode::SUCCESS);
             }
             let is_hopeless = announce.is_some() || stillborn > STILLBORN_MAX;
@@ -200,7 +214,11 @@ impl Supervisor {
                 let error = Error::new(ErrorKind::Io, "the worker cannot be kept alive");
                 return Err(error.file(self.mountpoint()));
             }
-            tracing::warn!("a worker died (exit code {code:?}): another one follows");
+            let how = status.map(|status| status.to_string());
+            tracing::warn!(
+                "a worker died ({}): another one follows",
+                how.unwrap_or_default()
+            );
             if let Some(code) = self.mourn(stillborn)? {
                 return Ok(code);
             }
@@ -283,8 +301,8 @@ impl Supervisor {
             link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
         }
         for (unique, tries) in &estate.tries {
-            if *tries >= TRIES_MAX {
-                tracing::error!("{tries} workers died of one request: it gets an error");
+            if tries.all >= FAULTS_MAX * TRIES_PER_FAULT {
+                tracing::error!("too many workers died of one request: it gets an error");
                 link.send(&Message::Refuse(*unique), &[])?;
             }
         }
@@ -292,8 +310,14 @@ impl Supervisor {
     }
 
     /// What a worker that is gone had done counts on.
-    fn bury(&self) {
+    fn bury(&self, status: Option<ExitStatus>) {
         let mut estate = self.shared.estate.lock();
+        let is_killed = status.and_then(|status| status.signal()) == Some(SIGKILL);
+        // killed from outside: mostly that is no request's fault, and it may happen very often
+        let weight = if is_killed { 1 } else { TRIES_PER_FAULT };
+        for tries in estate.tries.values_mut() {
+            tries.all += std::mem::take(&mut tries.in_this_life) * weight;
+        }
         let told = std::mem::take(&mut estate.told);
         estate.earlier = told.after(&estate.earlier);
         estate.deaths += 1;
@@ -371,6 +395,5 @@ fn listen(link: &Link, mut child: Child, shared: &Shared, sender: &mpsc::Sender<
             let _ = sender.send(event);
         }
     }
-    let code = child.wait().ok().and_then(|status| status.code());
-    let _ = sender.send(Event::Ended(code));
+    let _ = sender.send(Event::Ended(child.wait().ok()));
 }

@@ -219,7 +219,9 @@ impl Fs {
     pub(crate) fn remember(&self, node: Arc<Node>) {
         let place = Place::of(&node);
         let ino = node.attr.ino;
-        if self.tree.remember(node)
+        // an earlier worker told of it, too, and the kernel counts that
+        let is_restored = self.known.lock().remove(&ino).is_some();
+        if self.tree.remember(node, is_restored)
             && let Some(keeper) = &self.keeper
         {
             keeper.remember(ino, &place);
@@ -229,13 +231,13 @@ impl Fs {
     /// The kernel forgets a node that it was told of `times` times.
     pub(crate) fn forget(&self, ino: u64, times: u64) {
         match self.tree.forget(ino, times) {
-            Forgotten::No if self.known.lock().remove(&ino).is_none() => return,
-            Forgotten::No | Forgotten::Yes => {
+            Forgotten::No => return,
+            Forgotten::Yes => {
                 if let Some(keeper) = &self.keeper {
                     keeper.forget(ino);
                 }
             }
-            // a lookup may be on its way
+            // how often earlier workers told of it nobody knows
             Forgotten::Perhaps(node) => {
                 self.known.lock().insert(ino, Place::of(&node));
             }
@@ -392,4 +394,90 @@ impl Fs {
 
 fn is_top(node: &Node) -> bool {
     node.path.as_os_str().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::BorrowedFd;
+    use std::path::Path;
+
+    #[derive(Debug, Default)]
+    struct Kept(Mutex<BTreeMap<u64, Place>>);
+
+    impl Keeper for Kept {
+        fn remember(&self, ino: u64, place: &Place) {
+            self.0.lock().insert(ino, place.clone());
+        }
+
+        fn forget(&self, ino: u64) {
+            self.0.lock().remove(&ino);
+        }
+
+        fn hold(&self, _handle: u64, _ino: u64, _file: BorrowedFd<'_>) {}
+
+        fn close(&self, _handle: u64) {}
+
+        fn trying(&self, _unique: u64) {}
+    }
+
+    fn fs(folder: &Path, life: u64, kept: &Arc<Kept>) -> Fs {
+        let options = FsOptions {
+            bases: Vec::new(),
+            cache_bytes: 1 << 20,
+            ahead_bytes: 0,
+            in_place: false,
+            life,
+        };
+        let mut fs = Fs::new(Source::open(folder).unwrap(), &options).unwrap();
+        let known = kept.0.lock().clone();
+        fs.keep_with(Arc::clone(kept) as Arc<dyn Keeper>, known);
+        fs
+    }
+
+    /// The kernel counts what all workers told it, a worker only what it did: one that takes its own count for the whole would
+    /// forget what the kernel still uses.
+    #[test]
+    fn what_an_earlier_worker_told_of_is_never_forgotten_by_count() {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("a")).unwrap();
+        let kept = Arc::new(Kept::default());
+        let first = fs(folder.path(), 1, &kept);
+        let ino = first.lookup(tree::ROOT, OsStr::new("a")).unwrap().ino;
+        drop(first);
+        let second = fs(folder.path(), 2, &kept);
+        // before this worker was told of it, and after
+        second.forget(ino, 1);
+        assert!(second.node(ino).is_ok());
+        second.lookup(tree::ROOT, OsStr::new("a")).unwrap();
+        second.forget(ino, 1);
+        assert!(second.node(ino).is_ok());
+        drop(second);
+        let third = fs(folder.path(), 3, &kept);
+        assert!(third.node(ino).is_ok());
+    }
+
+    #[test]
+    fn what_one_worker_told_of_is_forgotten_when_the_kernel_does() {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("a")).unwrap();
+        let kept = Arc::new(Kept::default());
+        let fs = fs(folder.path(), 1, &kept);
+        let name = OsStr::new("a");
+        let ino = fs.lookup(tree::ROOT, name).unwrap().ino;
+        fs.lookup(tree::ROOT, name).unwrap();
+        fs.forget(ino, 1);
+        assert!(fs.node(ino).is_ok());
+        fs.forget(ino, 1);
+        assert_eq!(fs.node(ino).unwrap_err(), Errno::ESTALE);
+        assert!(kept.0.lock().is_empty());
+        // and another file of that name is another node
+        std::fs::remove_file(folder.path().join("a")).unwrap();
+        File::create(folder.path().join("a"))
+            .unwrap()
+            .set_len(1)
+            .unwrap();
+        assert_ne!(fs.lookup(tree::ROOT, name).unwrap().ino, ino);
+    }
 }

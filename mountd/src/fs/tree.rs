@@ -205,13 +205,14 @@ impl Tree {
     }
 
     /// Remembers a node that the kernel is told of once more; whether it is new, or was found at another path.
-    pub(crate) fn remember(&self, node: Arc<Node>) -> bool {
+    /// With `is_restored` an earlier worker told of it, too.
+    pub(crate) fn remember(&self, node: Arc<Node>, is_restored: bool) -> bool {
         let mut nodes = self.nodes.lock();
         let before = nodes.get(&node.attr.ino);
-        let is_new = before.is_none_or(|before| before.node.path != node.path);
+        let is_new = !is_restored && before.is_none_or(|before| before.node.path != node.path);
         let known = Known {
             times: before.map_or(0, |before| before.times) + 1,
-            is_restored: before.is_some_and(|before| before.is_restored),
+            is_restored: is_restored || before.is_some_and(|before| before.is_restored),
             // a file with several names is found under the one that was asked for last
             node,
         };
