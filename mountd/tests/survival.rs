@@ -37,6 +37,7 @@ use crate::setup::text;
 use crate::setup::wait_until;
 
 const O_DIRECT: i32 = 0x4000;
+const ENOTCONN: i32 = 107;
 
 /// Kills the worker; the number of the next.
 fn kill_worker(setup: &Setup) -> u32 {
@@ -169,6 +170,42 @@ fn what_is_open_stays_open_when_the_worker_dies() {
     let again = fs::metadata(source.join("a/config.json")).unwrap();
     assert_eq!(inode.ino(), again.ino());
     assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
+}
+
+// docs/semantics.md: On a kernel before 6.9 a worker that dies costs open files an error, and the mount is made anew by itself.
+#[test]
+fn on_an_old_kernel_the_mount_is_made_anew() {
+    let setup = Setup::new();
+    let original = model(2_000_000, 3);
+    setup.image("m.bs", &original);
+    let mounted = Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"))
+        .args(["mount", text(&setup.source()), text(&setup.mnt())])
+        .env("BIGSMALL_MOUNT_WITHOUT_RESEND", "1")
+        .output()
+        .unwrap();
+    assert!(mounted.status.success());
+    let path = setup.mnt().join("m.safetensors");
+    let open = File::open(&path).unwrap();
+    let mut bytes = [0; 4096];
+    open.read_exact_at(&mut bytes, 0).unwrap();
+    kill_worker(&setup);
+    let error = open.read_exact_at(&mut bytes, 3_000_000).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(ENOTCONN));
+    wait_until("the new mount", || {
+        fs::read(&path).is_ok_and(|read| read == original)
+    });
+    let listed = setup::mounts();
+    let here = listed["mounts"].as_array().unwrap().iter();
+    assert_eq!(
+        here.filter(|m| m["mountpoint"] == text(&setup.mnt()))
+            .count(),
+        1
+    );
+    assert!(
+        mountd(&["unmount", "-z", text(&setup.mnt())])
+            .status
+            .success()
+    );
 }
 
 #[test]

@@ -24,6 +24,8 @@ const CONGESTION: u16 = 48;
 const WRITE_MAX: u32 = 256 << 10;
 /// Where nothing is written.
 const NO_WRITE_MAX: u32 = 4096;
+/// Set to see what happens on a kernel that cannot be asked again.
+const OLD_KERNEL_VARIABLE: &str = "BIGSMALL_MOUNT_WITHOUT_RESEND";
 /// Longest first request.
 const REQUEST_MAX: usize = 64 << 10;
 
@@ -107,6 +109,9 @@ fn agree(
         | feature::HAS_RESEND;
     if cache_mode == CacheMode::Direct {
         wanted |= feature::DIRECT_IO_ALLOW_MMAP;
+    }
+    if std::env::var_os(OLD_KERNEL_VARIABLE).is_some() {
+        wanted &= !feature::HAS_RESEND;
     }
     // what an older kernel lacks is not needed, only welcome
     let features = wanted & offered;
