@@ -31,17 +31,17 @@ pub struct SpanRecord {
     pub lanes_shift: u8,
     /// md5 of its bytes.
     pub md5: [u8; 16],
-    /// The earlier span in [`Index::spans`] whose bytes these are: its tables and blocks serve both.
+    /// The earlier span in [`Index::spans`](crate::format::Index::spans) whose bytes these are: its tables and blocks serve both.
     pub repeats: Option<usize>,
-    /// Its base in [`Index::bases`].
+    /// Its base in [`Index::bases`](crate::format::Index::bases).
     pub base: Option<usize>,
-    /// The earlier span in [`Index::spans`] whose tables it uses.
+    /// The earlier span in [`Index::spans`](crate::format::Index::spans) whose tables it uses.
     pub tables_of: Option<usize>,
     /// Bytes of its tables.
     pub tables_len: u32,
     /// Where its tables begin in the image.
     pub tables_offset: u64,
-    /// Its blocks within [`Index::blocks`].
+    /// Its blocks within [`Index::blocks`](crate::format::Index::blocks).
     pub blocks: std::ops::Range<usize>,
 }
 
