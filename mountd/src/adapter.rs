@@ -13,9 +13,7 @@ use nix::errno::Errno;
 use crate::fs::Data;
 use crate::fs::Fs;
 use crate::fs::attributes;
-use crate::fs::changes::Changes;
 use crate::fs::changes::Owner;
-use crate::fs::changes::Time;
 use crate::fs::tree::Attr;
 use crate::fs::tree::Kind;
 use crate::session::Answer;
@@ -28,8 +26,6 @@ use crate::wire::Request;
 use crate::wire::reply::Entry;
 use crate::wire::reply::Listing;
 use crate::wire::reply::open;
-use crate::wire::request::SetAttr;
-use crate::wire::request::SetTime;
 
 /// How long the kernel may believe a name. Short, so that files that come and go in the source are seen soon; an open file
 /// is not looked up again.
@@ -225,9 +221,9 @@ impl Adapter {
         let entry = |attr: Result<Attr, Errno>| attr.map(|attr| self.entry(&attr));
         let done = |done: Result<(), Errno>| done.map(|()| Reply::empty());
         Some(match &request.operation {
-            Operation::SetAttr(set) => {
-                let handle = set.handle.filter(|handle| Fs::is_plain(*handle));
-                let attr = fs.change(node, handle, changes(set));
+            Operation::SetAttr { handle, changes } => {
+                let handle = handle.filter(|handle| Fs::is_plain(*handle));
+                let attr = fs.change(node, handle, *changes);
                 attr.map(|attr| Reply::attr(&attr, self.attr_ttl(&attr)))
             }
             Operation::Create { name, flags, mode } => {
@@ -356,19 +352,4 @@ fn xattr(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
         return Err(Errno::ERANGE);
     }
     Ok(Reply::bytes(value))
-}
-
-fn changes(set: &SetAttr) -> Changes {
-    let time = |time| match time {
-        SetTime::At(time) => Time::At(time),
-        SetTime::Now => Time::Now,
-    };
-    Changes {
-        mode: set.mode,
-        uid: set.uid,
-        gid: set.gid,
-        size: set.size,
-        atime: set.atime.map(time),
-        mtime: set.mtime.map(time),
-    }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Owner {
 }
 
 /// What of a file is to be changed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -66,7 +66,7 @@ impl Changes {
 }
 
 /// A time to be set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     Now,
     At(SystemTime),

@@ -5,6 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use crate::fs::changes::Changes;
+use crate::fs::changes::Time;
+
 /// Length of what every request begins with.
 pub(crate) const HEADER_LEN: usize = 40;
 
@@ -18,25 +21,6 @@ pub(crate) struct Request<'a> {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) operation: Operation<'a>,
-}
-
-/// A time to be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SetTime {
-    Now,
-    At(SystemTime),
-}
-
-/// What `SETATTR` sets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct SetAttr {
-    pub(crate) handle: Option<u64>,
-    pub(crate) mode: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) size: Option<u64>,
-    pub(crate) atime: Option<SetTime>,
-    pub(crate) mtime: Option<SetTime>,
 }
 
 /// What is asked for.
@@ -60,7 +44,10 @@ pub(crate) enum Operation<'a> {
     GetAttr {
         handle: Option<u64>,
     },
-    SetAttr(SetAttr),
+    SetAttr {
+        handle: Option<u64>,
+        changes: Changes,
+    },
     ReadLink,
     Symlink {
         name: &'a OsStr,
@@ -271,7 +258,7 @@ fn operation<'a>(code: u32, f: &mut Fields<'a>) -> Option<Operation<'a>> {
                 handle: (flags & 1 == 1).then_some(handle),
             }
         }
-        code::SETATTR => Operation::SetAttr(set_attr(f)?),
+        code::SETATTR => set_attr(f)?,
         code::READLINK => Operation::ReadLink,
         code::SYMLINK | code::MKNOD | code::MKDIR | code::CREATE => make(code, f)?,
         code::UNLINK => Operation::Unlink { name: f.name()? },
@@ -399,7 +386,7 @@ fn write<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
     })
 }
 
-fn set_attr(f: &mut Fields<'_>) -> Option<SetAttr> {
+fn set_attr<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
     const MODE: u32 = 1;
     const UID: u32 = 1 << 1;
     const GID: u32 = 1 << 2;
@@ -417,17 +404,20 @@ fn set_attr(f: &mut Fields<'_>) -> Option<SetAttr> {
     let is = |bit: u32| valid & bit != 0;
     let time = |bit, now, seconds, ns| match (is(bit), is(now)) {
         (false, _) => None,
-        (true, true) => Some(SetTime::Now),
-        (true, false) => Some(SetTime::At(at(seconds, ns))),
+        (true, true) => Some(Time::Now),
+        (true, false) => Some(Time::At(at(seconds, ns))),
     };
-    Some(SetAttr {
-        handle: is(HANDLE).then_some(handle),
+    let changes = Changes {
         mode: is(MODE).then_some(mode),
         uid: is(UID).then_some(uid),
         gid: is(GID).then_some(gid),
         size: is(SIZE).then_some(size),
         atime: time(ATIME, ATIME_NOW, atime, atime_ns),
         mtime: time(MTIME, MTIME_NOW, mtime, mtime_ns),
+    };
+    Some(Operation::SetAttr {
+        handle: is(HANDLE).then_some(handle),
+        changes,
     })
 }
 
