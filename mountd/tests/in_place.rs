@@ -84,21 +84,17 @@ impl Setup {
     }
 
     fn mount(&self) {
-        let output = mountd(&["mount", self.root().to_str().unwrap()]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        self.run("mount");
     }
 
     fn unmount(&self) {
-        let output = mountd(&["unmount", self.root().to_str().unwrap()]);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        self.run("unmount");
+    }
+
+    fn run(&self, word: &str) {
+        let output = mountd(&[word, self.root().to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{word}: {said}");
     }
 
     fn models_are_whole(&self) {

@@ -76,6 +76,31 @@ struct Tries {
     in_this_life: u32,
 }
 
+impl Estate {
+    /// What a worker that is gone had done counts on, and what it died of is remembered.
+    fn bury(&mut self, status: Option<ExitStatus>) {
+        let is_killed = status.and_then(|status| status.signal()) == Some(SIGKILL);
+        // killed from outside: mostly that is no request's fault, and it may happen very often
+        let weight = if is_killed { 1 } else { TRIES_PER_FAULT };
+        for tries in self.tries.values_mut() {
+            tries.all += std::mem::take(&mut tries.in_this_life) * weight;
+        }
+        let told = std::mem::take(&mut self.told);
+        self.earlier = told.after(&self.earlier);
+        self.deaths += 1;
+        self.worker = None;
+    }
+
+    /// Requests of which too many workers died.
+    fn refused(&self) -> impl Iterator<Item = u64> {
+        let refused = |tries: &Tries| tries.all >= FAULTS_MAX * TRIES_PER_FAULT;
+        let tries = self.tries.iter();
+        tries
+            .filter(move |(_, tries)| refused(tries))
+            .map(|(&unique, _)| unique)
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Worker {
     pid: u32,
@@ -203,7 +228,7 @@ impl Supervisor {
                     }
                 }
             };
-            self.bury(status);
+            self.shared.estate.lock().bury(status);
             if status.is_some_and(|status| status.success()) {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -300,28 +325,11 @@ impl Supervisor {
         for (handle, (ino, file)) in &estate.held {
             link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
         }
-        for (unique, tries) in &estate.tries {
-            if tries.all >= FAULTS_MAX * TRIES_PER_FAULT {
-                tracing::error!("too many workers died of one request: it gets an error");
-                link.send(&Message::Refuse(*unique), &[])?;
-            }
+        for unique in estate.refused() {
+            tracing::error!("too many workers died of one request: it gets an error");
+            link.send(&Message::Refuse(unique), &[])?;
         }
         link.send(&Message::Go, &[])
-    }
-
-    /// What a worker that is gone had done counts on.
-    fn bury(&self, status: Option<ExitStatus>) {
-        let mut estate = self.shared.estate.lock();
-        let is_killed = status.and_then(|status| status.signal()) == Some(SIGKILL);
-        // killed from outside: mostly that is no request's fault, and it may happen very often
-        let weight = if is_killed { 1 } else { TRIES_PER_FAULT };
-        for tries in estate.tries.values_mut() {
-            tries.all += std::mem::take(&mut tries.in_this_life) * weight;
-        }
-        let told = std::mem::take(&mut estate.told);
-        estate.earlier = told.after(&estate.earlier);
-        estate.deaths += 1;
-        estate.worker = None;
     }
 
     /// Asks the worker what it has done. One that is silent for long is ended: another one will do.
@@ -396,4 +404,35 @@ fn listen(link: &Link, mut child: Child, shared: &Shared, sender: &mpsc::Sender<
         }
     }
     let _ = sender.send(Event::Ended(child.wait().ok()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker tries request 7 and dies of it.
+    fn die(shared: &Shared, raw_status: i32) -> Vec<u64> {
+        assert!(shared.take(Message::Trying(7), Vec::new()).is_none());
+        let mut estate = shared.estate.lock();
+        estate.bury(Some(ExitStatus::from_raw(raw_status)));
+        estate.refused().collect()
+    }
+
+    #[test]
+    fn a_request_of_which_workers_die_again_and_again_is_refused() {
+        let shared = Shared::default();
+        for _ in 1..FAULTS_MAX {
+            assert!(die(&shared, nix::libc::SIGABRT).is_empty());
+        }
+        assert_eq!(die(&shared, nix::libc::SIGABRT), [7]);
+        assert_eq!(shared.estate.lock().deaths, u64::from(FAULTS_MAX));
+    }
+
+    #[test]
+    fn workers_that_are_killed_count_little_against_a_request() {
+        let shared = Shared::default();
+        for _ in 0..200 {
+            assert!(die(&shared, SIGKILL).is_empty());
+        }
+    }
 }
