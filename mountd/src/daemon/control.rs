@@ -198,25 +198,26 @@ fn summary(account: &Account) -> String {
     let requests: u64 = done.requests.values().sum();
     let looked = done.cache_hits + done.cache_misses + done.cache_waits;
     let hits = units::percent(done.cache_hits + done.cache_waits, looked);
-    let mut lines = vec![
-        format!(
-            "  {requests} requests, the slowest {:.1} ms; {} read from images, {} decoded, {} given",
-            f64::from(u32::try_from(done.slowest_us).unwrap_or(u32::MAX)) / 1000.0,
-            size(done.source_bytes),
-            size(done.decoded_bytes),
-            size(done.sent_bytes),
-        ),
-        format!(
+    let mut lines = vec![format!(
+        "  {requests} requests, the slowest {:.1} ms; {} read from images, {} decoded, {} given",
+        f64::from(u32::try_from(done.slowest_us).unwrap_or(u32::MAX)) / 1000.0,
+        size(done.source_bytes),
+        size(done.decoded_bytes),
+        size(done.sent_bytes),
+    )];
+    // of nothing there is no share
+    if looked > 0 {
+        lines.push(format!(
             "  {hits:.0} % of blocks and tables were at hand; {} decoded ahead, {} of them in vain",
             done.ahead, done.ahead_wasted
-        ),
-        format!(
-            "  memory {} of at most {}, of these {} decoded",
-            size(account.resident_bytes),
-            size(account.resident_bytes_max),
-            size(done.cache_bytes)
-        ),
-    ];
+        ));
+    }
+    lines.push(format!(
+        "  memory {} of at most {}, of these {} decoded",
+        size(account.resident_bytes),
+        size(account.resident_bytes_max),
+        size(done.cache_bytes)
+    ));
     if done.failed_reads + done.damaged + account.worker_deaths > 0 {
         lines.push(format!(
             "  {} reads got an error, damage was met {} times, {} workers died",
