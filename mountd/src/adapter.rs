@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::IoSlice;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde::Deserialize;
+use serde::Serialize;
 
-use crate::fs::Data;
 use crate::fs::Fs;
 use crate::fs::attributes;
 use crate::fs::changes::Owner;
@@ -38,7 +40,7 @@ const FILE_TTL: Duration = Duration::from_hours(24);
 const PARTS_MAX: usize = 64;
 
 /// How the kernel is told to treat files that come from images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CacheMode {
     /// It keeps their pages.
     Kernel,
@@ -53,6 +55,8 @@ pub(crate) struct Adapter {
     pub(crate) cache_mode: CacheMode,
     /// Requests of which workers before this one died.
     pub(crate) refused: BTreeSet<u64>,
+    /// Requests that workers before this one may have done.
+    pub(crate) begun: BTreeSet<u64>,
 }
 
 impl Handler for Adapter {
@@ -77,7 +81,9 @@ impl Handler for Adapter {
             if self.refused.contains(&request.unique) {
                 return answer.error(Errno::EIO);
             }
-            self.fs.trying(request.unique);
+            if let Some(keeper) = self.fs.keeper() {
+                keeper.trying(request.unique);
+            }
         }
         let statistics = &self.fs.statistics;
         let timer = statistics.begin(&request.operation);
@@ -119,6 +125,21 @@ impl Adapter {
                 fs.release_folder(*handle);
                 answer.send(&Reply::empty());
             }
+            operation if changes_names(operation) => {
+                let unique = request.unique & !wire::RESENT;
+                let keeper = fs.keeper();
+                if let Some(keeper) = keeper {
+                    keeper.begin(unique);
+                }
+                let mut done = self.change(request).unwrap_or(Err(Errno::ENOSYS));
+                if self.begun.contains(&unique) {
+                    done = done.or_else(|errno| self.done_before(request, errno));
+                }
+                answer.result(done);
+                if let Some(keeper) = keeper {
+                    keeper.end(unique);
+                }
+            }
             _ => {
                 // what is answered so once is mostly not asked for again
                 let unknown = Err(Errno::ENOSYS);
@@ -135,18 +156,20 @@ impl Adapter {
         // until the reply is sent: what it is made of is held so long
         let _inside = self.fs.gate.enter();
         BUFFER.with_borrow_mut(|buffer| {
-            let read = if Fs::is_plain(handle) {
-                let len = self.fs.read_plain(handle, offset, size, buffer);
-                len.map(Data::Copied)
-            } else {
-                self.fs.read(node, offset, size, buffer)
-            };
-            match read {
-                Ok(Data::Copied(len)) => {
-                    self.fs.statistics.sent(len);
-                    answer.send_parts(&[IoSlice::new(&buffer[..len])]);
-                }
-                Ok(Data::Pieces(pieces)) if pieces.len() > PARTS_MAX => {
+            if Fs::is_plain(handle) {
+                return match self.fs.read_plain(handle, offset, size, buffer) {
+                    Ok(len) => {
+                        self.fs.statistics.sent(len);
+                        answer.send_parts(&[IoSlice::new(&buffer[..len])]);
+                    }
+                    Err(errno) => {
+                        self.fs.statistics.failed();
+                        answer.error(errno);
+                    }
+                };
+            }
+            match self.fs.read(node, offset, size) {
+                Ok(pieces) if pieces.len() > PARTS_MAX => {
                     let bytes = Reply::bytes(
                         pieces
                             .iter()
@@ -157,7 +180,7 @@ impl Adapter {
                     self.fs.statistics.sent(bytes.body().len());
                     answer.send(&bytes);
                 }
-                Ok(Data::Pieces(pieces)) => {
+                Ok(pieces) => {
                     let parts: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
                     self.fs
                         .statistics
@@ -228,15 +251,23 @@ impl Adapter {
             }
             Operation::Create { name, flags, mode } => {
                 let made = fs.create(node, name, *flags, *mode, owner);
-                made.map(|(attr, handle)| Reply::created(&self.entry_of(&attr), handle, 0))
+                made.map(|(attr, open)| {
+                    let flags = if open.backing.is_some() {
+                        open::PASSTHROUGH
+                    } else {
+                        0
+                    };
+                    let backing = open.backing.map_or(0, NonZeroU32::get);
+                    Reply::created(&self.entry_of(&attr), open.handle, flags, backing)
+                })
             }
             // a file: of other kinds none is made
             Operation::MkNod { name, mode } if mode & 0o170_000 == 0o100_000 => {
                 let flags = nix::fcntl::OFlag::O_RDWR.bits();
                 entry(
                     fs.create(node, name, flags, *mode, owner)
-                        .map(|(attr, handle)| {
-                            fs.release_plain(handle);
+                        .map(|(attr, open)| {
+                            fs.release_plain(open.handle);
                             attr
                         }),
                 )
@@ -274,8 +305,65 @@ impl Adapter {
         })
     }
 
+    /// The reply to a request that a worker before this one began, and that fails with `errno`: it is not the second one that should
+    /// fail if the first was done.
+    fn done_before(&self, request: &Request<'_>, errno: Errno) -> Result<Reply, Errno> {
+        let (fs, node) = (&self.fs, request.node);
+        let there = |name: &OsStr, is_it: &dyn Fn(&Attr) -> bool| {
+            let attr = fs.lookup(node, name)?;
+            if is_it(&attr) {
+                Ok(self.entry(&attr))
+            } else {
+                fs.forget(attr.ino, 1);
+                Err(errno)
+            }
+        };
+        match (&request.operation, errno) {
+            (Operation::Unlink { .. } | Operation::RmDir { .. }, Errno::ENOENT) => {
+                Ok(Reply::empty())
+            }
+            (Operation::MkDir { name, .. }, Errno::EEXIST) => {
+                there(name, &|attr| attr.kind == Kind::Folder)
+            }
+            (Operation::MkNod { name, .. }, Errno::EEXIST) => {
+                there(name, &|attr| attr.kind == Kind::File)
+            }
+            (Operation::Symlink { name, target }, Errno::EEXIST) => there(name, &|attr| {
+                attr.kind == Kind::Link && fs.read_link(attr.ino).is_ok_and(|to| to == *target)
+            }),
+            (Operation::Link { node: of, name }, Errno::EEXIST) => {
+                there(name, &|attr| attr.ino == *of)
+            }
+            (Operation::Create { name, flags, mode }, Errno::EEXIST) => {
+                let flags = flags & !nix::fcntl::OFlag::O_EXCL.bits();
+                let operation = Operation::Create {
+                    name,
+                    flags,
+                    mode: *mode,
+                };
+                let again = Request {
+                    operation,
+                    ..*request
+                };
+                self.change(&again).unwrap_or(Err(errno))
+            }
+            (
+                Operation::Rename {
+                    name,
+                    new_parent,
+                    new_name,
+                    ..
+                },
+                Errno::ENOENT,
+            ) => fs
+                .renamed_before((node, name), (*new_parent, new_name))
+                .map(|()| Reply::empty()),
+            _ => Err(errno),
+        }
+    }
+
     fn attr_ttl(&self, attr: &Attr) -> Duration {
-        if self.fs.passes_through(attr.ino) {
+        if self.fs.is_writable() && self.fs.passes_through(attr.ino) == Ok(true) {
             Duration::ZERO
         } else if attr.kind == Kind::File {
             FILE_TTL
@@ -298,18 +386,24 @@ impl Adapter {
 
     fn open(&self, node: u64, flags: i32) -> Result<Reply, Errno> {
         let fs = &self.fs;
-        if fs.passes_through(node) {
-            // what the kernel has of it may be older than the disk's
-            let handle = fs.open_plain(node, flags)?;
-            return Ok(Reply::opened(handle, 0, 0));
+        if fs.passes_through(node)? {
+            let file = fs.open_plain(node, flags)?;
+            let flags = match file.backing {
+                Some(_) => open::PASSTHROUGH,
+                // what the kernel has of it may be older than the disk's
+                None if fs.is_writable() => 0,
+                None => open::KEEP_CACHE,
+            };
+            let backing = file.backing.map_or(0, NonZeroU32::get);
+            return Ok(Reply::opened(file.handle, flags, backing));
         }
         if flags & nix::fcntl::OFlag::O_ACCMODE.bits() != 0 {
             return Err(Errno::EROFS);
         }
-        let is_model = fs.open(node)?;
+        fs.open(node)?;
         let flags = match self.cache_mode {
-            CacheMode::Direct if is_model => open::DIRECT_IO,
-            CacheMode::Direct | CacheMode::Kernel => open::KEEP_CACHE,
+            CacheMode::Direct => open::DIRECT_IO,
+            CacheMode::Kernel => open::KEEP_CACHE,
         };
         Ok(Reply::opened(fs.handle(), flags, 0))
     }
@@ -341,6 +435,21 @@ impl Adapter {
         }
         Ok(reply.reply())
     }
+}
+
+/// Whether a request, done twice, fails the second time.
+fn changes_names(operation: &Operation<'_>) -> bool {
+    matches!(
+        operation,
+        Operation::Create { .. }
+            | Operation::Link { .. }
+            | Operation::MkDir { .. }
+            | Operation::MkNod { .. }
+            | Operation::Rename { .. }
+            | Operation::RmDir { .. }
+            | Operation::Symlink { .. }
+            | Operation::Unlink { .. }
+    )
 }
 
 /// With a size of 0 the kernel asks how long the answer would be.

@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::models::model;
 use crate::models::put;
 use crate::setup::Setup;
+use crate::setup::compress_to;
 use crate::setup::is_mounted;
 use crate::setup::is_running;
 use crate::setup::kill;
@@ -39,6 +40,12 @@ use crate::setup::wait_until;
 const O_DIRECT: i32 = 0x4000;
 const ECONNABORTED: i32 = 103;
 const ENOTCONN: i32 = 107;
+/// Writes a file to stdout twice, once from a shared mapping and once from a private one.
+const MAP_WHOLE: &str = "import mmap, sys
+f = open(sys.argv[1], 'rb')
+for flags in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
+    with mmap.mmap(f.fileno(), 0, flags=flags, prot=mmap.PROT_READ) as m:
+        sys.stdout.buffer.write(m[:])";
 
 /// Kills the worker; the number of the next.
 fn kill_worker(setup: &Setup) -> u32 {
@@ -173,6 +180,153 @@ fn what_is_open_stays_open_when_the_worker_dies() {
     assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
 }
 
+// docs/semantics.md: A file that is open is read on after its image was removed or replaced, even by the next worker.
+#[test]
+fn an_open_image_outlives_its_name_and_the_worker() {
+    let mut setup = Setup::new();
+    let original = model(1_000_000, 3);
+    let other = model(1_000_000, 4);
+    setup.image("gone.bs", &original);
+    setup.image("replaced.bs", &original);
+    fs::create_dir(setup.folder.path().join("plain/d")).unwrap();
+    let plain = setup.folder.path().join("plain");
+    put(&plain.join("d/in.safetensors"), &original);
+    compress_to(&plain.join("d"), &setup.source().join("d.bs"));
+    put(&setup.source().join("notes.txt"), b"plain");
+    let mnt = setup.mounted();
+    let names = [
+        "gone.safetensors",
+        "replaced.safetensors",
+        "d/in.safetensors",
+    ];
+    let open = names.map(|name| File::open(mnt.join(name)).unwrap());
+    let notes = File::open(mnt.join("notes.txt")).unwrap();
+    for name in ["gone.bs", "d.bs", "notes.txt"] {
+        fs::remove_file(setup.source().join(name)).unwrap();
+    }
+    setup.image("replaced.bs", &other);
+    for _ in 0..2 {
+        kill_worker(&setup);
+        for file in &open {
+            drop_pages(file);
+            let mut bytes = vec![0; original.len()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes == original);
+        }
+        let mut bytes = [0; 5];
+        notes.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"plain");
+    }
+    wait_until("the new content", || {
+        fs::read(mnt.join(names[1])).is_ok_and(|bytes| bytes == other)
+    });
+}
+
+/// What a mount at another place sends of `name`, which it shows, when that is read whole and mapped.
+fn sent_of(setup: &Setup, name: &str, expected: &[u8]) -> u64 {
+    let sent = || setup.report()["account"]["done"]["sent_bytes"].as_u64();
+    let before = sent().unwrap();
+    let path = setup.mnt().join(name);
+    assert!(fs::read(&path).unwrap() == expected);
+    let mapped = Command::new("python3")
+        .args(["-c", MAP_WHOLE, text(&path)])
+        .output()
+        .unwrap();
+    assert!(mapped.stdout == [expected, expected].concat());
+    sent().unwrap() - before
+}
+
+// docs/semantics.md: A file that is no image is read by the kernel itself where it may be, and is served all the same where not.
+#[test]
+fn plain_files_are_read_by_the_kernel_where_it_takes_them() {
+    let mut setup = Setup::new();
+    let plain = model(700_000, 9);
+    setup.image("m.bs", &plain);
+    put(&setup.source().join("raw.gguf"), &plain);
+    setup.mounted();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|n| n.parse::<u32>().unwrap_or(0));
+    let takes = (numbers.next(), numbers.next()) >= (Some(6), Some(9));
+    if takes && nix::unistd::geteuid().is_root() {
+        let open = File::open(setup.mnt().join("raw.gguf")).unwrap();
+        assert_eq!(sent_of(&setup, "raw.gguf", &plain), 0);
+        // the kernel mixes the two ways never, so the next worker must go the same
+        kill_worker(&setup);
+        assert_eq!(sent_of(&setup, "raw.gguf", &plain), 0);
+        drop(open);
+        kill_worker(&setup);
+        assert_eq!(sent_of(&setup, "raw.gguf", &plain), 0);
+    }
+    assert!(sent_of(&setup, "m.safetensors", &plain) > 0);
+    // a mount of the mount: the kernel does not read through two
+    let second = setup.folder.path().join("second");
+    fs::create_dir(&second).unwrap();
+    assert!(setup.mount_at(&setup.mnt(), &second, &[]).status.success());
+    assert!(fs::read(second.join("raw.gguf")).unwrap() == plain);
+    assert!(fs::read(second.join("m.safetensors")).unwrap() == plain);
+    assert!(mountd(&["unmount", text(&second)]).status.success());
+}
+
+// docs/semantics.md: Names that are changed while a worker dies are changed once, and nobody is told otherwise.
+#[test]
+fn names_are_changed_once_although_workers_die() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    let source = setup.source();
+    assert!(setup.mount_at(&source, &source, &[]).status.success());
+    let worker = || {
+        let all = setup::mounts();
+        let mounts = all["mounts"].as_array().unwrap().clone();
+        let mine = mounts.iter().find(|m| m["mountpoint"] == text(&source));
+        mine.and_then(|m| m["worker_pid"].as_u64())
+    };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let changers: Vec<_> = (0..4)
+            .map(|changer| {
+                let (source, stop) = (&source, &stop);
+                scope.spawn(move || {
+                    let mut rounds = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        let at = |name: &str| source.join(format!("{name}{changer}"));
+                        fs::create_dir(at("dir")).unwrap();
+                        let mut new = File::options();
+                        let mut file = new.write(true).create_new(true).open(at("file")).unwrap();
+                        file.write_all(b"abc").unwrap();
+                        std::os::unix::fs::symlink("file", at("link")).unwrap();
+                        fs::hard_link(at("file"), at("second")).unwrap();
+                        fs::rename(at("file"), at("dir").join("moved")).unwrap();
+                        assert_eq!(fs::read(at("dir").join("moved")).unwrap(), b"abc");
+                        fs::remove_file(at("second")).unwrap();
+                        fs::remove_file(at("link")).unwrap();
+                        fs::remove_file(at("dir").join("moved")).unwrap();
+                        fs::remove_dir(at("dir")).unwrap();
+                        rounds += 1;
+                    }
+                    rounds
+                })
+            })
+            .collect();
+        for _ in 0..60 {
+            std::thread::sleep(Duration::from_millis(17));
+            if let Some(pid) = worker() {
+                // it may just have been another's turn
+                let _ = Command::new("kill")
+                    .args(["-KILL", &pid.to_string()])
+                    .status();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for changer in changers {
+            assert!(changer.join().unwrap() > 0);
+        }
+    });
+    assert_eq!(names(&source), ["m.safetensors"]);
+    assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
+}
+
 // docs/semantics.md: On a kernel before 6.9 a worker that dies costs open files an error, and the mount is made anew by itself.
 #[test]
 fn on_an_old_kernel_the_mount_is_made_anew() {
@@ -237,13 +391,8 @@ fn direct_reads_and_mappings_show_the_same_bytes() {
     for _ in 0..2 {
         assert!(fs::read(&path).unwrap() == original);
     }
-    let program = "import mmap, sys
-f = open(sys.argv[1], 'rb')
-for flags in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
-    with mmap.mmap(f.fileno(), 0, flags=flags, prot=mmap.PROT_READ) as m:
-        sys.stdout.buffer.write(m[:])";
     let mapped = Command::new("python3")
-        .args(["-c", program, text(&path)])
+        .args(["-c", MAP_WHOLE, text(&path)])
         .output()
         .unwrap();
     assert!(mapped.stdout == [&original[..], &original[..]].concat());

@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) write_max: u32,
     /// Whether requests that a worker left unanswered can be asked for again.
     pub(crate) can_resend: bool,
+    /// Whether the kernel may be given files to read and write itself.
+    pub(crate) can_pass: bool,
 }
 
 /// Answers the first request.
@@ -86,6 +88,7 @@ pub(crate) fn answer(
         return Ok(Connection {
             write_max: agreed.write_max,
             can_resend: agreed.features & feature::HAS_RESEND != 0,
+            can_pass: agreed.features & feature::PASSTHROUGH != 0,
         });
     }
 }
@@ -110,8 +113,12 @@ fn agree(
     if cache_mode == CacheMode::Direct {
         wanted |= feature::DIRECT_IO_ALLOW_MMAP;
     }
+    // only root may name such files, and they have to outlive a worker
+    if offered & feature::HAS_RESEND != 0 && nix::unistd::geteuid().is_root() {
+        wanted |= feature::PASSTHROUGH;
+    }
     if std::env::var_os(OLD_KERNEL_VARIABLE).is_some() {
-        wanted &= !feature::HAS_RESEND;
+        wanted &= !(feature::HAS_RESEND | feature::PASSTHROUGH);
     }
     // what an older kernel lacks is not needed, only welcome
     let features = wanted & offered;

@@ -41,8 +41,20 @@ pub(crate) enum Message {
     Forget(u64),
     /// Both ways: a file is open under this handle, and of this inode; with the file.
     Held(u64, u64),
+    /// To the supervisor: shall the kernel read and write the file behind this handle itself?
+    Pass(u64),
+    /// To a worker: under this number it does, for this handle; with 0 it does not.
+    Passed(u64, u32),
     /// To the supervisor: it is closed.
     Close(u64),
+    /// Both ways: a file of an image is open; with the image, what the disk said of it, and where the file is.
+    HeldImage(u64, [u64; 8], Place),
+    /// To the supervisor: all have closed it.
+    CloseImage(u64),
+    /// Both ways: this request, which changes names, is begun.
+    Begun(u64),
+    /// To the supervisor: it was answered.
+    Done(u64),
     /// To the supervisor: this request, which an earlier worker did not answer, is tried.
     Trying(u64),
     /// To a worker: this request is not to be tried again.
@@ -70,17 +82,7 @@ impl Message {
         };
         match self {
             Self::Begin(words) => [&[0], words.as_slice()].concat(),
-            Self::Known(ino, place) => {
-                let path = place.path.as_os_str().as_bytes();
-                let mut bytes = numbers(1, &[*ino, path.len() as u64]);
-                bytes.extend(path);
-                if let Some(inner) = &place.inner {
-                    // what is no path within an image has nothing here, not even this
-                    bytes.push(1);
-                    bytes.extend(inner.as_bytes());
-                }
-                bytes
-            }
+            Self::Known(ino, place) => [numbers(1, &[*ino]), encode_place(place)].concat(),
             Self::Forget(ino) => numbers(2, &[*ino]),
             Self::Held(handle, ino) => numbers(3, &[*handle, *ino]),
             Self::Close(handle) => numbers(4, &[*handle]),
@@ -91,6 +93,17 @@ impl Message {
             Self::Tell => vec![9],
             Self::Told(told) => [&[10], told.as_slice()].concat(),
             Self::End => vec![11],
+            Self::Pass(handle) => numbers(12, &[*handle]),
+            Self::Passed(handle, number) => numbers(13, &[*handle, u64::from(*number)]),
+            Self::HeldImage(ino, stat, place) => [
+                numbers(14, &[*ino]),
+                numbers(0, stat)[1..].to_vec(),
+                encode_place(place),
+            ]
+            .concat(),
+            Self::CloseImage(ino) => numbers(15, &[*ino]),
+            Self::Begun(unique) => numbers(16, &[*unique]),
+            Self::Done(unique) => numbers(17, &[*unique]),
         }
     }
 
@@ -103,16 +116,7 @@ impl Message {
         };
         Some(match tag {
             0 => Self::Begin(rest.to_owned()),
-            1 => {
-                let (ino, len) = (number()?, number()?);
-                let (path, inner) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-                let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-                let inner = match inner.split_first() {
-                    None => None,
-                    Some((_, inner)) => Some(std::str::from_utf8(inner).ok()?.to_owned()),
-                };
-                Self::Known(ino, Place { path, inner })
-            }
+            1 => Self::Known(number()?, decode_place(rest)?),
             2 => Self::Forget(number()?),
             3 => Self::Held(number()?, number()?),
             4 => Self::Close(number()?),
@@ -123,9 +127,46 @@ impl Message {
             9 => Self::Tell,
             10 => Self::Told(rest.to_owned()),
             11 => Self::End,
+            12 => Self::Pass(number()?),
+            13 => Self::Passed(number()?, u32::try_from(number()?).ok()?),
+            14 => {
+                let ino = number()?;
+                let mut stat = [0; 8];
+                for field in &mut stat {
+                    *field = number()?;
+                }
+                Self::HeldImage(ino, stat, decode_place(rest)?)
+            }
+            15 => Self::CloseImage(number()?),
+            16 => Self::Begun(number()?),
+            17 => Self::Done(number()?),
             _ => return None,
         })
     }
+}
+
+/// The path's length, the path and, of what is within an image, a one and its path in there.
+fn encode_place(place: &Place) -> Vec<u8> {
+    let path = place.path.as_os_str().as_bytes();
+    let mut bytes = (path.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(path);
+    if let Some(inner) = &place.inner {
+        bytes.push(1);
+        bytes.extend(inner.as_bytes());
+    }
+    bytes
+}
+
+fn decode_place(bytes: &[u8]) -> Option<Place> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
+    let (path, inner) = rest.split_at_checked(len)?;
+    let inner = match inner.split_first() {
+        None => None,
+        Some((_, inner)) => Some(std::str::from_utf8(inner).ok()?.to_owned()),
+    };
+    let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
+    Some(Place { path, inner })
 }
 
 /// One end.
@@ -179,7 +220,8 @@ impl Link {
         let len = loop {
             let mut parts = [IoSliceMut::new(buffer)];
             match recvmsg(&self.0, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
+                // the other end is gone and had not read all: what it said before that comes still
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(_) => return None,
                 Ok(received) => break received.bytes,
             }
@@ -228,6 +270,12 @@ mod tests {
             Message::Known(9, place(Some(""))),
             Message::Forget(u64::MAX),
             Message::Close(3),
+            Message::Pass(3),
+            Message::Passed(3, 7),
+            Message::HeldImage(3, [1, 2, 3, 4, 5, 6, 7, u64::MAX], place(Some("in"))),
+            Message::CloseImage(3),
+            Message::Begun(6),
+            Message::Done(6),
             Message::Trying(4),
             Message::Refuse(5),
             Message::Go,
@@ -252,6 +300,24 @@ mod tests {
         assert_eq!(text, "abc");
         drop(ours);
         assert!(theirs.receive(&mut buffer).is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_one_that_is_gone_are_heard() {
+        let (ours, theirs) = Link::pair().unwrap();
+        let theirs = Link(theirs);
+        for handle in 0..100 {
+            theirs.send(&Message::Close(handle), &[]).unwrap();
+        }
+        ours.send(&Message::Tell, &[]).unwrap();
+        // it has not read that
+        drop(theirs);
+        let mut buffer = Vec::new();
+        for handle in 0..100 {
+            let (message, _) = ours.receive(&mut buffer).unwrap();
+            assert_eq!(message, Message::Close(handle));
+        }
+        assert!(ours.receive(&mut buffer).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod link;
 mod metrics;
 mod mounting;
 mod notify;
+mod passing;
 mod privileges;
 mod setup;
 mod supervisor;
@@ -30,6 +31,7 @@ use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
+use crate::adapter::CacheMode;
 use crate::args::MountArgs;
 use crate::complain;
 use crate::daemon::control::Record;
@@ -230,7 +232,7 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         writable: setup.in_place,
     };
     let (at, of) = (&paths.mountpoint, &paths.source);
-    let mount = Mount::make(of, at, access, setup.cache_mode())?;
+    let mount = Mount::make(of, at, access, setup.cache_mode)?;
     privileges::give_up(Role::Supervisor, setup.in_place);
     let shared = Arc::new(Shared::default());
     let record = Record {
@@ -303,10 +305,15 @@ fn setup(arguments: &MountArgs, paths: &Paths, logging: Logging) -> Result<Setup
         cache_bytes: arguments.cache,
         ahead_bytes: arguments.read_ahead,
         in_place: paths.is_in_place(),
-        direct: arguments.cache_mode == "direct",
+        cache_mode: if arguments.cache_mode == "direct" {
+            CacheMode::Direct
+        } else {
+            CacheMode::Kernel
+        },
         write_max: 0,
         life: 1,
         resend: false,
+        can_pass: false,
         logging,
     })
 }

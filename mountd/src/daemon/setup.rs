@@ -44,12 +44,14 @@ pub(crate) struct Setup {
     pub(crate) cache_bytes: u64,
     pub(crate) ahead_bytes: u64,
     pub(crate) in_place: bool,
-    pub(crate) direct: bool,
+    pub(crate) cache_mode: CacheMode,
     pub(crate) write_max: u32,
     /// Which worker of the mount it is, from 1 on.
     pub(crate) life: u64,
     /// Whether it asks for what the one before it left unanswered.
     pub(crate) resend: bool,
+    /// Whether the kernel may be given files to read and write itself.
+    pub(crate) can_pass: bool,
     pub(crate) logging: Logging,
 }
 
@@ -62,14 +64,6 @@ impl Setup {
             ahead_bytes: self.ahead_bytes,
             in_place: self.in_place,
             life: self.life,
-        }
-    }
-
-    pub(crate) fn cache_mode(&self) -> CacheMode {
-        if self.direct {
-            CacheMode::Direct
-        } else {
-            CacheMode::Kernel
         }
     }
 

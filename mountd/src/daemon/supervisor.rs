@@ -2,6 +2,8 @@
 //! that dies. Readers wait for a moment and see nothing of it.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -30,8 +32,11 @@ use crate::daemon::link::Message;
 use crate::daemon::mounting;
 use crate::daemon::mounting::Mount;
 use crate::daemon::notify;
+use crate::daemon::passing::Passing;
 use crate::daemon::setup::Setup;
+use crate::fs::keeper::OpenImage;
 use crate::fs::keeper::Place;
+use crate::fs::root::Stat;
 use crate::statistics::Told;
 
 /// Workers in a row that died before they answered requests, before the mount is given up.
@@ -43,6 +48,8 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 const FAULTS_MAX: u32 = 6;
 /// Workers that are killed meanwhile count as much less of one.
 const TRIES_PER_FAULT: u32 = 100;
+/// Most requests of which it is remembered that they were begun.
+const BEGUN_MAX: usize = 4096;
 /// How often a worker is asked how it is, and how long it may be silent.
 const ASK: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -56,6 +63,10 @@ const TELL_MAX: Duration = Duration::from_millis(500);
 struct Estate {
     known: BTreeMap<u64, Place>,
     held: BTreeMap<u64, (u64, OwnedFd)>,
+    images: BTreeMap<u64, OpenImage>,
+    passing: Passing,
+    /// Requests that change names and are not answered yet, as far as is known.
+    begun: BTreeSet<u64>,
     /// Requests that were resent, and how many workers tried each.
     tries: BTreeMap<u64, Tries>,
     /// What the worker has done, and those before it.
@@ -151,12 +162,39 @@ impl Shared {
             Message::Forget(ino) => {
                 estate.known.remove(&ino);
             }
+            Message::HeldImage(ino, stat, place) => {
+                let (file, stat) = (files.pop()?, Stat::from_numbers(stat));
+                estate.images.insert(ino, OpenImage { place, stat, file });
+            }
+            Message::CloseImage(ino) => {
+                estate.images.remove(&ino);
+            }
+            Message::Begun(unique) => {
+                estate.begun.insert(unique);
+                if estate.begun.len() > BEGUN_MAX {
+                    estate.begun.pop_first();
+                }
+            }
+            Message::Done(unique) => {
+                estate.begun.remove(&unique);
+            }
             Message::Held(handle, ino) => {
                 let file = files.pop()?;
                 estate.held.insert(handle, (ino, file));
             }
+            Message::Pass(handle) => {
+                let estate = &mut *estate;
+                let (ino, file) = estate.held.get(&handle)?;
+                let number = estate.passing.give(*ino, file.as_fd());
+                let message = Message::Passed(handle, number.map_or(0, NonZeroU32::get));
+                // a worker that is gone meanwhile does not wait
+                let _ = estate.worker.as_ref()?.link.send(&message, &[]);
+            }
             Message::Close(handle) => {
-                estate.held.remove(&handle);
+                let (closed, _) = estate.held.remove(&handle)?;
+                if !estate.held.values().any(|(ino, _)| *ino == closed) {
+                    estate.passing.take_back(closed);
+                }
             }
             Message::Trying(unique) => {
                 estate.tries.entry(unique).or_default().in_this_life = 1;
@@ -208,6 +246,7 @@ impl Supervisor {
     pub(crate) fn run(mut self, announce: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
         let mut announce = Some(announce);
         let mut stillborn = 0;
+        self.begin_passing();
         loop {
             self.start_worker()?;
             stillborn += 1;
@@ -250,6 +289,19 @@ impl Supervisor {
             if !self.mount.connection.can_resend {
                 self.mount_again()?;
             }
+        }
+    }
+
+    /// Sees whether the kernel takes files of this source to read and write itself.
+    fn begin_passing(&mut self) {
+        let connection = &self.mount.connection;
+        if connection.can_pass
+            && connection.can_resend
+            && let Ok(device) = self.mount.device.try_clone()
+        {
+            let passing = Passing::new(device, self.folder.as_fd());
+            self.setup.can_pass = passing.is_allowed();
+            self.shared.estate.lock().passing = passing;
         }
     }
 
@@ -324,6 +376,13 @@ impl Supervisor {
         }
         for (handle, (ino, file)) in &estate.held {
             link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
+        }
+        for (ino, image) in &estate.images {
+            let message = Message::HeldImage(*ino, image.stat.numbers(), image.place.clone());
+            link.send(&message, &[image.file.as_fd()])?;
+        }
+        for unique in &estate.begun {
+            link.send(&Message::Begun(*unique), &[])?;
         }
         for unique in estate.refused() {
             tracing::error!("too many workers died of one request: it gets an error");

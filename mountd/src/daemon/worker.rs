@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,9 +11,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
+use parking_lot::Condvar;
+use parking_lot::Mutex;
 
 use crate::adapter::Adapter;
 use crate::daemon;
@@ -23,8 +27,10 @@ use crate::daemon::privileges::Role;
 use crate::daemon::setup::Setup;
 use crate::fs::Fs;
 use crate::fs::keeper::Keeper;
+use crate::fs::keeper::OpenImage;
 use crate::fs::keeper::Place;
 use crate::fs::root::Root;
+use crate::fs::root::Stat;
 use crate::fs::source::Source;
 use crate::session::Session;
 use crate::wire;
@@ -33,14 +39,28 @@ use crate::wire::reply;
 /// How often requests are looked at that nobody has answered.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How long the supervisor may take to say whether the kernel reads a file itself. It does no more for that than one call.
+const PASS_MAX: Duration = Duration::from_secs(2);
+
 /// The supervisor keeps what must not be lost.
 #[derive(Debug)]
-struct Told(Arc<Link>);
+struct Told {
+    link: Arc<Link>,
+    can_pass: bool,
+    /// What it answered, by handle.
+    passed: Mutex<BTreeMap<u64, u32>>,
+    answered: Condvar,
+}
 
 impl Told {
     fn tell(&self, message: &Message, files: &[BorrowedFd<'_>]) {
         // without a supervisor there is no worker after this one, either
-        let _ = self.0.send(message, files);
+        let _ = self.link.send(message, files);
+    }
+
+    fn take(&self, handle: u64, number: u32) {
+        self.passed.lock().insert(handle, number);
+        self.answered.notify_all();
     }
 }
 
@@ -57,12 +77,46 @@ impl Keeper for Told {
         self.tell(&Message::Held(handle, ino), &[file]);
     }
 
+    fn pass(&self, handle: u64) -> Option<NonZeroU32> {
+        if !self.can_pass {
+            return None;
+        }
+        self.tell(&Message::Pass(handle), &[]);
+        let until = Instant::now() + PASS_MAX;
+        let mut passed = self.passed.lock();
+        loop {
+            if let Some(number) = passed.remove(&handle) {
+                return NonZeroU32::new(number);
+            }
+            if self.answered.wait_until(&mut passed, until).timed_out() {
+                return None;
+            }
+        }
+    }
+
     fn close(&self, handle: u64) {
         self.tell(&Message::Close(handle), &[]);
     }
 
+    fn hold_image(&self, ino: u64, place: &Place, stat: &Stat, image: BorrowedFd<'_>) {
+        let message = Message::HeldImage(ino, stat.numbers(), place.clone());
+        self.tell(&message, &[image]);
+    }
+
+    fn close_image(&self, ino: u64) {
+        self.tell(&Message::CloseImage(ino), &[]);
+    }
+
     fn trying(&self, unique: u64) {
         self.tell(&Message::Trying(unique), &[]);
+    }
+
+    fn begin(&self, unique: u64) {
+        self.tell(&Message::Begun(unique), &[]);
+    }
+
+    fn end(&self, unique: u64) {
+        self.tell(&Message::Done(unique), &[]);
     }
 }
 
@@ -74,7 +128,9 @@ struct Legacy {
     folder: OwnedFd,
     known: BTreeMap<u64, Place>,
     held: Vec<(u64, u64, OwnedFd)>,
+    images: BTreeMap<u64, OpenImage>,
     refused: BTreeSet<u64>,
+    begun: BTreeSet<u64>,
 }
 
 fn failed(what: &str, error: impl Into<std::io::Error>) -> Error {
@@ -95,7 +151,9 @@ fn listen(link: &Link) -> Result<Legacy> {
         folder,
         known: BTreeMap::new(),
         held: Vec::new(),
+        images: BTreeMap::new(),
         refused: BTreeSet::new(),
+        begun: BTreeSet::new(),
     };
     loop {
         let (message, files) = link.receive(&mut buffer).ok_or_else(silent)?;
@@ -108,8 +166,20 @@ fn listen(link: &Link) -> Result<Legacy> {
                     .held
                     .extend(files.into_iter().map(|file| (handle, ino, file)));
             }
+            Message::HeldImage(ino, stat, place) => {
+                let stat = Stat::from_numbers(stat);
+                let images = files.into_iter().map(|file| OpenImage {
+                    place: place.clone(),
+                    stat,
+                    file,
+                });
+                legacy.images.extend(images.map(|image| (ino, image)));
+            }
             Message::Refuse(unique) => {
                 legacy.refused.insert(unique);
+            }
+            Message::Begun(unique) => {
+                legacy.begun.insert(unique);
             }
             Message::Go => return Ok(legacy),
             _ => return Err(silent()),
@@ -134,14 +204,21 @@ pub(crate) fn run() -> Result<ExitCode> {
         only: setup.only.clone(),
     };
     let mut fs = Fs::new(source, &setup.fs_options())?;
-    fs.keep_with(Arc::new(Told(Arc::clone(&link))), legacy.known);
+    let told = Arc::new(Told {
+        link: Arc::clone(&link),
+        can_pass: setup.can_pass,
+        passed: Mutex::default(),
+        answered: Condvar::new(),
+    });
+    fs.keep_with(Arc::clone(&told) as _, legacy.known, legacy.images);
     for (handle, ino, file) in legacy.held {
         fs.take_plain(handle, ino, file.into());
     }
     let adapter = Adapter {
         fs: Arc::new(fs),
-        cache_mode: setup.cache_mode(),
+        cache_mode: setup.cache_mode,
         refused: legacy.refused,
+        begun: legacy.begun,
     };
     if setup.resend {
         // before anything is read, so that the oldest requests come first
@@ -156,7 +233,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let listener = Arc::clone(&session);
     std::thread::Builder::new()
         .name("supervisor".into())
-        .spawn(move || obey(&link, &listener))
+        .spawn(move || obey(&link, &told, &listener))
         .map_err(|e| failed("cannot start a thread", e))?;
     loop {
         match session.wait_for_end(LOOK) {
@@ -169,7 +246,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// Does what the supervisor says. With that the worker ends, too, and readers get a clear error: nobody would end the mount, or
 /// follow this worker.
-fn obey(link: &Link, session: &Session<Adapter>) {
+fn obey(link: &Link, told: &Told, session: &Session<Adapter>) {
     let mut buffer = Vec::new();
     while let Some((message, _)) = link.receive(&mut buffer) {
         match message {
@@ -180,6 +257,7 @@ fn obey(link: &Link, session: &Session<Adapter>) {
                     let _ = link.send(&Message::Told(told), &[]);
                 }
             }
+            Message::Passed(handle, number) => told.take(handle, number),
             Message::End => break,
             _ => {}
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -67,6 +68,13 @@ pub(crate) fn find(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<It
 /// What the disk's `name` in `folder` is, whatever it is shown as.
 pub(crate) fn at(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<Item>> {
     Ok(look(root, folder, name)?.map(|(_, item)| item))
+}
+
+/// What an image is that is open already, at `path` or not.
+pub(crate) fn of_open(root: &Root, path: &Path, file: File) -> Result<Meaning, Error> {
+    let shown_path = root.shown(path);
+    let source = FileSource::from_file(file, &shown_path)?;
+    archive::peek(&source, &shown_path).map(|header| meaning_of(&header))
 }
 
 /// Whether the disk has something of this name that is shown under another.

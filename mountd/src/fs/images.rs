@@ -1,6 +1,10 @@
 //! Images behind names: opened, kept open for a while, given their bases.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -13,8 +17,10 @@ use bigsmall::base::FileSource;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
+use crate::fs::catalog;
 use crate::fs::catalog::Meaning;
 use crate::fs::errno;
+use crate::fs::keeper::OpenImage;
 use crate::fs::root::Result;
 use crate::fs::tree::Node;
 use crate::fs::tree::What;
@@ -27,28 +33,19 @@ const COMPLAINTS_MAX: usize = 10_000;
 /// A base that was missing is looked for again after this: it may have been put there meanwhile.
 const BASES_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// What reads of an open file come from.
-#[derive(Debug, Clone)]
-pub(crate) enum OpenFile {
-    /// An image.
-    Model(VirtualFile),
-    /// A file as it is.
-    Plain(Arc<FileSource>),
+/// An image, and its file once more.
+#[derive(Debug)]
+pub(super) struct Image {
+    archive: Arc<Archive>,
+    /// For whoever has to read it after this worker.
+    pub(super) file: OwnedFd,
 }
 
 impl Fs {
-    pub(super) fn open_node(&self, node: &Node) -> Result<OpenFile> {
+    pub(super) fn open_node(&self, node: &Node) -> Result<VirtualFile> {
         match &node.what {
-            What::Disk(Meaning::Plain) => {
-                let (file, stat) = self.root.open_file(&node.path)?;
-                if stat.identity() != node.stat.identity() {
-                    // the kernel looks the name up again and finds what is there now
-                    return Err(Errno::ESTALE);
-                }
-                let path = self.root.shown(&node.path);
-                let source = FileSource::from_file(file, &path).map_err(|e| self.fail(&e))?;
-                Ok(OpenFile::Plain(Arc::new(source)))
-            }
+            // it passes through, and whoever opened it has a handle of its own
+            What::Disk(Meaning::Plain) => Err(Errno::EBADF),
             What::Disk(Meaning::Image { .. }) => self.virtual_file(node, 0),
             What::ImageFile(number, _) => self.virtual_file(node, *number),
             What::Disk(Meaning::Broken(error)) => {
@@ -62,22 +59,27 @@ impl Fs {
         }
     }
 
-    fn virtual_file(&self, node: &Node, number: usize) -> Result<OpenFile> {
+    fn virtual_file(&self, node: &Node, number: usize) -> Result<VirtualFile> {
         let archive = self.image(node)?;
         let file = VirtualFile::new(archive, number, Arc::clone(&self.cache));
-        Ok(OpenFile::Model(file.map_err(|e| self.fail(&e))?))
+        file.map_err(|e| self.fail(&e))
+    }
+
+    /// The archive that a node stands for or is in.
+    pub(crate) fn image(&self, node: &Node) -> Result<Arc<Archive>> {
+        let image = self.open_image(node)?;
+        Ok(Arc::clone(&image.archive))
     }
 
     /// The open image that a node stands for or is in.
-    pub(crate) fn image(&self, node: &Node) -> Result<Arc<Archive>> {
+    pub(super) fn open_image(&self, node: &Node) -> Result<Arc<Image>> {
         let key = image_key(node);
-        if let Some(archive) = self.images.lock().get(&key) {
-            return Ok(Arc::clone(archive));
+        if let Some(image) = self.images.lock().get(&key) {
+            return Ok(Arc::clone(image));
         }
-        let (file, stat) = self.root.open_file(&node.path)?;
-        if stat.identity() != node.stat.identity() {
-            return Err(Errno::ESTALE);
-        }
+        let file = self.image_file(node)?;
+        let descriptor = file.as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|_too_many| Errno::EMFILE)?;
         let path = self.root.shown(&node.path);
         let archive = FileSource::from_file(file, &path)
             .and_then(|source| {
@@ -93,12 +95,54 @@ impl Fs {
         for fault in archive.faults() {
             self.fail(&fault.clone().file(&path));
         }
-        let archive = Arc::new(archive);
-        let evicted = self.images.lock().push(key, Arc::clone(&archive));
+        let image = Arc::new(Image {
+            archive: Arc::new(archive),
+            file: descriptor,
+        });
+        let evicted = self.images.lock().push(key, Arc::clone(&image));
         if let Some((_, evicted)) = evicted {
-            self.cache.forget(evicted.id());
+            self.cache.forget(evicted.archive.id());
         }
-        Ok(archive)
+        Ok(image)
+    }
+
+    /// The file of a node's image: by its path or, if another has that meanwhile, the one that an earlier worker had open.
+    fn image_file(&self, node: &Node) -> Result<File> {
+        let opened = self.root.open_file(&node.path);
+        match opened {
+            Ok((file, stat)) if stat.identity() == node.stat.identity() => return Ok(file),
+            _ => {}
+        }
+        let kept = self.kept_images.lock();
+        let is_it = |kept: &&OpenImage| {
+            kept.place.path == node.path && kept.stat.identity() == node.stat.identity()
+        };
+        if let Some(kept) = kept.values().find(is_it) {
+            return kept
+                .file
+                .try_clone()
+                .map(File::from)
+                .map_err(|_too_many| Errno::EMFILE);
+        }
+        drop(kept);
+        opened.and(Err(Errno::ESTALE))
+    }
+
+    /// The node of an open image whose name is gone, or another file's, since an earlier worker opened it.
+    pub(super) fn kept_node(&self, ino: u64) -> Option<Node> {
+        let (place, stat, file) = {
+            let kept = self.kept_images.lock();
+            let kept = kept.get(&ino)?;
+            let file = kept.file.try_clone().ok()?;
+            (kept.place.clone(), kept.stat, File::from(file))
+        };
+        let meaning = catalog::of_open(&self.root, &place.path, file).ok()?;
+        let image = Node::of_disk(place.path, meaning, stat, self.is_writable());
+        let node = match place.inner {
+            None => image,
+            Some(inner) => self.find_within(&image, "", OsStr::new(&inner)).ok()??,
+        };
+        (node.attr.ino == ino).then_some(node)
     }
 
     /// A delta with the places where its bases may be. What they hold is compared when it is first read.
@@ -145,7 +189,7 @@ impl Fs {
         };
         let key = image_key(&node);
         let mut images = self.images.lock();
-        let is_delta = |archive: &Arc<Archive>| archive.index().is_delta();
+        let is_delta = |image: &Arc<Image>| image.archive.index().is_delta();
         if !images.peek(&key).is_some_and(is_delta) {
             return;
         }

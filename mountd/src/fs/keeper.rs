@@ -1,8 +1,12 @@
-//! What outlives a worker: where the nodes are that the kernel knows, and the files that pass through and are open.
+//! What outlives a worker: where the nodes are that the kernel knows, the files that are open, and what was begun.
 
+use std::fmt::Debug;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::fs::root::Stat;
 use crate::fs::tree::Node;
 use crate::fs::tree::What;
 
@@ -29,16 +33,35 @@ impl Place {
     }
 }
 
+/// An image of which a file is open: it is read on even if its name is gone, or another file has it.
+#[derive(Debug)]
+pub(crate) struct OpenImage {
+    pub(crate) place: Place,
+    /// What the disk said of it when the node was made.
+    pub(crate) stat: Stat,
+    pub(crate) file: OwnedFd,
+}
+
 /// Who keeps it.
-pub(crate) trait Keeper: Send + Sync + std::fmt::Debug {
+pub(crate) trait Keeper: Send + Sync + Debug {
     /// The kernel knows this node.
     fn remember(&self, ino: u64, place: &Place);
     /// It does not any more.
     fn forget(&self, ino: u64);
-    /// A file is open under this handle.
+    /// A file that passes through is open under this handle.
     fn hold(&self, handle: u64, ino: u64, file: BorrowedFd<'_>);
+    /// The number under which the kernel reads and writes that file itself; none if it cannot.
+    fn pass(&self, handle: u64) -> Option<NonZeroU32>;
     /// It is closed.
     fn close(&self, handle: u64);
+    /// A file of an image is open.
+    fn hold_image(&self, ino: u64, place: &Place, stat: &Stat, image: BorrowedFd<'_>);
+    /// All who had it open have closed it.
+    fn close_image(&self, ino: u64);
     /// A request that a worker before this one did not answer is tried.
     fn trying(&self, unique: u64);
+    /// A request that changes names, and may not be done twice, is begun.
+    fn begin(&self, unique: u64);
+    /// It was answered.
+    fn end(&self, unique: u64);
 }

@@ -18,17 +18,18 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
 use bigsmall::archive::DigestIndex;
 use bigsmall::archive::Piece;
+use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::ReadAt;
 use lru::LruCache;
@@ -39,8 +40,9 @@ use parking_lot::Mutex;
 use crate::fs::ahead::Ahead;
 use crate::fs::catalog::Meaning;
 use crate::fs::gate::Gate;
-use crate::fs::images::OpenFile;
+use crate::fs::images::Image;
 use crate::fs::keeper::Keeper;
+use crate::fs::keeper::OpenImage;
 use crate::fs::keeper::Place;
 use crate::fs::listing::Listed;
 use crate::fs::root::Result;
@@ -72,22 +74,13 @@ pub(crate) struct FsOptions {
     pub(crate) life: u64,
 }
 
-/// An open file that does not pass through.
+/// An open file of an image.
 #[derive(Debug)]
 struct Opened {
-    file: OpenFile,
+    file: VirtualFile,
     users: u64,
     /// Whether a read failed in a way that may have passed when it is opened the next time.
     is_doubtful: bool,
-}
-
-/// The bytes of a read.
-#[derive(Debug)]
-pub(crate) enum Data {
-    /// Where they were decoded.
-    Pieces(Vec<Piece>),
-    /// So many at the beginning of the buffer.
-    Copied(usize),
 }
 
 /// A view of the source tree.
@@ -102,7 +95,13 @@ pub(crate) struct Fs {
     pub(crate) tree: Tree,
     /// What earlier workers knew of, and is not looked for again yet.
     known: Mutex<BTreeMap<u64, Place>>,
+    /// Images of which earlier workers had files open.
+    kept_images: Mutex<BTreeMap<u64, OpenImage>>,
+    /// Files of images of which the keeper was told that they are open.
+    told_open: Mutex<BTreeSet<u64>>,
     keeper: Option<Arc<dyn Keeper>>,
+    /// Held while the keeper is told of a node: the number of one that is forgotten may just be given to another.
+    telling: Mutex<()>,
     pub(crate) cache: Arc<BlockCache>,
     ahead: Ahead,
     pub(crate) gate: Gate,
@@ -110,7 +109,7 @@ pub(crate) struct Fs {
     base_places: Vec<PathBuf>,
     digests: Option<DigestIndex>,
     bases: Mutex<Option<(Arc<Bases>, Instant)>>,
-    images: Mutex<LruCache<u64, Arc<Archive>>>,
+    images: Mutex<LruCache<u64, Arc<Image>>>,
     opened: Mutex<BTreeMap<u64, Opened>>,
     listings: Mutex<BTreeMap<u64, Arc<Vec<Listed>>>>,
     next_handle: AtomicU64,
@@ -146,7 +145,10 @@ impl Fs {
             only,
             tree: Tree::new(top),
             known: Mutex::default(),
+            kept_images: Mutex::default(),
+            told_open: Mutex::default(),
             keeper: None,
+            telling: Mutex::default(),
             gate: Gate::new(),
             ahead: Ahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
             cache,
@@ -163,16 +165,21 @@ impl Fs {
     }
 
     /// Tells `keeper` of whatever a worker after this one will need, and knows what workers before it told.
-    pub(crate) fn keep_with(&mut self, keeper: Arc<dyn Keeper>, known: BTreeMap<u64, Place>) {
+    pub(crate) fn keep_with(
+        &mut self,
+        keeper: Arc<dyn Keeper>,
+        known: BTreeMap<u64, Place>,
+        images: BTreeMap<u64, OpenImage>,
+    ) {
         self.keeper = Some(keeper);
         *self.known.lock() = known;
+        self.told_open.lock().extend(images.keys());
+        *self.kept_images.lock() = images;
     }
 
-    /// A request that an earlier worker did not answer is tried.
-    pub(crate) fn trying(&self, unique: u64) {
-        if let Some(keeper) = &self.keeper {
-            keeper.trying(unique);
-        }
+    /// Who is told of whatever a worker after this one will need.
+    pub(crate) fn keeper(&self) -> Option<&dyn Keeper> {
+        self.keeper.as_deref()
     }
 
     /// Whether what is no image may be changed.
@@ -191,11 +198,14 @@ impl Fs {
             return Ok(node);
         }
         let place = self.known.lock().get(&ino).cloned();
-        let node = self.find_again(&place.ok_or(Errno::ESTALE)?)?;
-        if node.attr.ino != ino {
-            // another file has its name now
-            return Err(Errno::ESTALE);
-        }
+        let node = match self.find_again(&place.ok_or(Errno::ESTALE)?) {
+            Ok(node) if node.attr.ino == ino => node,
+            // it is gone, or another file has its name now
+            other => match self.kept_node(ino) {
+                Some(node) => node,
+                None => return other.and(Err(Errno::ESTALE)),
+            },
+        };
         let node = Arc::new(node);
         self.tree.restore(Arc::clone(&node));
         self.known.lock().remove(&ino);
@@ -219,9 +229,11 @@ impl Fs {
     pub(crate) fn remember(&self, node: Arc<Node>) {
         let place = Place::of(&node);
         let ino = node.attr.ino;
+        let _in_order = self.telling.lock();
         // an earlier worker told of it, too, and the kernel counts that
-        let is_restored = self.known.lock().remove(&ino).is_some();
-        if self.tree.remember(node, is_restored)
+        let restored = self.known.lock().remove(&ino);
+        let is_elsewhere = restored.as_ref().is_some_and(|known| *known != place);
+        if (self.tree.remember(node, restored.is_some()) || is_elsewhere)
             && let Some(keeper) = &self.keeper
         {
             keeper.remember(ino, &place);
@@ -230,6 +242,7 @@ impl Fs {
 
     /// The kernel forgets a node that it was told of `times` times.
     pub(crate) fn forget(&self, ino: u64, times: u64) {
+        let in_order = self.telling.lock();
         match self.tree.forget(ino, times) {
             Forgotten::No => return,
             Forgotten::Yes => {
@@ -242,8 +255,12 @@ impl Fs {
                 self.known.lock().insert(ino, Place::of(&node));
             }
         }
+        drop(in_order);
+        self.unpin_all(ino);
         // it has closed it, too
         self.opened.lock().remove(&ino);
+        self.kept_images.lock().remove(&ino);
+        self.tell_of_open(ino, None);
         self.ahead.forget(ino);
     }
 
@@ -298,23 +315,41 @@ impl Fs {
         self.root.statvfs()
     }
 
-    /// Opens a file, and says whether it comes from an image. What is open keeps its content, whatever happens to its name.
-    pub(crate) fn open(&self, ino: u64) -> Result<bool> {
-        let is_model = |file: &OpenFile| matches!(file, OpenFile::Model(_));
+    /// Opens a file of an image. What is open keeps its content, whatever happens to its name.
+    pub(crate) fn open(&self, ino: u64) -> Result<()> {
         if let Some(opened) = self.opened.lock().get_mut(&ino)
             && !opened.is_doubtful
         {
             opened.users += 1;
-            return Ok(is_model(&opened.file));
+            return Ok(());
         }
-        let file = self.open_node(&*self.node(ino)?)?;
-        let is_model = is_model(&file);
+        let node = self.node(ino)?;
+        let file = self.open_node(&node)?;
+        let image = self.open_image(&node)?;
         self.take_open(ino, file);
-        Ok(is_model)
+        self.tell_of_open(ino, Some((&node, &image)));
+        Ok(())
+    }
+
+    /// Tells the keeper whether a file is open, unless it knows.
+    fn tell_of_open(&self, ino: u64, opened: Option<(&Node, &Image)>) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        // whoever comes last sees what is true in the end, and nobody who reads waits for this
+        let mut told = self.told_open.lock();
+        let is_open = self.opened.lock().contains_key(&ino);
+        match opened {
+            Some((node, image)) if is_open && told.insert(ino) => {
+                keeper.hold_image(ino, &Place::of(node), &node.stat, image.file.as_fd());
+            }
+            None if !is_open && told.remove(&ino) => keeper.close_image(ino),
+            _ => {}
+        }
     }
 
     /// One more user of an open file.
-    fn take_open(&self, ino: u64, file: OpenFile) {
+    fn take_open(&self, ino: u64, file: VirtualFile) {
         let mut opened = self.opened.lock();
         let users = opened.get(&ino).map_or(0, |opened| opened.users);
         let new = Opened {
@@ -338,21 +373,21 @@ impl Fs {
         let mut opened = self.opened.lock();
         if let Some(known) = opened.get_mut(&ino) {
             known.users -= 1;
-            if known.users == 0 {
-                opened.remove(&ino);
+            if known.users > 0 {
+                return;
+            }
+            opened.remove(&ino);
+            drop(opened);
+            // whether those who opened it with an earlier worker have closed it nobody knows
+            if !self.kept_images.lock().contains_key(&ino) {
+                self.tell_of_open(ino, None);
             }
         }
     }
 
-    /// Exactly the bytes that there are between `offset` and `offset + size`: a shorter answer would make the kernel think that the
-    /// file ends there. What has to be copied comes into `buffer`.
-    pub(crate) fn read(
-        &self,
-        ino: u64,
-        offset: u64,
-        size: u32,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Data> {
+    /// Exactly the bytes that there are of an image's file between `offset` and `offset + size`: a shorter answer would make the
+    /// kernel think that the file ends there.
+    pub(crate) fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Vec<Piece>> {
         let open = self
             .opened
             .lock()
@@ -366,26 +401,11 @@ impl Fs {
             self.take_open(ino, file.clone());
             file
         };
-        let left = |len: u64| len.saturating_sub(offset).min(u64::from(size));
-        let read = match &file {
-            OpenFile::Model(file) => {
-                let len = left(file.len());
-                let _demand = self.ahead.demand();
-                let pieces = file.pieces(offset, len).map(Data::Pieces);
-                self.ahead.note(ino, file, offset, len);
-                pieces
-            }
-            OpenFile::Plain(file) => {
-                let len = left(file.len()) as usize;
-                // never shrunk: what it once had need not be zeroed again
-                if buffer.len() < len {
-                    buffer.resize(len, 0);
-                }
-                let read = file.read_exact_at(offset, &mut buffer[..len]);
-                read.map(|()| Data::Copied(len))
-            }
-        };
-        read.map_err(|error| {
+        let len = file.len().saturating_sub(offset).min(u64::from(size));
+        let _demand = self.ahead.demand();
+        let pieces = file.pieces(offset, len);
+        self.ahead.note(ino, &file, offset, len);
+        pieces.map_err(|error| {
             self.look_anew(ino);
             self.fail(&error)
         })
@@ -399,7 +419,9 @@ fn is_top(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::root::Stat;
     use std::fs::File;
+    use std::num::NonZeroU32;
     use std::os::fd::BorrowedFd;
     use std::path::Path;
 
@@ -417,9 +439,21 @@ mod tests {
 
         fn hold(&self, _handle: u64, _ino: u64, _file: BorrowedFd<'_>) {}
 
+        fn pass(&self, _handle: u64) -> Option<NonZeroU32> {
+            None
+        }
+
         fn close(&self, _handle: u64) {}
 
+        fn hold_image(&self, _ino: u64, _place: &Place, _stat: &Stat, _image: BorrowedFd<'_>) {}
+
+        fn close_image(&self, _ino: u64) {}
+
         fn trying(&self, _unique: u64) {}
+
+        fn begin(&self, _unique: u64) {}
+
+        fn end(&self, _unique: u64) {}
     }
 
     fn fs(folder: &Path, life: u64, kept: &Arc<Kept>) -> Fs {
@@ -432,7 +466,7 @@ mod tests {
         };
         let mut fs = Fs::new(Source::open(folder).unwrap(), &options).unwrap();
         let known = kept.0.lock().clone();
-        fs.keep_with(Arc::clone(kept) as Arc<dyn Keeper>, known);
+        fs.keep_with(Arc::clone(kept) as _, known, BTreeMap::new());
         fs
     }
 

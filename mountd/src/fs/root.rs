@@ -76,6 +76,38 @@ impl Stat {
         })
     }
 
+    /// All of it, of a file.
+    pub(crate) fn numbers(&self) -> [u64; 8] {
+        let [mtime, ctime] = [self.mtime_ns, self.ctime_ns].map(i64::cast_unsigned);
+        let [mode, uid, gid] = [self.mode, self.uid, self.gid].map(u64::from);
+        [
+            self.device,
+            self.inode,
+            self.size,
+            mtime,
+            ctime,
+            mode,
+            uid,
+            gid,
+        ]
+    }
+
+    /// A file's, of its [`numbers`](Self::numbers).
+    pub(crate) fn from_numbers(numbers: [u64; 8]) -> Self {
+        let [device, inode, size, mtime, ctime, mode, uid, gid] = numbers;
+        Self {
+            kind: DiskKind::File,
+            device,
+            inode,
+            size,
+            mtime_ns: mtime.cast_signed(),
+            ctime_ns: ctime.cast_signed(),
+            mode: mode as u32,
+            uid: uid as u32,
+            gid: gid as u32,
+        }
+    }
+
     /// The time of change.
     pub(crate) fn mtime(&self) -> SystemTime {
         let since = Duration::from_nanos(self.mtime_ns.unsigned_abs());

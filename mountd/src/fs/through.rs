@@ -1,8 +1,9 @@
-//! What passes through to the source where a mount lies over its own folder: everything but models that are images, which stay as
-//! they are.
+//! What passes through to the source: files that are no images, and where a mount lies over its own folder every change to whatever
+//! is no model that is an image.
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
+use nix::fcntl::OFlag;
+use nix::fcntl::RenameFlags;
 use nix::fcntl::fallocate;
 
 use crate::fs::Fs;
@@ -19,8 +22,10 @@ use crate::fs::catalog::Meaning;
 use crate::fs::changes::Changes;
 use crate::fs::changes::Owner;
 use crate::fs::keeper::Place;
+use crate::fs::root::DiskKind;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
+use crate::fs::tree;
 use crate::fs::tree::Attr;
 use crate::fs::tree::Node;
 use crate::fs::tree::ROOT;
@@ -28,12 +33,31 @@ use crate::fs::tree::What;
 
 /// Handles of files that pass through have this bit, which no inode number has.
 const PLAIN: u64 = 1 << 62;
+/// And those of what only has to stay on the disk this one, too.
+const PINNED: u64 = 1 << 61;
+
+/// What the kernel is told of a file that passes through and is open now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenPlain {
+    pub(crate) handle: u64,
+    /// The number under which it reads and writes the file itself.
+    pub(crate) backing: Option<NonZeroU32>,
+}
 
 /// An open file that passes through.
 #[derive(Debug)]
 pub(crate) struct PlainFile {
     ino: u64,
     file: Arc<File>,
+}
+
+/// Nothing at a path where the kernel knows a file: it has another name by now, or none.
+fn stale_if_gone(errno: Errno) -> Errno {
+    if errno == Errno::ENOENT {
+        Errno::ESTALE
+    } else {
+        errno
+    }
 }
 
 fn errno(error: &std::io::Error) -> Errno {
@@ -50,9 +74,9 @@ impl Fs {
     }
 
     /// Whether a node is a file that passes through.
-    pub(crate) fn passes_through(&self, ino: u64) -> bool {
-        let is_plain = |node: &Node| matches!(node.what, What::Disk(Meaning::Plain));
-        self.is_writable() && self.tree.get(ino).is_some_and(|node| is_plain(&node))
+    pub(crate) fn passes_through(&self, ino: u64) -> Result<bool> {
+        let node = self.node(ino)?;
+        Ok(matches!(node.what, What::Disk(Meaning::Plain)))
     }
 
     /// The path on the disk of a name that is to be made, replaced or removed. Refused for what an image stands for, and for names of
@@ -76,13 +100,14 @@ impl Fs {
         Ok(parent.path.join(name))
     }
 
-    fn keep(&self, ino: u64, file: File) -> u64 {
+    fn keep(&self, ino: u64, file: File) -> OpenPlain {
         let handle = PLAIN | self.next_handle();
         if let Some(keeper) = &self.keeper {
             keeper.hold(handle, ino, file.as_fd());
         }
         self.take_plain(handle, ino, file);
-        handle
+        let backing = self.keeper.as_ref().and_then(|keeper| keeper.pass(handle));
+        OpenPlain { handle, backing }
     }
 
     /// A file that passes through and is open, here or with an earlier worker.
@@ -114,13 +139,25 @@ impl Fs {
         Stat::of(&nix::sys::stat::fstat(&*file)?).ok_or(Errno::EIO)
     }
 
-    /// Opens a file that passes through; the handle.
-    pub(crate) fn open_plain(&self, ino: u64, flags: i32) -> Result<u64> {
+    /// Opens a file that passes through.
+    pub(crate) fn open_plain(&self, ino: u64, flags: i32) -> Result<OpenPlain> {
         let node = self.node(ino)?;
+        let access = flags & OFlag::O_ACCMODE.bits();
+        if access != OFlag::O_RDONLY.bits() {
+            self.check_writable()?;
+        }
         // what cuts a file off must not meet another one
-        let truncates = flags & nix::fcntl::OFlag::O_TRUNC.bits();
-        let (file, stat) = self.root.open_with(&node.path, flags & !truncates)?;
-        if stat.place() != node.stat.place() {
+        let truncates = flags & OFlag::O_TRUNC.bits();
+        let opened = self.root.open_with(&node.path, flags & !truncates);
+        // the kernel looks the name up again, under which it may be found elsewhere
+        let (file, stat) = opened.map_err(stale_if_gone)?;
+        let is_it = if self.is_writable() {
+            stat.place() == node.stat.place()
+        } else {
+            // what was written to it since makes it another one
+            stat.identity() == node.stat.identity()
+        };
+        if !is_it {
             return Err(Errno::ESTALE);
         }
         if truncates != 0 {
@@ -142,7 +179,7 @@ impl Fs {
         }
     }
 
-    /// What there is between `offset` and `offset + size`, as [`Fs::read`] gives it.
+    /// How many bytes there are between `offset` and `offset + size`, which come into `out`.
     pub(crate) fn read_plain(
         &self,
         handle: u64,
@@ -208,7 +245,7 @@ impl Fs {
         Node::of_disk(path, Meaning::Plain, stat, self.is_writable())
     }
 
-    /// Makes a file and opens it: what the kernel is told of it, and the handle.
+    /// Makes a file and opens it.
     pub(crate) fn create(
         &self,
         parent: u64,
@@ -216,7 +253,7 @@ impl Fs {
         flags: i32,
         mode: u32,
         owner: Owner,
-    ) -> Result<(Attr, u64)> {
+    ) -> Result<(Attr, OpenPlain)> {
         let path = self.changeable(parent, name)?;
         let (file, stat) = self.root.create(&path, flags, mode, owner)?;
         let node = self.plain_node(path, stat);
@@ -254,17 +291,60 @@ impl Fs {
     /// Gives a file another name.
     pub(crate) fn make_name(&self, ino: u64, parent: u64, name: &OsStr) -> Result<Attr> {
         let path = self.changeable(parent, name)?;
-        if !self.passes_through(ino) {
+        if !self.passes_through(ino)? {
             return Err(Errno::EROFS);
         }
-        self.root.make_name(&self.node(ino)?.path, &path)?;
+        let made = self.root.make_name(&self.node(ino)?.path, &path);
+        made.map_err(stale_if_gone)?;
         self.lookup(parent, name)
     }
 
     /// Removes a file or an empty folder.
     pub(crate) fn remove(&self, parent: u64, name: &OsStr, is_folder: bool) -> Result<()> {
         let path = self.changeable(parent, name)?;
-        self.root.remove(&path, is_folder)
+        let pin = self.pin(&path);
+        self.root
+            .remove(&path, is_folder)
+            .inspect_err(|_| self.unpin(pin))
+    }
+
+    /// Keeps what is about to lose its last name on the disk until the kernel has forgotten it. The disk would give its number to the
+    /// next file at once, and the kernel would take that for this one, which it knows to be gone.
+    fn pin(&self, path: &Path) -> Option<u64> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let object = self.root.open_beneath(path, flags).ok()?;
+        let found = nix::sys::stat::fstat(&object).ok()?;
+        let stat = Stat::of(&found)?;
+        let ino = self.plain_node(PathBuf::new(), stat).attr.ino;
+        let has_other_names = stat.kind != DiskKind::Folder && found.st_nlink > 1;
+        let is_known = self.tree.get(ino).is_some() || self.known.lock().contains_key(&ino);
+        if has_other_names || !is_known {
+            return None;
+        }
+        let handle = PLAIN | PINNED | self.next_handle();
+        if let Some(keeper) = &self.keeper {
+            keeper.hold(handle, ino, object.as_fd());
+        }
+        self.take_plain(handle, ino, object.into());
+        Some(handle)
+    }
+
+    fn unpin(&self, pin: Option<u64>) {
+        if let Some(handle) = pin {
+            self.release_plain(handle);
+        }
+    }
+
+    /// The kernel has forgotten a node.
+    pub(super) fn unpin_all(&self, ino: u64) {
+        let files = self.plain_files.lock();
+        let pinned = files.iter().filter(|(handle, _)| *handle & PINNED != 0);
+        let of_it = pinned.filter(|(_, file)| file.ino == ino);
+        let handles: Vec<u64> = of_it.map(|(handle, _)| *handle).collect();
+        drop(files);
+        for handle in handles {
+            self.release_plain(handle);
+        }
     }
 
     /// Renames.
@@ -276,12 +356,43 @@ impl Fs {
     ) -> Result<()> {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
-        self.root.rename(&old, &new, flags)?;
-        let moved = self.tree.rename(&old, &new);
-        for (node, keeper) in moved.iter().zip(self.keeper.iter().cycle()) {
-            keeper.remember(node.attr.ino, &Place::of(node));
-        }
+        let is_exchange =
+            RenameFlags::from_bits_truncate(flags).contains(RenameFlags::RENAME_EXCHANGE);
+        let pin = if is_exchange { None } else { self.pin(&new) };
+        let renamed = self.root.rename(&old, &new, flags);
+        renamed.inspect_err(|_| self.unpin(pin))?;
+        self.moved(&old, &new);
         Ok(())
+    }
+
+    /// Takes a rename as done that a worker before this one was asked for, if what is there now says that it was.
+    pub(crate) fn renamed_before(
+        &self,
+        (parent, name): (u64, &OsStr),
+        (new_parent, new_name): (u64, &OsStr),
+    ) -> Result<()> {
+        let old = self.changeable(parent, name)?;
+        let new = self.changeable(new_parent, new_name)?;
+        self.root.stat(&new)?;
+        self.moved(&old, &new);
+        Ok(())
+    }
+
+    fn moved(&self, old: &Path, new: &Path) {
+        let moved = self.tree.rename(old, new);
+        let mut moved: Vec<_> = moved
+            .iter()
+            .map(|node| (node.attr.ino, Place::of(node)))
+            .collect();
+        for (ino, place) in self.known.lock().iter_mut() {
+            if let Some(path) = tree::moved(&place.path, old, new) {
+                place.path = path;
+                moved.push((*ino, place.clone()));
+            }
+        }
+        for ((ino, place), keeper) in moved.iter().zip(self.keeper.iter().cycle()) {
+            keeper.remember(*ino, place);
+        }
     }
 
     /// Changes what the disk says of a file, folder or link; the length of one that is open, even if its name is gone.

@@ -160,6 +160,17 @@ fn number(path: &Path, identity: &[u8], inner: &str) -> u64 {
     (hash >> 2).max(ROOT + 1)
 }
 
+/// Where `path` is after `old` became `new`, if it is `old` or below it.
+pub(crate) fn moved(path: &Path, old: &Path, new: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(old).ok()?;
+    // joined with nothing it would end with a slash
+    Some(if rest.as_os_str().is_empty() {
+        new.to_owned()
+    } else {
+        new.join(rest)
+    })
+}
+
 #[derive(Debug)]
 struct Known {
     node: Arc<Node>,
@@ -233,19 +244,14 @@ impl Tree {
 
     /// What was at `old` and below it is at `new` now; those nodes.
     pub(crate) fn rename(&self, old: &Path, new: &Path) -> Vec<Arc<Node>> {
-        let mut moved = Vec::new();
+        let mut found = Vec::new();
         for Known { node, .. } in self.nodes.lock().values_mut() {
-            if let Ok(rest) = node.path.strip_prefix(old) {
-                let path = if rest.as_os_str().is_empty() {
-                    new.to_owned()
-                } else {
-                    new.join(rest)
-                };
+            if let Some(path) = moved(&node.path, old, new) {
                 *node = Arc::new(node.moved(path));
-                moved.push(Arc::clone(node));
+                found.push(Arc::clone(node));
             }
         }
-        moved
+        found
     }
 
     /// The kernel forgets a node that it was told of `times` times.

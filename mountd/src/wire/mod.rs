@@ -1,6 +1,7 @@
 //! The bytes of the FUSE protocol, revision 7.31 and newer (`include/uapi/linux/fuse.h` of Linux): requests as the kernel writes
 //! them, and what it takes as replies. Numbers are in the machine's order, which is little-endian on all that we are built for.
 
+pub(crate) mod device;
 pub(crate) mod reply;
 pub(crate) mod request;
 
@@ -42,6 +43,8 @@ pub(crate) mod feature {
     pub(crate) const INIT_EXT: u64 = 1 << 30;
     /// Files opened for direct reads may be mapped all the same.
     pub(crate) const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
+    /// Files that the kernel reads and writes itself.
+    pub(crate) const PASSTHROUGH: u64 = 1 << 37;
     /// Requests that were not answered can be asked for again.
     pub(crate) const HAS_RESEND: u64 = 1 << 39;
 }

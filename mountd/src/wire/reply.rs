@@ -22,6 +22,8 @@ pub(crate) mod open {
     pub(crate) const DIRECT_IO: u32 = 1;
     /// Pages of the last open are still right.
     pub(crate) const KEEP_CACHE: u32 = 1 << 1;
+    /// Reads and writes go to the file that stands behind it, and none to us.
+    pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 
 /// The body of a reply.
@@ -141,8 +143,8 @@ impl Reply {
     }
 
     /// A file that was made and opened.
-    pub(crate) fn created(entry: &Entry, handle: u64, flags: u32) -> Self {
-        Self::entry(entry).handle(handle, flags, 0)
+    pub(crate) fn created(entry: &Entry, handle: u64, flags: u32, backing: u32) -> Self {
+        Self::entry(entry).handle(handle, flags, backing)
     }
 
     /// How many bytes were written.
@@ -304,7 +306,7 @@ mod tests {
         };
         assert_eq!(Reply::attr(&attr(), Duration::ZERO).body().len(), 104);
         assert_eq!(Reply::entry(&entry).body().len(), 128);
-        assert_eq!(Reply::created(&entry, 1, 0).body().len(), 144);
+        assert_eq!(Reply::created(&entry, 1, 0, 0).body().len(), 144);
         assert_eq!(Reply::opened(1, 0, 0).body().len(), 16);
         let agreed = Agreed {
             minor: 41,
