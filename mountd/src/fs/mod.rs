@@ -56,6 +56,8 @@ use crate::fs::tree::Tree;
 use crate::fs::tree::What;
 use crate::statistics::Statistics;
 
+/// Longest name of a file, as on most disks; the protocol would allow more.
+const NAME_LEN_MAX: usize = 255;
 /// Numbers of handles that one worker may give.
 const HANDLES: u64 = 1 << 40;
 
@@ -282,7 +284,11 @@ impl Fs {
             What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
             _ => return Err(Errno::ENOTDIR),
         };
-        let node = found.ok_or(Errno::ENOENT)?;
+        let node = found.ok_or(if name.len() > NAME_LEN_MAX {
+            Errno::ENAMETOOLONG
+        } else {
+            Errno::ENOENT
+        })?;
         let attr = node.attr;
         self.remember(Arc::new(node));
         Ok(attr)
