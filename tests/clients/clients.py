@@ -198,6 +198,9 @@ def runai_streamer(folder):
 
 @client
 def vllm(folder):
+    # unasked it takes most of the memory for its cache
+    for name, value in {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}.items():
+        os.environ.setdefault(name, value)
     from vllm import LLM, SamplingParams
 
     model = LLM(str(folder), max_model_len=64, enforce_eager=True, skip_tokenizer_init=True)
