@@ -9,7 +9,7 @@
 //! | 4 | `ops`: one file for each verb |
 //! | 3 | `archive`: read side; `writer`: write side |
 //! | 2 | `codec`: a block's bytes to coded bytes and back; `format`: what lies where in a `.bs` |
-//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders over plain slices |
+//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders over plain slices; `parity`: any bytes put together again after damage |
 //! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -22,5 +22,6 @@ pub mod codec;
 pub mod entropy;
 pub mod format;
 pub mod ops;
+pub mod parity;
 pub mod tensor;
 pub mod writer;

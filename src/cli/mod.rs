@@ -40,6 +40,9 @@ Look:
 
 Trust:
   verify      Check every block, tensor and file of an image
+  scrub       Verify a library a little at a time
+  protect     Write parity, by which a damaged file can be repaired
+  repair      Put a damaged file together again from its parity
 
 Mount:
   mount       Show a folder of images as the files they came from
@@ -90,6 +93,12 @@ enum Command {
     Bench(commands::bench::Arguments),
     /// Check every block, tensor and file of an image
     Verify(commands::verify::Arguments),
+    /// Verify a library a little at a time
+    Scrub(commands::scrub::Arguments),
+    /// Write parity, by which a damaged file can be repaired
+    Protect(commands::protect::Arguments),
+    /// Put a damaged file together again from its parity
+    Repair(commands::repair::Arguments),
     /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they stand
     #[command(external_subcommand)]
     External(Vec<OsString>),
@@ -125,6 +134,9 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Info(arguments) => commands::info::run(arguments, global),
         Command::Bench(arguments) => commands::bench::run(arguments, global),
         Command::Verify(arguments) => commands::verify::run(arguments, global),
+        Command::Scrub(arguments) => commands::scrub::run(arguments, global),
+        Command::Protect(arguments) => commands::protect::run(arguments, global),
+        Command::Repair(arguments) => commands::repair::run(arguments, global),
         Command::External(words) => mount::run(words, global),
     };
     outcome.unwrap_or_else(|error| exit::of_error(&error))

@@ -12,6 +12,10 @@ use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
+use crate::ops::protect::Protected;
+use crate::ops::repair::ParityState;
+use crate::ops::verify::Checked;
+use crate::ops::verify::ImageReport;
 
 #[derive(Serialize)]
 struct Object<'a, R> {
@@ -69,6 +73,7 @@ pub(super) fn compressed(report: &CompressReport) -> String {
                 .map_or_else(String::new, |base| format!(" from `{base}`"))
         ));
     }
+    lines.extend(report.parity.iter().map(protected));
     if report.kept_images > 0 {
         lines.push(format!("{} images were there already", report.kept_images));
     }
@@ -84,4 +89,93 @@ pub(super) fn compressed(report: &CompressReport) -> String {
         rate(report.original_bytes, report.seconds)
     ));
     lines.join("\n")
+}
+
+/// What was found in one image.
+pub(super) fn verified(image: &ImageReport) -> String {
+    let mut lines = vec![verdict(image)];
+    let faults = image.faults.iter();
+    lines.extend(faults.map(|fault| format!("  {}", fault.replace('\n', "\n  "))));
+    match (image.checked, &image.sample) {
+        (Checked::Structure, _) if image.ok => {
+            lines.push("  no block was looked at: damage in them is not found this way".to_owned());
+        }
+        (Checked::Sample, Some(sample)) => lines.push(format!(
+            "  seed {}; the chance to miss damage: of one block {:.1} %, of ten {:.1} %, of 1 % of all {:.1} %",
+            sample.seed,
+            sample.missed_one * 100.0,
+            sample.missed_ten * 100.0,
+            sample.missed_hundredth * 100.0
+        )),
+        _ => {}
+    }
+    if image.is_equal_to_source == Some(true) {
+        lines.push("  every byte is that of the original".to_owned());
+    }
+    lines.extend(image.parity.as_ref().map(parity));
+    for file in &image.files {
+        let path = if file.path.is_empty() {
+            "the file"
+        } else {
+            &file.path
+        };
+        let verdict = if file.ok { "matches" } else { "DIFFERS" };
+        lines.push(format!("  sha256 of {path} {verdict}: {}", file.sha256));
+    }
+    lines.join("\n")
+}
+
+fn verdict(image: &ImageReport) -> String {
+    let path = image.path.display();
+    if !image.faults.is_empty() {
+        return format!(
+            "{path}: DAMAGED, {} of {} blocks",
+            image.damaged_blocks, image.blocks
+        );
+    }
+    let whole = match image.checked {
+        Checked::Whole => format!(
+            "ok, {} in {} blocks, {} file(s)",
+            human_bytes(image.verified_bytes),
+            image.blocks,
+            image.files.len()
+        ),
+        Checked::Structure => "header and index are right".to_owned(),
+        Checked::Sample => format!(
+            "{} of {} blocks are right",
+            image.blocks, image.blocks_in_all
+        ),
+    };
+    format!("{path}: {whole}")
+}
+
+fn parity(parity: &ParityState) -> String {
+    let mut text = match (parity.ok, parity.repairable) {
+        (true, _) => return "  parity is right".to_owned(),
+        (false, true) if parity.lost > 0 => format!(
+            "  {} parts of the file are DAMAGED; `bigsmall repair` can put it together again",
+            parity.lost
+        ),
+        (false, true) => {
+            "  parity is DAMAGED, the file is not; `bigsmall repair` writes it anew".to_owned()
+        }
+        (false, false) => "  parity does not suffice to repair this".to_owned(),
+    };
+    for fault in &parity.faults {
+        text.push_str("\n  parity: ");
+        text.push_str(fault);
+    }
+    text
+}
+
+/// One line of a file that was protected.
+pub(super) fn protected(file: &Protected) -> String {
+    let share = percent(file.parity_bytes, file.bytes);
+    let run = u64::from(file.sets) * u64::from(file.parity_shards).saturating_sub(1);
+    format!(
+        "{}: {} of parity ({share:.2} %), makes up for {} lost in one piece",
+        file.parity.display(),
+        human_bytes(file.parity_bytes),
+        human_bytes((run * u64::from(file.shard_bytes)).clamp(1, file.bytes))
+    )
 }

@@ -33,6 +33,7 @@ use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
 use crate::ops::report;
 use crate::ops::verify;
+use crate::ops::verify::VerifyOptions;
 
 /// The file at the folder's top that lists what was converted, for the way back.
 pub const RECORD: &str = ".bigsmall-converted";
@@ -290,7 +291,7 @@ fn convert_file(
 
 /// An error unless the image holds exactly the file.
 fn prove(original: &Path, image: &Path, threads: usize, progress: &dyn Progress) -> Result<()> {
-    let checked = verify::verify(image, &[], threads, progress)?;
+    let checked = verify::verify(image, &VerifyOptions::whole(&[], threads), progress)?;
     let sha256 = digest::hex(&digest::sha256_of(&FileSource::open(original)?)?);
     let is_it = |file: &verify::FileReport| file.ok && file.sha256 == sha256;
     if checked.ok && checked.images.iter().flat_map(|i| &i.files).all(is_it) {

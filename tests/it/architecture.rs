@@ -7,7 +7,7 @@ use std::path::Path;
 /// Lowest floor first. Rooms on one floor do not see each other.
 const FLOORS: &[&[&str]] = &[
     &["base"],
-    &["tensor", "entropy"],
+    &["tensor", "entropy", "parity"],
     &["codec", "format"],
     &["archive", "writer"],
     &["ops"],

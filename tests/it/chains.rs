@@ -17,6 +17,7 @@ use bigsmall::ops::compress::CompressOptions;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -134,11 +135,11 @@ fn four_deltas_may_stand_on_one_another_and_no_fifth() {
     assert!(run.restore(2, ".").unwrap() == run.steps[2]);
     let index = Archive::open(&run.at("4.bs")).unwrap();
     assert_eq!(index.index().base_place, "3.bs");
-    let report = verify::verify(&run.path(), &[], 2, &Silent).unwrap();
+    let report = verify::verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
     assert!(report.ok && report.images.len() == 4);
     // one link less, and all that stands on it cannot be read
     fs::remove_file(run.at("2.bs")).unwrap();
-    let report = verify::verify(&run.path(), &[], 2, &Silent).unwrap();
+    let report = verify::verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
     let fine: Vec<bool> = report.images.iter().map(|image| image.ok).collect();
     assert_eq!(fine, [true, false, false]);
     assert!(report.images[1].faults[0].contains("BLAKE3"), "{report:?}");

@@ -333,9 +333,12 @@ fn reports_are_one_json_object_with_a_schema() {
     let folder = folder_with_model();
     let at = folder.path();
     for words in [
-        &["compress", "m.safetensors", "--json"][..],
+        &["compress", "m.safetensors", "--ecc", "--json"][..],
         &["info", "m.bs", "--json"],
-        &["verify", "m.bs", "--json"],
+        &["verify", "m.bs", "--sample", "1", "--json"],
+        &["protect", "m.bs", "--force", "--json"],
+        &["repair", "m.bs", "--json"],
+        &["scrub", ".", "--memory", "memory", "--json"],
         &["decompress", "m.bs", "-o", "x", "--json"],
     ] {
         let output = bigsmall(at, words);
@@ -477,15 +480,38 @@ fn memory_does_not_grow_with_the_file() {
     assert!(same.success());
 }
 
+/// The fields of a report, down to so many lists or parts of it; of each list those of the first.
+fn collect_fields<'a>(
+    value: &'a serde_json::Value,
+    depth: u32,
+    depth_max: u32,
+    fields: &mut Vec<&'a str>,
+) {
+    let value = value.get(0).unwrap_or(value);
+    let Some(object) = value.as_object().filter(|_| depth <= depth_max) else {
+        return;
+    };
+    for (field, value) in object {
+        fields.push(field);
+        // these are by names of their own
+        if !["dtypes", "spans"].contains(&field.as_str()) {
+            collect_fields(value, depth + 1, depth_max, fields);
+        }
+    }
+}
+
 /// Every field of a report stands in docs/json.md, and the other way round.
 #[test]
 fn the_page_on_json_is_true() {
     let page = include_str!("../../docs/json.md");
     let folder = folder_with_model();
     for words in [
-        &["compress", "m.safetensors", "--json"][..],
+        &["compress", "m.safetensors", "--ecc", "--json"][..],
         &["info", "m.bs", "--json"],
-        &["verify", "m.bs", "--json"],
+        &["verify", "m.bs", "--sample", "1", "--json"],
+        &["protect", "m.bs", "--force", "--json"],
+        &["repair", "m.bs", "--json"],
+        &["scrub", ".", "--memory", "memory", "--json"],
         &["bench", "m.safetensors", "--json"],
         &["decompress", "m.bs", "-o", "x", "--json"],
     ] {
@@ -497,13 +523,13 @@ fn the_page_on_json_is_true() {
             .unwrap();
         let documented: Vec<&str> = row.split('`').skip(3).step_by(2).collect();
         let mut fields = Vec::new();
-        for (field, value) in report.as_object().unwrap() {
-            fields.push(field.as_str());
-            // the first of each list, and what stands in it
-            if let Some(first) = value.get(0).and_then(serde_json::Value::as_object) {
-                fields.extend(first.keys().map(String::as_str));
-            }
-        }
+        // what `scrub` says of an image is what `verify` does
+        let depth = match words[0] {
+            "verify" => 2,
+            "scrub" => 0,
+            _ => 1,
+        };
+        collect_fields(&report, 0, depth, &mut fields);
         fields.retain(|field| *field != "schema");
         for field in &fields {
             assert!(
@@ -513,7 +539,8 @@ fn the_page_on_json_is_true() {
             );
         }
         for field in documented {
-            let nested = ["spans", "sha256", "ok"].contains(&field);
+            let values = ["whole", "structure", "sample"];
+            let nested = ["spans", "sha256", "ok"].contains(&field) || values.contains(&field);
             // of a delta, whose base is looked at in `cli_deltas`
             let nested = nested || ["place", "tensors", "at_hand", "missing"].contains(&field);
             let of_auto_base = [

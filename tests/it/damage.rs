@@ -29,7 +29,7 @@ fn read_whole(image: Vec<u8>) -> Result<Vec<u8>> {
 /// Whether `verify` finds anything; opening may fail, which is a finding too.
 fn is_found(image: Vec<u8>) -> bool {
     match Archive::from_source(Arc::new(image), Path::new("m.bs")) {
-        Ok(archive) => !verify::verify_image(&archive, 1, &Silent).unwrap().ok,
+        Ok(archive) => !verify::verify_image(&archive, None, 1, &Silent).unwrap().ok,
         Err(_) => true,
     }
 }

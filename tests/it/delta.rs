@@ -15,6 +15,7 @@ use bigsmall::ops::compress::CompressOptions;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -159,9 +160,13 @@ fn a_fine_tune_is_small_next_to_its_base_and_comes_back() {
         assert!(case.restore(Some("base.safetensors")).unwrap() == case.tuned);
         let base = case.at("base.safetensors");
         assert!(
-            verify::verify(&case.at("tuned.bs"), &[base], 2, &Silent)
-                .unwrap()
-                .ok
+            verify::verify(
+                &case.at("tuned.bs"),
+                &VerifyOptions::whole(&[base], 2),
+                &Silent
+            )
+            .unwrap()
+            .ok
         );
     }
     let archive = Archive::open(&case.at("tuned.bs")).unwrap();
@@ -244,6 +249,6 @@ fn nothing_comes_out_without_the_right_base() {
     assert_eq!(error.kind(), ErrorKind::MissingBase);
     assert!(error.to_string().contains("`big`"), "{error}");
     assert!(!case.at("restored").exists());
-    let report = verify::verify(&case.at("tuned.bs"), &[], 1, &Silent);
+    let report = verify::verify(&case.at("tuned.bs"), &VerifyOptions::whole(&[], 1), &Silent);
     assert!(report.is_err() || !report.unwrap().ok);
 }

@@ -16,6 +16,7 @@ use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::info;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -79,9 +80,13 @@ fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     });
     assert!(images[0] == images[1] && images[1] == images[2]);
     assert!(
-        verify::verify(&image, std::slice::from_ref(&base_path), 2, &Silent)
-            .unwrap()
-            .ok
+        verify::verify(
+            &image,
+            &VerifyOptions::whole(std::slice::from_ref(&base_path), 2),
+            &Silent
+        )
+        .unwrap()
+        .ok
     );
     let output = folder.join("restored");
     let options = DecompressOptions {

@@ -11,6 +11,8 @@ mod choices;
 mod decode_block;
 #[path = "../fuzz/harness/image.rs"]
 mod image;
+#[path = "../fuzz/harness/parity.rs"]
+mod parity;
 #[path = "../fuzz/harness/random.rs"]
 mod random;
 #[path = "../fuzz/harness/safetensors_header.rs"]
@@ -51,6 +53,11 @@ fn tables_of_spans() {
 #[test]
 fn images() {
     run_all("image", image::run);
+}
+
+#[test]
+fn parity_files() {
+    run_all("parity", parity::run);
 }
 
 #[test]

@@ -22,6 +22,8 @@ use bigsmall::entropy::planes;
 use bigsmall::entropy::r32;
 use bigsmall::entropy::r32::EncodeTable;
 use bigsmall::ops::compress;
+use bigsmall::ops::protect;
+use bigsmall::ops::protect::ProtectOptions;
 use bigsmall::tensor::Family;
 
 use crate::fuzz_corpus;
@@ -37,6 +39,38 @@ fn write_the_seeds() {
     write_tables();
     write_images();
     write_headers();
+    write_parity();
+}
+
+/// Files with their parity: whole, with a part lost, and with bytes put in.
+fn write_parity() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let mut random = models::Random::new(53);
+    let whole = models::bf16_weights(&mut random, 1500);
+    roundtrip::put(&path, &whole);
+    let options = ProtectOptions {
+        percent: 20,
+        force: false,
+        threads: 1,
+    };
+    protect::protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
+    let parity = fs::read(protect::parity_path(&path)).unwrap();
+    let mut lost = whole.clone();
+    lost[600..900].fill(0);
+    let mut longer = whole.clone();
+    longer.splice(700..700, [1, 2, 3]);
+    let mut spoiled = parity.clone();
+    spoiled[300..2000].fill(9);
+    for (name, file, parity) in [
+        ("whole", &whole, &parity),
+        ("lost", &lost, &parity),
+        ("longer", &longer, &parity),
+        ("both", &lost, &spoiled),
+    ] {
+        let len = (file.len() as u16).to_le_bytes();
+        put("parity", name, &[&len[..], file, parity].concat());
+    }
 }
 
 fn put(target: &str, name: &str, bytes: &[u8]) {

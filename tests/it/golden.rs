@@ -13,6 +13,7 @@ use bigsmall::ops::compress::Output;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -53,7 +54,9 @@ fn the_library_reads_them() {
         let (image, within) = split(&path);
         let image = golden().join(image);
         assert!(
-            verify::verify(&image, &[], 1, &Silent).unwrap().ok,
+            verify::verify(&image, &VerifyOptions::whole(&[], 1), &Silent)
+                .unwrap()
+                .ok,
             "{path}"
         );
         let folder = tempfile::tempdir().unwrap();
@@ -81,9 +84,13 @@ fn differences_are_read_with_their_base() {
         golden().join("v1-delta-base.safetensors"),
     );
     assert!(
-        verify::verify(&image, std::slice::from_ref(&base), 1, &Silent)
-            .unwrap()
-            .ok
+        verify::verify(
+            &image,
+            &VerifyOptions::whole(std::slice::from_ref(&base), 1),
+            &Silent
+        )
+        .unwrap()
+        .ok
     );
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");

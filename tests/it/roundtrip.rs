@@ -12,6 +12,7 @@ use bigsmall::ops::compress::Output;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 use proptest::prelude::*;
 
 use crate::models;
@@ -58,7 +59,11 @@ fn comes_back(bytes: &[u8], profile: Profile) {
         "threads change the image"
     );
     let path = folder.path().join("m.bs");
-    assert!(verify::verify(&path, &[], 2, &Silent).unwrap().ok);
+    assert!(
+        verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+            .unwrap()
+            .ok
+    );
     let restored = folder.path().join("restored");
     let options = DecompressOptions {
         output: Output::Path(restored.clone()),

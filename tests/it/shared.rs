@@ -20,6 +20,7 @@ use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::info;
 use bigsmall::ops::verify;
+use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -66,7 +67,11 @@ fn a_tied_head_takes_no_room() {
         let repeats: Vec<_> = archive.index().spans.iter().map(|s| s.repeats).collect();
         assert_eq!(repeats, [None, None, None, None, Some(1)]);
         assert_eq!(archive.header().required_features, FEATURE_REPEATS);
-        assert!(verify::verify(&path, &[], 2, &Silent).unwrap().ok);
+        assert!(
+            verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+                .unwrap()
+                .ok
+        );
         let report = &info::info(&path, &[]).unwrap().images[0];
         let head = report.files[0].spans.last().unwrap();
         assert_eq!(
@@ -160,7 +165,11 @@ fn small_tensors_share_tables() {
         .filter(|span| span.tables_of == Some(1))
         .count();
     assert!(users > 15, "{users} tensors use the tables of the first");
-    assert!(verify::verify(&path, &[], 2, &Silent).unwrap().ok);
+    assert!(
+        verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+            .unwrap()
+            .ok
+    );
     let restored = folder.path().join("restored");
     restore(&path, &restored);
     assert!(fs::read(restored).unwrap() == model);

@@ -17,6 +17,8 @@ use crate::ops::base;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::Output;
+use crate::ops::protect;
+use crate::ops::protect::ProtectOptions;
 
 /// Words of `compress`.
 #[derive(Debug, Args)]
@@ -62,6 +64,9 @@ pub(crate) struct Arguments {
     /// when a step was added
     #[arg(long, conflicts_with_all = ["base", "auto_delta"])]
     series: bool,
+    /// Write parity beside each image, by which `bigsmall repair` makes up for so many percent of it (5 if no number is given)
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "5", require_equals = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    ecc: Option<u32>,
     /// Go on where an interrupted run stopped; if this one is interrupted, what is done stays for another
     #[arg(long)]
     resume: bool,
@@ -102,6 +107,15 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     };
     let mut report = compress::compress(&arguments.source, &options, &progress)?;
     report.auto_base = found;
+    if let Some(percent) = arguments.ecc {
+        let options = ProtectOptions {
+            percent,
+            // what is there is of the image that was replaced
+            force: true,
+            threads: global.threads(),
+        };
+        report.parity = protect::protect_written(&report.images, &options, &progress)?;
+    }
     let text = render::compressed(&report);
     match (&options.output, global.json) {
         // standard output is the data

@@ -32,6 +32,7 @@ use crate::ops::compress::write::stream_out;
 use crate::ops::compress::write::to_stdout;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
+use crate::ops::protect::Protected;
 use crate::ops::report;
 
 /// Where the result goes.
@@ -96,6 +97,8 @@ pub struct ImageWritten {
 pub struct CompressReport {
     /// The profile.
     pub profile: &'static str,
+    /// Parity that was written for the images, where that was asked for.
+    pub parity: Vec<Protected>,
     /// What was looked for as a base, and found, where that was asked for.
     pub auto_base: Option<Choice>,
     /// Every image.
@@ -124,6 +127,7 @@ pub fn compress(
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     let mut report = CompressReport {
         profile: options.profile.name(),
+        parity: Vec::new(),
         auto_base: None,
         images: Vec::new(),
         kept_images: 0,

@@ -1,126 +1,30 @@
-//! Verify: every block decoded and checked, the md5 of every tensor, the sha256 of every file, both copies of the index.
+//! Every block of an image decoded and checked, the md5 of every tensor, the sha256 of every file, both copies of the index; with an
+//! original at hand, every byte compared with its own.
 
 use std::path::Path;
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use crate::archive::Archive;
+use crate::archive::ImageKind;
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::FileSource;
 use crate::base::Progress;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
-use crate::ops::base::Places;
-use crate::ops::folder;
-use crate::ops::report;
+use crate::format::FileRecord;
 use crate::ops::stream;
+use crate::ops::verify::Checked;
+use crate::ops::verify::FileReport;
+use crate::ops::verify::ImageReport;
 
-/// How many faults of one image are listed; the rest is only counted.
-const FAULTS_LISTED_MAX: usize = 100;
-
-/// What was found in one image.
-#[derive(Debug, Clone, Serialize)]
-pub struct ImageReport {
-    /// The image.
-    #[serde(serialize_with = "report::path")]
-    pub path: PathBuf,
-    /// Whether everything is right.
-    pub ok: bool,
-    /// Original bytes that were decoded and found right.
-    pub verified_bytes: u64,
-    /// Blocks decoded.
-    pub blocks: u64,
-    /// Blocks that are damaged.
-    pub damaged_blocks: u64,
-    /// sha256 of each original file, as recorded.
-    pub files: Vec<FileReport>,
-    /// What is wrong, at most a hundred lines.
-    pub faults: Vec<String>,
-}
-
-/// One original file of an image.
-#[derive(Debug, Clone, Serialize)]
-pub struct FileReport {
-    /// Path within the image; empty for an image of one file.
-    pub path: String,
-    /// Length in bytes.
-    pub bytes: u64,
-    /// The recorded sha256, in hexadecimal.
-    pub sha256: String,
-    /// Whether the decoded bytes have it.
-    pub ok: bool,
-}
-
-/// What was found in all images.
-#[derive(Debug, Clone, Serialize)]
-pub struct VerifyReport {
-    /// Whether everything is right.
-    pub ok: bool,
-    /// One for each image.
-    pub images: Vec<ImageReport>,
-}
-
-/// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
-pub fn verify(
-    source: &Path,
-    bases: &[PathBuf],
-    threads: usize,
-    progress: &dyn Progress,
-) -> Result<VerifyReport> {
-    let places = Places::new(bases, source);
-    let paths = folder::images_under(source)?;
-    if paths.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
-    }
-    for path in folder::named_like_images(source)? {
-        if !paths.contains(&path) {
-            progress.warn(&format!(
-                "`{}` is no image that could be known as one, and was not verified",
-                path.display()
-            ));
-        }
-    }
-    let alone = !source.is_dir();
-    let mut images = Vec::new();
-    for path in paths {
-        images.push(verify_path(&path, &places, alone, threads, progress)?);
-    }
-    Ok(VerifyReport {
-        ok: images.iter().all(|image| image.ok),
-        images,
-    })
-}
-
-/// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
-fn verify_path(
-    path: &Path,
-    places: &Places,
-    alone: bool,
-    threads: usize,
-    progress: &dyn Progress,
-) -> Result<ImageReport> {
-    let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
-    match places.open_archive(path, threads, progress) {
-        Ok(archive) => verify_image(&archive, threads, progress),
-        Err(error) if is_finding(error.kind()) => Ok(ImageReport {
-            path: path.to_owned(),
-            ok: false,
-            verified_bytes: 0,
-            blocks: 0,
-            damaged_blocks: 0,
-            files: Vec::new(),
-            faults: vec![error.to_string()],
-        }),
-        Err(error) => Err(error),
-    }
-}
-
-/// Verifies an open image.
+/// Verifies an open image as a whole, and compares it with `original`, the file or folder that it was made from, if that is given.
 pub fn verify_image(
     archive: &Archive,
+    original: Option<&Path>,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
@@ -131,24 +35,23 @@ pub fn verify_image(
         .to_string_lossy()
         .into_owned();
     progress.begin(&format!("verifying {label}"), archive.header().original_len);
+    let mut report = ImageReport::new(archive.path(), Checked::Whole);
     let mut faults: Vec<String> = archive
         .check_copies()
         .iter()
         .map(Error::to_string)
         .collect();
-    let mut report = ImageReport {
-        path: archive.path().to_owned(),
-        ok: true,
-        verified_bytes: 0,
-        blocks: 0,
-        damaged_blocks: 0,
-        files: Vec::new(),
-        faults: Vec::new(),
-    };
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
+        let compared = original.map(|original| Compared::open(archive, file, original));
+        let mut compared = compared.transpose()?;
         stream::runs(archive, file, threads, progress, |run| {
             report.blocks += run.blocks.end - run.blocks.start;
+            if let (Some(compared), Ok(bytes)) = (&mut compared, &run.bytes) {
+                let span = &archive.index().spans[run.span];
+                let offset = span.span.start + span.block_range(run.blocks.start).start;
+                compared.take(offset, bytes, &mut faults)?;
+            }
             match check.take(&run) {
                 Ok(len) => report.verified_bytes += len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
@@ -171,14 +74,57 @@ pub fn verify_image(
         });
     }
     progress.end();
-    report.ok = faults.is_empty();
-    if faults.len() > FAULTS_LISTED_MAX {
-        let more = faults.len() - FAULTS_LISTED_MAX;
-        faults.truncate(FAULTS_LISTED_MAX);
-        faults.push(format!("and {more} more"));
-    }
-    report.faults = faults;
+    report.is_equal_to_source = original.map(|_| faults.is_empty());
+    report.blocks_in_all = report.blocks;
+    report.conclude(faults);
     Ok(report)
+}
+
+/// The original of one file of an image.
+struct Compared {
+    source: FileSource,
+    buffer: Vec<u8>,
+    differs: bool,
+}
+
+impl Compared {
+    fn open(archive: &Archive, file: &FileRecord, original: &Path) -> Result<Self> {
+        let path: PathBuf = match archive.header().kind {
+            ImageKind::File => original.to_owned(),
+            ImageKind::Folder => original.join(&file.path),
+        };
+        let source = FileSource::open(&path)?;
+        if source.len() != file.len {
+            let error = Error::invalid(format!(
+                "has {} bytes, and the image holds one of {}",
+                source.len(),
+                file.len
+            ));
+            return Err(error.file(&path).hint("is it the original of this image?"));
+        }
+        Ok(Self {
+            source,
+            buffer: Vec::new(),
+            differs: false,
+        })
+    }
+
+    /// The first difference of the file is told, the others are too many.
+    fn take(&mut self, offset: u64, bytes: &[u8], faults: &mut Vec<String>) -> Result<()> {
+        self.buffer.resize(bytes.len(), 0);
+        self.source.read_exact_at(offset, &mut self.buffer)?;
+        let pairs = self.buffer.iter().zip(bytes);
+        let first = pairs.into_iter().position(|(a, b)| a != b);
+        if let (Some(first), false) = (first, self.differs) {
+            self.differs = true;
+            let error = Error::damaged(format!(
+                "differs from what the image holds, from byte {} on",
+                offset + first as u64
+            ));
+            faults.push(error.file(self.source.path()).to_string());
+        }
+        Ok(())
+    }
 }
 
 /// The digests of one file, as its blocks come in.

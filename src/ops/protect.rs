@@ -1,0 +1,170 @@
+//! Protect: a parity file beside a file, by which it can be put together again when it was damaged.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::atomic::OutputFile;
+use crate::base::file::Identity;
+use crate::ops::compress::ImageWritten;
+use crate::ops::folder;
+use crate::ops::report;
+use crate::parity;
+use crate::parity::Layout;
+
+/// How much of a file its parity makes up for, unless somebody says otherwise.
+pub const PERCENT_DEFAULT: u32 = 5;
+
+/// How to protect.
+#[derive(Debug, Clone)]
+pub struct ProtectOptions {
+    /// How much of the file may be lost in one run, in percent of it; 1 to 100.
+    pub percent: u32,
+    /// Replace parity that is there already.
+    pub force: bool,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+/// What was done for one file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Protected {
+    /// The file.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+    /// Its parity.
+    #[serde(serialize_with = "report::path")]
+    pub parity: PathBuf,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of the parity file.
+    pub parity_bytes: u64,
+    /// Bytes of a shard, the least that is lost.
+    pub shard_bytes: u32,
+    /// Sets that the shards are shared among, and parity shards of each.
+    pub sets: u32,
+    /// Shards that each set may lose.
+    pub parity_shards: u32,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProtectReport {
+    /// Every file that has parity now and had none.
+    pub files: Vec<Protected>,
+    /// Files that had it.
+    pub kept: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The parity file of a file.
+pub fn parity_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(parity::EXTENSION);
+    name.into()
+}
+
+/// Protects files, and of folders every image below them. In a folder those that have parity already are left alone.
+pub fn protect(
+    paths: &[PathBuf],
+    options: &ProtectOptions,
+    progress: &dyn Progress,
+) -> Result<ProtectReport> {
+    let begun = Instant::now();
+    let mut report = ProtectReport {
+        files: Vec::new(),
+        kept: 0,
+        seconds: 0.0,
+    };
+    for path in paths {
+        let is_folder = path.is_dir();
+        let files = folder::images_under(path)?;
+        if files.is_empty() {
+            progress.warn(&format!("`{}`: no image (`.bs`) here", path.display()));
+        }
+        for file in files {
+            if is_folder && !options.force && parity_path(&file).exists() {
+                report.kept += 1;
+                continue;
+            }
+            report.files.push(protect_file(&file, options, progress)?);
+        }
+    }
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Protects images that were written just now; what went to standard output is out of reach.
+pub fn protect_written(
+    images: &[ImageWritten],
+    options: &ProtectOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<Protected>> {
+    let files = images.iter().filter(|image| image.output != Path::new("-"));
+    files
+        .map(|image| protect_file(&image.output, options, progress))
+        .collect()
+}
+
+fn protect_file(
+    path: &Path,
+    options: &ProtectOptions,
+    progress: &dyn Progress,
+) -> Result<Protected> {
+    let file = FileSource::open(path)?;
+    let layout = Layout::choose(file.len(), options.percent).ok_or_else(|| {
+        let error = Error::invalid("has no bytes to protect, or too many for its parity");
+        error.file(path)
+    })?;
+    write_parity(
+        path,
+        &file,
+        &layout,
+        options.force,
+        options.threads,
+        progress,
+    )
+}
+
+/// Writes the parity of an open file, cut as `layout` says, beside it.
+pub(super) fn write_parity(
+    path: &Path,
+    file: &FileSource,
+    layout: &Layout,
+    force: bool,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Protected> {
+    let target = parity_path(path);
+    let label = path.file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(&format!("protecting {label}"), layout.data_len);
+    let mut output = OutputFile::create(&target, force)?;
+    parity::protect(file, layout, &mut output, threads, progress).map_err(|e| e.file(path))?;
+    let metadata = fs::metadata(path).map_err(|e| Error::io("cannot stat", path, e))?;
+    if Identity::of(&metadata) != file.on_disk() {
+        let error = Error::invalid("was changed while its parity was made");
+        return Err(error.file(path).hint("run it again"));
+    }
+    output.commit(None, Some(metadata.permissions().mode()))?;
+    progress.end();
+    let written = fs::metadata(&target).map_err(|e| Error::io("cannot stat", &target, e))?;
+    Ok(Protected {
+        path: path.to_owned(),
+        parity: target,
+        bytes: layout.data_len,
+        parity_bytes: written.len(),
+        shard_bytes: layout.shard_len,
+        sets: layout.set_count,
+        parity_shards: layout.parity_count,
+    })
+}

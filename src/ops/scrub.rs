@@ -1,0 +1,309 @@
+//! Scrub: a library verified again and again, a little at a time, with a memory of what was read whole when. Made for a timer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::base::atomic::OutputFile;
+use crate::base::file::Identity;
+use crate::ops::base::Places;
+use crate::ops::folder;
+use crate::ops::report;
+use crate::ops::verify;
+use crate::ops::verify::ImageReport;
+use crate::ops::verify::VerifyOptions;
+
+/// How often at most the memory is written while work goes on.
+const WRITE_STEP: Duration = Duration::from_secs(5);
+/// The version of the memory's layout.
+const MEMORY_VERSION: u32 = 1;
+
+/// How to scrub.
+#[derive(Debug, Clone)]
+pub struct ScrubOptions {
+    /// Where the bases of deltas are looked for, beside the library itself.
+    pub bases: Vec<PathBuf>,
+    /// Where it is remembered what was read whole when; without it, in the user's own folder for such things.
+    pub memory: Option<PathBuf>,
+    /// What was found right less long ago is left alone.
+    pub older: Duration,
+    /// Original bytes to verify in a second at most.
+    pub rate: Option<u64>,
+    /// Work no longer than this, but at least on one image.
+    pub at_most: Option<Duration>,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScrubReport {
+    /// Whether everything that was looked at is right, and nothing is known to be damaged.
+    pub ok: bool,
+    /// Images of the library.
+    pub images_in_all: usize,
+    /// What was found in those that were verified now.
+    pub images: Vec<ImageReport>,
+    /// Images that were verified before, and lately enough.
+    pub rested: usize,
+    /// Images that wait for the next run, since the time was over.
+    pub left: usize,
+    /// Days since the image that was read whole longest ago was; none if one never was.
+    pub oldest_days: Option<u64>,
+    /// Where that is remembered.
+    #[serde(serialize_with = "report::path")]
+    pub memory: PathBuf,
+}
+
+/// What is remembered of an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Seen {
+    identity: Identity,
+    /// Seconds since 1970.
+    verified: u64,
+    ok: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Memory {
+    version: u32,
+    images: BTreeMap<PathBuf, Seen>,
+}
+
+impl Memory {
+    /// What is remembered there; nothing if that cannot be understood, so that everything is verified again.
+    fn read(path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let empty = Self {
+            version: MEMORY_VERSION,
+            images: BTreeMap::new(),
+        };
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty),
+            Err(error) => return Err(Error::io("cannot read", path, error)),
+        };
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(memory) if memory.version == MEMORY_VERSION => Ok(memory),
+            _ => {
+                let path = path.display();
+                progress.warn(&format!(
+                    "`{path}` is not understood: everything is verified anew"
+                ));
+                Ok(empty)
+            }
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
+        let folder = crate::base::atomic::folder_of(path);
+        fs::create_dir_all(folder).map_err(|e| Error::io("cannot write", path, e))?;
+        let mut output = OutputFile::create(path, true)?;
+        output.write(&text)?;
+        output.commit(None, None)
+    }
+}
+
+/// The user's own memory: `bigsmall/scrub.json` in the folder for what programs remember.
+fn memory_of_user() -> Result<PathBuf> {
+    let named = |name| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let folder = named("STATE_DIRECTORY")
+        .or_else(|| named("XDG_STATE_HOME").map(|folder| folder.join("bigsmall")))
+        .or_else(|| Some(named("HOME")?.join(".local/state/bigsmall")));
+    let folder = folder.ok_or_else(|| {
+        let error = Error::new(
+            ErrorKind::NotFound,
+            "no place to remember what was verified",
+        );
+        error.hint("name one with `--memory FILE`")
+    })?;
+    Ok(folder.join("scrub.json"))
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Verifies the images of a library that were not for the longest time, first those that never were.
+pub fn scrub(
+    library: &Path,
+    options: &ScrubOptions,
+    progress: &dyn Progress,
+) -> Result<ScrubReport> {
+    let place = options.memory.clone().map_or_else(memory_of_user, Ok)?;
+    let mut memory = Memory::read(&place, progress)?;
+    // the memory serves several libraries, under names that mean the same tomorrow
+    let library = fs::canonicalize(library).map_err(|e| Error::io("cannot open", library, e))?;
+    let paths = folder::images_under(&library)?;
+    if paths.is_empty() {
+        let error = Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(&library);
+        return Err(error.hint("over its own source a mount shows the originals: see docs/mount.md for how to look below it"));
+    }
+    memory
+        .images
+        .retain(|path, _| !path.starts_with(&library) || paths.contains(path));
+    let (due, rested) = due(&paths, &memory, options.older);
+    let mut report = ScrubReport {
+        ok: true,
+        images_in_all: paths.len(),
+        images: Vec::new(),
+        rested,
+        left: 0,
+        oldest_days: None,
+        memory: place.clone(),
+    };
+    let outcome = verify_all(&library, &due, options, &mut memory, &mut report, progress);
+    // also of a run that was interrupted: the next one goes on behind it
+    memory.write(&place)?;
+    outcome?;
+    let seen = || {
+        memory
+            .images
+            .iter()
+            .filter(|(path, _)| path.starts_with(&library))
+    };
+    report.ok = seen().all(|(_, seen)| seen.ok);
+    let oldest = seen().map(|(_, seen)| seen.verified).min();
+    let oldest = oldest.filter(|_| seen().count() == paths.len());
+    report.oldest_days = oldest.map(|oldest| now().saturating_sub(oldest) / 86400);
+    Ok(report)
+}
+
+fn verify_all(
+    library: &Path,
+    due: &[PathBuf],
+    options: &ScrubOptions,
+    memory: &mut Memory,
+    report: &mut ScrubReport,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (begun, mut written) = (Instant::now(), Instant::now());
+    let limited = Limited::new(progress, options.rate);
+    let whole = VerifyOptions::whole(&options.bases, options.threads);
+    let places = Places::new(&options.bases, library);
+    for (done, path) in due.iter().enumerate() {
+        let is_over = options.at_most.is_some_and(|most| begun.elapsed() > most);
+        if is_over && done > 0 {
+            report.left = due.len() - done;
+            break;
+        }
+        let found = identity_of(path).and_then(|identity| {
+            let image = verify::verify_path(path, &places, (false, None), &whole, &limited)?;
+            Ok((identity, image))
+        });
+        let (identity, image) = match found {
+            Ok(found) => found,
+            // gone meanwhile
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let seen = Seen {
+            identity,
+            verified: now(),
+            ok: image.ok,
+        };
+        memory.images.insert(path.clone(), seen);
+        report.images.push(image);
+        if written.elapsed() > WRITE_STEP {
+            memory.write(&report.memory)?;
+            written = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+fn identity_of(path: &Path) -> Result<Identity> {
+    let metadata = fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
+    Ok(Identity::of(&metadata))
+}
+
+/// Which images to verify, in order, and how many of the others there are. What was changed is as if it never was verified; what
+/// was damaged is looked at again each time.
+fn due(paths: &[PathBuf], memory: &Memory, older: Duration) -> (Vec<PathBuf>, usize) {
+    let mut due = Vec::new();
+    for path in paths {
+        let seen = memory.images.get(path);
+        let seen = seen.filter(|seen| identity_of(path).is_ok_and(|now| now == seen.identity));
+        let verified = seen.filter(|seen| seen.ok).map_or(0, |seen| seen.verified);
+        if now().saturating_sub(verified) >= older.as_secs() {
+            due.push((verified, path.clone()));
+        }
+    }
+    due.sort();
+    let rested = paths.len() - due.len();
+    (due.into_iter().map(|(_, path)| path).collect(), rested)
+}
+
+/// Progress that waits where work is faster than it shall be.
+struct Limited<'a> {
+    progress: &'a dyn Progress,
+    rate: Option<u64>,
+    /// Since when, and how many bytes until now.
+    done: Mutex<(Instant, u64)>,
+}
+
+impl<'a> Limited<'a> {
+    fn new(progress: &'a dyn Progress, rate: Option<u64>) -> Self {
+        Self {
+            progress,
+            rate: rate.filter(|rate| *rate > 0),
+            done: Mutex::new((Instant::now(), 0)),
+        }
+    }
+}
+
+impl Progress for Limited<'_> {
+    fn begin(&self, what: &str, bytes_total: u64) {
+        self.progress.begin(what, bytes_total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
+        let Some(rate) = self.rate else {
+            return;
+        };
+        let wait = {
+            let mut done = self.done.lock();
+            done.1 += bytes;
+            let should = Duration::from_millis(done.1.saturating_mul(1000) / rate);
+            should.saturating_sub(done.0.elapsed())
+        };
+        // in steps, so that nobody who wants to stop waits for long
+        let until = Instant::now() + wait;
+        while !self.progress.interrupted() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+    }
+
+    fn end(&self) {
+        self.progress.end();
+    }
+
+    fn warn(&self, text: &str) {
+        self.progress.warn(text);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.progress.interrupted()
+    }
+}

@@ -1,0 +1,266 @@
+//! Verify: is what an image holds what was put into it? As a whole, in its structure only, or in a sample of its blocks.
+
+mod sample;
+pub mod whole;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive;
+use crate::archive::Archive;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::ops::base::Places;
+use crate::ops::folder;
+use crate::ops::repair;
+use crate::ops::repair::ParityState;
+use crate::ops::report;
+
+pub use sample::Sample;
+pub use whole::verify_image;
+
+/// How many faults of one image are listed; the rest is only counted.
+const FAULTS_LISTED_MAX: usize = 100;
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy)]
+pub enum Depth {
+    /// Every block.
+    Whole,
+    /// Header, index and parity, and no block.
+    Structure,
+    /// This part of the blocks, chosen by this seed.
+    Sample {
+        /// More than 0, at most 1.
+        share: f64,
+        /// The same seed chooses the same blocks.
+        seed: u64,
+    },
+}
+
+/// How to verify.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// Where the bases of deltas are looked for.
+    pub bases: Vec<PathBuf>,
+    /// How deep to look.
+    pub depth: Depth,
+    /// The original, to compare with byte by byte: of an image its file or folder, of a folder of images the folder of originals.
+    pub original: Option<PathBuf>,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+impl VerifyOptions {
+    /// Everything, with bases in these places.
+    pub fn whole(bases: &[PathBuf], threads: usize) -> Self {
+        Self {
+            bases: bases.to_owned(),
+            depth: Depth::Whole,
+            original: None,
+            threads,
+        }
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checked {
+    /// Everything.
+    Whole,
+    /// Header, index and parity only: blocks may be damaged all the same.
+    Structure,
+    /// Some of the blocks.
+    Sample,
+}
+
+/// What was found in one image.
+#[derive(Debug, Clone, Serialize)]
+pub struct ImageReport {
+    /// The image.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+    /// Whether everything that was looked at is right.
+    pub ok: bool,
+    /// What was looked at.
+    pub checked: Checked,
+    /// Original bytes that were decoded and found right.
+    pub verified_bytes: u64,
+    /// Blocks decoded.
+    pub blocks: u64,
+    /// Blocks of the image.
+    pub blocks_in_all: u64,
+    /// Blocks that are damaged.
+    pub damaged_blocks: u64,
+    /// Which blocks were chosen, and what that misses.
+    pub sample: Option<Sample>,
+    /// Whether the original has the same bytes, where one was given.
+    pub is_equal_to_source: Option<bool>,
+    /// What the parity beside it says, where there is some.
+    pub parity: Option<ParityState>,
+    /// sha256 of each original file, as recorded.
+    pub files: Vec<FileReport>,
+    /// What is wrong, at most a hundred lines.
+    pub faults: Vec<String>,
+}
+
+impl ImageReport {
+    pub(super) fn new(path: &Path, checked: Checked) -> Self {
+        Self {
+            path: path.to_owned(),
+            ok: true,
+            checked,
+            verified_bytes: 0,
+            blocks: 0,
+            blocks_in_all: 0,
+            damaged_blocks: 0,
+            sample: None,
+            is_equal_to_source: None,
+            parity: None,
+            files: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    pub(super) fn conclude(&mut self, mut faults: Vec<String>) {
+        self.ok = faults.is_empty();
+        if faults.len() > FAULTS_LISTED_MAX {
+            let more = faults.len() - FAULTS_LISTED_MAX;
+            faults.truncate(FAULTS_LISTED_MAX);
+            faults.push(format!("and {more} more"));
+        }
+        self.faults = faults;
+    }
+}
+
+/// One original file of an image.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileReport {
+    /// Path within the image; empty for an image of one file.
+    pub path: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// The recorded sha256, in hexadecimal.
+    pub sha256: String,
+    /// Whether the decoded bytes have it.
+    pub ok: bool,
+}
+
+/// What was found in all images.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// Whether everything is right.
+    pub ok: bool,
+    /// One for each image.
+    pub images: Vec<ImageReport>,
+}
+
+/// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
+pub fn verify(
+    source: &Path,
+    options: &VerifyOptions,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    let places = Places::new(&options.bases, source);
+    let paths = folder::images_under(source)?;
+    if paths.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
+    }
+    for path in folder::named_like_images(source)? {
+        if !paths.contains(&path) {
+            progress.warn(&format!(
+                "`{}` is no image that could be known as one, and was not verified",
+                path.display()
+            ));
+        }
+    }
+    let alone = !source.is_dir();
+    let mut images = Vec::new();
+    for path in paths {
+        let original = options.original.as_deref();
+        let original = original.map(|original| original_of(&path, source, original));
+        let original = original.transpose()?;
+        images.push(verify_path(
+            &path,
+            &places,
+            (alone, original.as_deref()),
+            options,
+            progress,
+        )?);
+    }
+    Ok(VerifyReport {
+        ok: images.iter().all(|image| image.ok),
+        images,
+    })
+}
+
+/// Where the original of an image is: where it would be restored to, were it restored into the folder of originals.
+fn original_of(image: &Path, source: &Path, original: &Path) -> Result<PathBuf> {
+    let Ok(relative) = image.strip_prefix(source) else {
+        return Ok(original.to_owned());
+    };
+    if relative.as_os_str().is_empty() {
+        return Ok(original.to_owned());
+    }
+    let header = archive::peek(&FileSource::open(image)?, image)?;
+    let name = image.file_name().unwrap_or_default();
+    let name = naming::original_name(name, &header).unwrap_or_else(|| name.to_owned());
+    Ok(original.join(relative).with_file_name(name))
+}
+
+/// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
+pub(super) fn verify_path(
+    path: &Path,
+    places: &Places,
+    (alone, original): (bool, Option<&Path>),
+    options: &VerifyOptions,
+    progress: &dyn Progress,
+) -> Result<ImageReport> {
+    let is_finding = |kind| matches!(kind, ErrorKind::Damaged | ErrorKind::OverLimit) || !alone;
+    let threads = options.threads;
+    let checked = match options.depth {
+        // the base is not needed for that
+        Depth::Structure => Archive::open(path).map(|archive| structure(&archive)),
+        _ => match places.open_archive(path, threads, progress) {
+            Ok(archive) => match options.depth {
+                Depth::Sample { share, seed } => {
+                    Ok(sample::verify(&archive, share, seed, threads, progress)?)
+                }
+                _ => Ok(verify_image(&archive, original, threads, progress)?),
+            },
+            Err(error) => Err(error),
+        },
+    };
+    let mut report = match checked {
+        Ok(report) => report,
+        Err(error) if is_finding(error.kind()) => {
+            let mut report = ImageReport::new(path, Checked::Structure);
+            report.conclude(vec![error.to_string()]);
+            report
+        }
+        Err(error) => return Err(error),
+    };
+    report.parity = repair::look(path, progress)?;
+    if let Some(parity) = &report.parity
+        && !parity.ok
+    {
+        report.ok = false;
+    }
+    Ok(report)
+}
+
+/// Header and index, both copies of each: opening has checked one.
+fn structure(archive: &Archive) -> ImageReport {
+    let mut report = ImageReport::new(archive.path(), Checked::Structure);
+    report.blocks_in_all = archive.index().blocks.len() as u64;
+    let faults = archive.check_copies();
+    report.conclude(faults.iter().map(Error::to_string).collect());
+    report
+}

@@ -1,0 +1,19 @@
+//! Parity files: any bytes, protected so that they can be put together again after sectors went bad, an end was cut off, or bytes
+//! were put in or taken out (docs/parity.md). Nothing here knows what an image is.
+
+pub mod layout;
+pub mod locate;
+pub mod protect;
+pub mod rebuild;
+pub mod sidecar;
+mod table;
+
+pub use layout::Layout;
+pub use locate::Located;
+pub use locate::locate;
+pub use protect::protect;
+pub use rebuild::rebuild;
+pub use sidecar::Sidecar;
+
+/// What a parity file is called: the protected file's name and this.
+pub const EXTENSION: &str = ".par";
