@@ -272,8 +272,15 @@ impl<H: Handler> Session<H> {
         }
     }
 
+    /// Whether no request is being answered or waits for that.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        let queued = state.queued.is_empty() && state.queued_reads.is_empty();
+        queued && state.busy.is_empty() && state.busy_reads == 0 && state.since.is_empty()
+    }
+
     /// Answers a request if its share of the threads allows, and what was queued behind it; else queues it.
-    fn take(&self, bytes: &[u8]) {
+    pub(crate) fn take(&self, bytes: &[u8]) {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
             Err(malformed) => {
