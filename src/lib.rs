@@ -8,7 +8,7 @@
 //! | 5 | `cli`: words in, words out |
 //! | 4 | `ops`: one file for each verb |
 //! | 3 | `archive`: read side; `writer`: write side |
-//! | 2 | `codec`: a block's bytes to coded bytes and back; `format`: what lies where in a `.bs` |
+//! | 2 | `codec`: a block's bytes to coded bytes and back; `format`: what lies where in a `.bs`; `bgsm`: files of the Python package |
 //! | 1 | `tensor`: what a checkpoint is; `entropy`: coders over plain slices; `parity`: any bytes put together again after damage |
 //! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
 
@@ -17,6 +17,7 @@ compile_error!("bigsmall needs a 64-bit platform: sizes of models do not fit in 
 
 pub mod archive;
 pub mod base;
+pub mod bgsm;
 pub mod cli;
 pub mod codec;
 pub mod entropy;

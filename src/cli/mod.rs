@@ -30,6 +30,8 @@ Make and restore:
   decompress  Get the original back, byte for byte
   convert     Make the models of a folder smaller in place
   restore     Undo convert
+  import      Make an image of a `.bs` of the Python package
+  migrate     The same in place, for whole folders
   apply       Get a fine-tune back from its base and a patch
   rm          Remove files that no delta needs
 
@@ -80,6 +82,10 @@ enum Command {
     Convert(commands::convert::Arguments),
     /// Undo convert
     Restore(commands::restore::Arguments),
+    /// Make an image of a `.bs` of the Python package
+    Import(commands::import::Arguments),
+    /// The same as import in place, for whole folders
+    Migrate(commands::migrate::Arguments),
     /// Get a fine-tune back from its base and a patch
     Apply(commands::apply::Arguments),
     /// Remove files that no delta needs
@@ -128,6 +134,8 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Decompress(arguments) => commands::decompress::run(arguments, global),
         Command::Convert(arguments) => commands::convert::run(arguments, global),
         Command::Restore(arguments) => commands::restore::run(arguments, global),
+        Command::Import(arguments) => commands::import::run(arguments, global),
+        Command::Migrate(arguments) => commands::migrate::run(arguments, global),
         Command::Apply(arguments) => commands::apply::run(arguments, global),
         Command::Rm(arguments) => commands::rm::run(arguments, global),
         Command::Diff(arguments) => commands::diff::run(arguments, global),

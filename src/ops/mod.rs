@@ -10,6 +10,7 @@ pub mod diff;
 pub mod estimate;
 pub mod folder;
 pub mod hf_cache;
+pub mod import;
 pub mod info;
 pub mod protect;
 pub mod remove;

@@ -8,7 +8,7 @@ use std::path::Path;
 const FLOORS: &[&[&str]] = &[
     &["base"],
     &["tensor", "entropy", "parity"],
-    &["codec", "format"],
+    &["codec", "format", "bgsm"],
     &["archive", "writer"],
     &["ops"],
     &["cli"],

@@ -5,6 +5,8 @@ use std::panic;
 use std::path::Path;
 use std::path::PathBuf;
 
+#[path = "../fuzz/harness/bgsm.rs"]
+mod bgsm;
 #[path = "../fuzz/harness/choices.rs"]
 mod choices;
 #[path = "../fuzz/harness/decode_block.rs"]
@@ -38,6 +40,11 @@ fn run_all(target: &str, run: fn(&[u8])) {
         count += 1;
     }
     assert!(count > 0, "no seeds for {target}");
+}
+
+#[test]
+fn files_of_the_python_package() {
+    run_all("bgsm", bgsm::run);
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod fuzz_corpus;
 mod fuzz_seeds;
 mod golden;
 mod gpu_kernels;
+mod import;
 mod models;
 mod parity;
 mod resume;

@@ -18,6 +18,7 @@ use crate::archive::Bases;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::Progress;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::codec::Profile;
 use crate::format::ImageKind;
@@ -26,14 +27,18 @@ use crate::ops::compress::mirror::holds_the_same;
 use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::mirror::recode;
+use crate::ops::compress::sources::Opened;
 use crate::ops::compress::sources::folder_sources;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::stream_out;
 use crate::ops::compress::write::to_stdout;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
+use crate::ops::folder::Stamp;
 use crate::ops::protect::Protected;
 use crate::ops::report;
+use crate::tensor::Layout;
+use crate::writer::Source;
 
 /// Where the result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +122,62 @@ pub struct CompressReport {
     pub seconds: f64,
 }
 
+impl CompressReport {
+    fn new(profile: Profile) -> Self {
+        Self {
+            profile: profile.name(),
+            parity: Vec::new(),
+            auto_base: None,
+            images: Vec::new(),
+            kept_images: 0,
+            copied_files: 0,
+            copied_bytes: 0,
+            original_bytes: 0,
+            output_bytes: 0,
+            seconds: 0.0,
+        }
+    }
+
+    fn add_up(&mut self, begun: Instant) {
+        let originals = self.images.iter().map(|image| image.original_bytes);
+        self.original_bytes = self.copied_bytes + originals.sum::<u64>();
+        let images = self.images.iter().map(|image| image.image_bytes);
+        self.output_bytes = self.copied_bytes + images.sum::<u64>();
+        self.seconds = begun.elapsed().as_secs_f64();
+    }
+}
+
+/// Compresses bytes that are a safetensors file, though no file of the disk; `source` is what they come from, whose time and
+/// permissions the image takes.
+pub fn compress_bytes(
+    bytes: Arc<dyn ReadAt>,
+    source: &Path,
+    options: &CompressOptions,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let begun = Instant::now();
+    let Output::Path(target) = &options.output else {
+        return Err(Error::invalid("an image needs a name").file(source));
+    };
+    let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(source))?;
+    let opened = Opened {
+        stamp: Stamp::of(source)?,
+        source: Source {
+            path: String::new(),
+            bytes,
+            layout,
+            bases: Vec::new(),
+        },
+    };
+    let kind = ImageKind::File;
+    let suffix = naming::MODEL_EXTENSION;
+    let image = write_verified(kind, suffix, &[opened], source, target, options, progress)?;
+    let mut report = CompressReport::new(options.profile);
+    report.images.push(image);
+    report.add_up(begun);
+    Ok(report)
+}
+
 /// Compresses a file or a folder.
 pub fn compress(
     source: &Path,
@@ -125,18 +186,7 @@ pub fn compress(
 ) -> Result<CompressReport> {
     let begun = Instant::now();
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
-    let mut report = CompressReport {
-        profile: options.profile.name(),
-        parity: Vec::new(),
-        auto_base: None,
-        images: Vec::new(),
-        kept_images: 0,
-        copied_files: 0,
-        copied_bytes: 0,
-        original_bytes: 0,
-        output_bytes: 0,
-        seconds: 0.0,
-    };
+    let mut report = CompressReport::new(options.profile);
     if metadata.is_dir() {
         compress_folder(source, options, &mut report, progress)?;
     } else if options.series {
@@ -147,19 +197,7 @@ pub fn compress(
             None => report.kept_images += 1,
         }
     }
-    report.original_bytes = report.copied_bytes
-        + report
-            .images
-            .iter()
-            .map(|image| image.original_bytes)
-            .sum::<u64>();
-    report.output_bytes = report.copied_bytes
-        + report
-            .images
-            .iter()
-            .map(|image| image.image_bytes)
-            .sum::<u64>();
-    report.seconds = begun.elapsed().as_secs_f64();
+    report.add_up(begun);
     Ok(report)
 }
 

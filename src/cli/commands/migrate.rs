@@ -1,0 +1,55 @@
+//! `bigsmall migrate`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::base::Result;
+use crate::base::units::human_bytes;
+use crate::cli::global::Global;
+use crate::cli::progress::Bar;
+use crate::cli::render;
+use crate::ops::import;
+use crate::ops::import::ImportOptions;
+
+/// Words of `migrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each file is there until its image was written, read back and compared, and then the image has its name. Images of ours stay as
+they are: the format has had one version.")]
+pub(crate) struct Arguments {
+    /// `.bs` files of the Python package, or folders of them
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// The model that they are stored as differences from
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// What matters more: size or latency
+    #[arg(long, value_name = "PROFILE", value_parser = ["balanced", "inference", "storage"], default_value = "balanced")]
+    profile: String,
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
+    let options = ImportOptions {
+        output: None,
+        base: arguments.base.clone(),
+        profile: arguments.profile.parse()?,
+        force: true,
+        threads: global.threads(),
+    };
+    let report = import::migrate(&arguments.paths, &options, &Bar::new(global))?;
+    if global.json {
+        render::json("bigsmall.migrate/1", &report)?;
+    } else if !global.quiet {
+        render::out(&format!(
+            "{} files migrated, {} -> {}; {} images needed nothing",
+            report.images.len(),
+            human_bytes(report.bytes),
+            human_bytes(report.image_bytes),
+            report.left
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

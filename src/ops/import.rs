@@ -1,0 +1,204 @@
+//! Import: a `.bs` file of the Python package coded anew as an image of ours.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::archive::BlockCache;
+use crate::archive::VirtualFile;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::FileSource;
+use crate::base::OutputFile;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::bgsm;
+use crate::bgsm::Package;
+use crate::bgsm::View;
+use crate::bgsm::package::BaseTensors;
+use crate::codec::Profile;
+use crate::ops::compress;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::CompressReport;
+use crate::ops::compress::ImageWritten;
+use crate::ops::folder;
+use crate::tensor::Layout;
+
+/// How to import.
+#[derive(Debug, Clone)]
+pub struct ImportOptions {
+    /// Where the image goes; beside the file under its name with `.safetensors.bs`, if none is named.
+    pub output: Option<PathBuf>,
+    /// The model that differences are from: a safetensors file, or an image of one.
+    pub base: Option<PathBuf>,
+    /// What matters more: size or latency.
+    pub profile: Profile,
+    /// Replace an output that exists.
+    pub force: bool,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+/// The tensors of a plain model.
+#[derive(Debug)]
+struct PlainBase {
+    bytes: Arc<dyn ReadAt>,
+    layout: Layout,
+    path: PathBuf,
+}
+
+impl PlainBase {
+    fn open(path: &Path) -> Result<Self> {
+        let bytes: Arc<dyn ReadAt> = if folder::is_image(path) {
+            let archive = Arc::new(Archive::open(path)?);
+            let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
+            Arc::new(VirtualFile::new(archive, 0, cache)?)
+        } else {
+            Arc::new(FileSource::open(path)?)
+        };
+        let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(path))?;
+        Ok(Self {
+            bytes,
+            layout,
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl BaseTensors for PlainBase {
+    fn bytes(&self, name: &str, len: u64) -> Result<Vec<u8>> {
+        let span = self
+            .layout
+            .spans
+            .iter()
+            .find(|span| span.name == name && span.len == len);
+        let span = span.ok_or_else(|| {
+            let error = Error::new(
+                ErrorKind::MissingBase,
+                "has no tensor of this name and length",
+            );
+            error.tensor(name).file(&self.path)
+        })?;
+        let mut bytes = vec![0; len as usize];
+        self.bytes.read_exact_at(span.start, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Codes a file of the package anew. Every tensor has its md5 compared before a byte of it is used; the image is read back and
+/// compared as any other.
+pub fn import(
+    source: &Path,
+    options: &ImportOptions,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let target = options.output.clone().unwrap_or_else(|| {
+        let mut name = source.file_stem().unwrap_or_default().to_owned();
+        name.push(".safetensors.bs");
+        source.with_file_name(name)
+    });
+    folder::check_not_same(source, &target)?;
+    import_to(source, &target, options, progress)
+}
+
+/// Codes files of the package anew in their places, of folders all that are below them. Each is there until its image was read back and
+/// compared, and then the image has its name. Images of ours, all of which are of the format's one version, are left alone.
+pub fn migrate(
+    paths: &[PathBuf],
+    options: &ImportOptions,
+    progress: &dyn Progress,
+) -> Result<MigrateReport> {
+    let mut report = MigrateReport {
+        images: Vec::new(),
+        left: 0,
+        bytes: 0,
+        image_bytes: 0,
+    };
+    let options = ImportOptions {
+        force: true,
+        ..options.clone()
+    };
+    for path in paths {
+        for file in folder::images_under(path)? {
+            if !is_package(&file)? {
+                report.left += 1;
+                continue;
+            }
+            let before = FileSource::open(&file)?.len();
+            let done = import_to(&file, &file, &options, progress)?;
+            report.bytes += before;
+            report.image_bytes += done.output_bytes;
+            report.images.extend(done.images);
+        }
+    }
+    Ok(report)
+}
+
+/// What was migrated.
+#[derive(Debug, Clone, Serialize)]
+pub struct MigrateReport {
+    /// Every image that was written.
+    pub images: Vec<ImageWritten>,
+    /// Images that needed nothing.
+    pub left: u64,
+    /// Bytes of the files before.
+    pub bytes: u64,
+    /// And of their images.
+    pub image_bytes: u64,
+}
+
+fn is_package(path: &Path) -> Result<bool> {
+    let source = FileSource::open(path)?;
+    let mut magic = [0; bgsm::MAGIC.len()];
+    Ok(source.read_exact_at(0, &mut magic).is_ok() && magic == bgsm::MAGIC)
+}
+
+fn import_to(
+    source: &Path,
+    target: &Path,
+    options: &ImportOptions,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let package = Package::open(Arc::new(FileSource::open(source)?), source)?;
+    let package = match (&options.base, package.needs_base()) {
+        (Some(base), true) => package.with_base(Arc::new(PlainBase::open(base)?)),
+        (None, true) => {
+            let error = Error::new(
+                ErrorKind::MissingBase,
+                "is stored as differences from a base",
+            );
+            return Err(error
+                .file(source)
+                .hint("name the model that it was made from with `--base`"));
+        }
+        _ => package,
+    };
+    let view = View::new(package)?;
+    // the coders read their source several times, and a tensor of the package can only be decoded as a whole: so the plain file is
+    // there for a while, under a name that goes with this process
+    let mut plain_name = target.as_os_str().to_owned();
+    plain_name.push(".plain");
+    let plain = OutputFile::create(Path::new(&plain_name), false)?;
+    let label = source.file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(&format!("reading {label}"), view.len());
+    view.pour(options.threads, progress, |offset, bytes| {
+        plain.write_at(offset, bytes)
+    })?;
+    progress.end();
+    let bytes = FileSource::open(plain.temporary())?;
+    let options = CompressOptions {
+        output: compress::Output::Path(target.to_owned()),
+        profile: options.profile,
+        base: None,
+        series: false,
+        resume: false,
+        force: options.force,
+        opaque: false,
+        threads: options.threads,
+    };
+    compress::compress_bytes(Arc::new(bytes), source, &options, progress)
+}

@@ -1,0 +1,50 @@
+//! Files of the Python package from any bytes: refused, or every tensor gives bytes or an error. The md5 is not mended, so that what is
+//! decoded is mostly refused in the end: it is the way there that is tried.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bigsmall::base::Error;
+use bigsmall::base::ErrorKind;
+use bigsmall::base::ReadAt;
+use bigsmall::bgsm::Package;
+use bigsmall::bgsm::View;
+
+/// Tensors of an input that are decoded, and bytes of one: a small file may claim a terabyte of zeros.
+const TENSORS_MAX: usize = 8;
+const TENSOR_LEN_MAX: u64 = 1 << 20;
+
+pub(crate) fn run(data: &[u8]) {
+    let Ok(package) = open(data) else { return };
+    for (number, tensor) in package.tensors.iter().enumerate().take(TENSORS_MAX) {
+        if tensor.len > TENSOR_LEN_MAX {
+            continue;
+        }
+        match package.decode(number) {
+            Ok(bytes) => assert_eq!(bytes.len() as u64, tensor.len),
+            Err(error) => assert!(is_expected(&error), "{error}"),
+        }
+    }
+    let Ok(again) = open(data) else {
+        panic!("it was opened before")
+    };
+    let Ok(view) = View::new(again) else { return };
+    let mut header = vec![0; view.len().min(64) as usize];
+    if let Err(error) = view.read_exact_at(0, &mut header) {
+        assert!(is_expected(&error), "{error}");
+    }
+    let beyond = view.read_exact_at(view.len(), &mut [0]).unwrap_err();
+    assert_eq!(beyond.kind(), ErrorKind::Invalid);
+}
+
+fn is_expected(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Damaged | ErrorKind::Unsupported | ErrorKind::MissingBase
+    )
+}
+
+fn open(data: &[u8]) -> Result<Package, ()> {
+    Package::open(Arc::new(data.to_vec()), Path::new("x.bs"))
+        .map_err(|error| assert!(is_expected(&error), "{error}"))
+}
