@@ -2,6 +2,8 @@
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
+use std::io::Read;
+
 use crate::base::Error;
 use crate::base::Result;
 use crate::bgsm::coder;
@@ -109,10 +111,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A zstd frame of exactly so many bytes.
+/// A zstd frame of exactly so many bytes. Room is made for what comes, not for what is claimed.
 fn unzstd(frame: &[u8], len: usize) -> Result<Vec<u8>> {
-    let bytes = zstd::bulk::decompress(frame, len);
-    let bytes = bytes.map_err(|e| Error::damaged(format!("a zstd frame cannot be read: {e}")))?;
+    let failed = |e: std::io::Error| Error::damaged(format!("a zstd frame cannot be read: {e}"));
+    let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(failed)?;
+    let mut bytes = Vec::new();
+    let mut limited = decoder.single_frame().take(len as u64 + 1);
+    limited.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() != len {
         return Err(damaged("a zstd frame of another length"));
     }
@@ -211,6 +216,9 @@ fn floats(fields: &mut Fields<'_>, len: usize, coder: Coder, parts: &Parts) -> R
     let exponents = rest.numbers(count, parts.symbol_len)?;
     // the mantissas of each exponent, in the order of their elements, the last first
     let mut mantissas: Vec<Vec<u16>> = vec![Vec::new(); elements.len()];
+    if !exponents.is_sorted_by(|a, b| a < b) {
+        return Err(damaged("exponents that do not ascend"));
+    }
     for exponent in exponents {
         let number = rest.number(4)?;
         if elements.get(exponent) != Some(&number) {

@@ -28,6 +28,10 @@ const VERSIONS: [u16; 2] = [1, 2];
 /// Bytes of JSON at most, as in safetensors files.
 const JSON_LEN_MAX: u64 = 100_000_000;
 
+/// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take all of the memory.
+const TENSOR_LEN_FREE: u64 = 64 << 20;
+const TENSOR_RATIO_MAX: u64 = 1 << 16;
+
 /// The names of torch, and those of safetensors.
 const DTYPES: [(&str, &str); 15] = [
     ("bfloat16", "BF16"),
@@ -236,11 +240,15 @@ fn tensors_of(header: &HeaderJson, data: u64, file_len: u64) -> Result<Vec<Tenso
         }
         tensors.push(tensor);
     }
-    // what repeats another has its dtype and shape, and that one repeats none
+    // what repeats another has its md5, dtype and shape, and that one repeats none
     for tensor in &tensors {
         if let Stored::As(number) = tensor.stored {
-            let of = tensors.get(number).filter(|of| of.len == tensor.len);
-            if !of.is_some_and(|of| matches!(of.stored, Stored::Blob { .. })) {
+            let is_it = |of: &&Tensor| {
+                let alike =
+                    (&of.md5, of.dtype, &of.shape) == (&tensor.md5, tensor.dtype, &tensor.shape);
+                alike && matches!(of.stored, Stored::Blob { .. })
+            };
+            if !tensors.get(number).as_ref().is_some_and(is_it) {
                 return Err(
                     Error::damaged("is tied to a tensor that is another").tensor(&tensor.name)
                 );
@@ -292,6 +300,11 @@ fn tensor_of(
         let (Some(offset), Some(_)) = (offset, end.filter(|end| *end <= file_len)) else {
             return Err(Error::damaged("coded bytes that are not in the file"));
         };
+        if len > TENSOR_LEN_FREE.max(json.compressed_bytes.saturating_mul(TENSOR_RATIO_MAX)) {
+            let coded = json.compressed_bytes;
+            let what = format!("{len} bytes are claimed to be in {coded}: more than this reads");
+            return Err(Error::over_limit(what));
+        }
         Stored::Blob {
             codec,
             offset,

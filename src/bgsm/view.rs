@@ -41,6 +41,7 @@ impl View {
             let start = end;
             end = end
                 .checked_add(tensor.len)
+                .filter(|end| i64::try_from(*end).is_ok())
                 .ok_or_else(|| Error::damaged("tensors of more bytes than there can be"))?;
             let entry =
                 json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});

@@ -26,6 +26,7 @@ use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
 use crate::ops::folder;
+use crate::ops::folder::Stamp;
 use crate::tensor::Layout;
 
 /// How to import.
@@ -163,6 +164,7 @@ fn import_to(
     options: &ImportOptions,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
+    let stamp = Stamp::of(source)?;
     let package = Package::open(Arc::new(FileSource::open(source)?), source)?;
     let package = match (&options.base, package.needs_base()) {
         (Some(base), true) => package.with_base(Arc::new(PlainBase::open(base)?)),
@@ -200,5 +202,5 @@ fn import_to(
         opaque: false,
         threads: options.threads,
     };
-    compress::compress_bytes(Arc::new(bytes), source, &options, progress)
+    compress::compress_bytes(Arc::new(bytes), (source, stamp), &options, progress)
 }

@@ -17,6 +17,7 @@ use crate::base::atomic::OutputFile;
 use crate::base::file::Identity;
 use crate::ops::compress::ImageWritten;
 use crate::ops::folder;
+use crate::ops::repair;
 use crate::ops::report;
 use crate::parity;
 use crate::parity::Layout;
@@ -93,11 +94,17 @@ pub fn protect(
             progress.warn(&format!("`{}`: no image (`.bs`) here", path.display()));
         }
         for file in files {
-            if is_folder && !options.force && parity_path(&file).exists() {
-                report.kept += 1;
-                continue;
+            let mut force = options.force;
+            if is_folder && !force && parity_path(&file).exists() {
+                if repair::is_of(&FileSource::open(&file)?, &parity_path(&file)) {
+                    report.kept += 1;
+                    continue;
+                }
+                // it is another file's, mostly that of an image that was replaced
+                force = true;
             }
-            report.files.push(protect_file(&file, options, progress)?);
+            let done = protect_file(&file, force, options, progress)?;
+            report.files.push(done);
         }
     }
     report.seconds = begun.elapsed().as_secs_f64();
@@ -112,12 +119,13 @@ pub fn protect_written(
 ) -> Result<Vec<Protected>> {
     let files = images.iter().filter(|image| image.output != Path::new("-"));
     files
-        .map(|image| protect_file(&image.output, options, progress))
+        .map(|image| protect_file(&image.output, options.force, options, progress))
         .collect()
 }
 
 fn protect_file(
     path: &Path,
+    force: bool,
     options: &ProtectOptions,
     progress: &dyn Progress,
 ) -> Result<Protected> {
@@ -126,22 +134,16 @@ fn protect_file(
         let error = Error::invalid("has no bytes to protect, or too many for its parity");
         error.file(path)
     })?;
-    write_parity(
-        path,
-        &file,
-        &layout,
-        options.force,
-        options.threads,
-        progress,
-    )
+    let how = (force, None);
+    write_parity(path, &file, &layout, how, options.threads, progress)
 }
 
-/// Writes the parity of an open file, cut as `layout` says, beside it.
+/// Writes the parity of an open file, cut as `layout` says, beside it. With `expected` the file must have that digest.
 pub(super) fn write_parity(
     path: &Path,
     file: &FileSource,
     layout: &Layout,
-    force: bool,
+    (force, expected): (bool, Option<[u8; 32]>),
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Protected> {
@@ -149,7 +151,12 @@ pub(super) fn write_parity(
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("protecting {label}"), layout.data_len);
     let mut output = OutputFile::create(&target, force)?;
-    parity::protect(file, layout, &mut output, threads, progress).map_err(|e| e.file(path))?;
+    let header = parity::protect(file, layout, &mut output, threads, progress);
+    let header = header.map_err(|e| e.file(path))?;
+    if expected.is_some_and(|blake3| blake3 != header.blake3) {
+        let error = Error::damaged("is not the file that was protected: its parity stays as it is");
+        return Err(error.file(path));
+    }
     let metadata = fs::metadata(path).map_err(|e| Error::io("cannot stat", path, e))?;
     if Identity::of(&metadata) != file.on_disk() {
         let error = Error::invalid("was changed while its parity was made");

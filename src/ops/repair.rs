@@ -1,6 +1,5 @@
 //! Repair: a damaged file put together again from what is left of it and its parity.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -16,6 +15,7 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
+use crate::base::digest;
 use crate::base::progress::Silent;
 use crate::ops::protect;
 use crate::ops::protect::parity_path;
@@ -95,35 +95,58 @@ fn is_whole(file: &dyn ReadAt, sidecar: &Sidecar, located: &Located) -> bool {
     located.lost() == 0 && located.moved(layout) == 0 && file.len() == layout.data_len
 }
 
-/// What the parity beside a file says; none if there is none.
+/// What the parity beside a file says; none if there is none. One that cannot be read is a fault in the report, and no error: the file
+/// may be right all the same, and in a library others come after it.
 pub fn look(path: &Path, progress: &dyn Progress) -> Result<Option<ParityState>> {
     let parity = parity_path(path);
     if !parity.exists() {
         return Ok(None);
     }
-    let sidecar = match open_parity(&parity) {
-        Ok(sidecar) => sidecar,
-        Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
-            return Ok(Some(ParityState {
-                ok: false,
-                lost: 0,
-                parity_lost: 0,
-                repairable: false,
-                faults: vec![error.to_string()],
-            }));
-        }
-        Err(error) => return Err(error),
-    };
+    match look_into(path, &parity, progress) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => Ok(Some(ParityState {
+            ok: false,
+            lost: 0,
+            parity_lost: 0,
+            repairable: false,
+            faults: vec![error.to_string()],
+        })),
+        state => state.map(Some),
+    }
+}
+
+fn look_into(path: &Path, parity: &Path, progress: &dyn Progress) -> Result<ParityState> {
+    let sidecar = open_parity(parity)?;
     let file = FileSource::open(path)?;
     let located = parity::locate(&file, &sidecar, progress)?;
     let is_whole = is_whole(&file, &sidecar, &located);
-    Ok(Some(ParityState {
-        ok: is_whole && located.parity_lost == 0 && sidecar.faults.is_empty(),
+    let mut faults = sidecar.faults;
+    if located.lost() > located.offsets.len() / 2 {
+        let what = "most of the file is not what it protects: it may be the parity of another one";
+        faults.push(what.to_owned());
+    }
+    Ok(ParityState {
+        ok: is_whole && located.parity_lost == 0 && faults.is_empty(),
         lost: located.lost() + located.moved(&sidecar.header.layout),
         parity_lost: located.parity_lost,
         repairable: located.is_repairable,
-        faults: sidecar.faults,
-    }))
+        faults,
+    })
+}
+
+/// Whether the parity beside an open file is that file's, as far as its length and its first and last shard tell.
+pub(super) fn is_of(file: &FileSource, parity: &Path) -> bool {
+    let Ok(sidecar) = open_parity(parity) else {
+        return false;
+    };
+    let layout = sidecar.header.layout;
+    let is_right = |number: usize| {
+        let range = layout.shard(number);
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let read = file.read_exact_at(range.start, &mut bytes);
+        let mark = sidecar.table.marks.get(number).copied().flatten();
+        read.is_ok() && mark.is_some_and(|mark| mark.hash == digest::xxh3(&bytes))
+    };
+    file.len() == layout.data_len && is_right(0) && is_right(layout.shards() - 1)
 }
 
 /// Repairs a file, and its parity if that was damaged, too.
@@ -177,24 +200,21 @@ pub fn repair(
         progress.end();
         report.repaired = true;
     }
-    if in_place && (located.parity_lost > 0 || !sidecar.faults.is_empty()) {
-        renew(path, parity_path == &beside, &sidecar, options.threads)?;
+    let is_beside = parity_path == &beside;
+    if in_place && is_beside && (located.parity_lost > 0 || !sidecar.faults.is_empty()) {
+        // the same bytes give the same parity, and other bytes are none to make it of
+        let file = FileSource::open(path)?;
+        let blake3 = Some(sidecar.header.blake3);
+        protect::write_parity(
+            path,
+            &file,
+            &layout,
+            (true, blake3),
+            options.threads,
+            &Silent,
+        )?;
         report.parity_renewed = true;
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// Writes the parity of a file that is whole now once more.
-fn renew(path: &Path, is_beside: bool, sidecar: &Sidecar, threads: usize) -> Result<()> {
-    if !is_beside {
-        return Ok(());
-    }
-    let file = FileSource::open(path)?;
-    let layout = &sidecar.header.layout;
-    let written = protect::write_parity(path, &file, layout, true, threads, &Silent)?;
-    // the same bytes give the same parity
-    let is_there = fs::metadata(&written.parity).is_ok();
-    debug_assert!(is_there, "it was committed");
-    Ok(())
 }

@@ -17,6 +17,7 @@ use crate::base::ErrorKind;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
+use crate::base::digest::hex;
 use crate::base::file::Identity;
 use crate::ops::base::Places;
 use crate::ops::folder;
@@ -79,7 +80,41 @@ struct Seen {
 #[derive(Debug, Serialize, Deserialize)]
 struct Memory {
     version: u32,
-    images: BTreeMap<PathBuf, Seen>,
+    images: BTreeMap<Name, Seen>,
+}
+
+/// A path as a key of JSON: as text or, if it is none, as its bytes in hexadecimal. No path that is absolute looks like that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name(PathBuf);
+
+/// What bytes in hexadecimal stand behind.
+const BYTES: &str = "bytes:";
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_str(&format_args!(
+                "{BYTES}{}",
+                hex(self.0.as_os_str().as_encoded_bytes())
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use std::os::unix::ffi::OsStringExt;
+        let text = String::deserialize(deserializer)?;
+        let Some(digits) = text.strip_prefix(BYTES) else {
+            return Ok(Self(text.into()));
+        };
+        let pairs = digits.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
+        let bytes = bytes.ok_or_else(|| serde::de::Error::custom("no bytes in hexadecimal"))?;
+        Ok(Self(std::ffi::OsString::from_vec(bytes).into()))
+    }
 }
 
 impl Memory {
@@ -157,7 +192,7 @@ pub fn scrub(
     }
     memory
         .images
-        .retain(|path, _| !path.starts_with(&library) || paths.contains(path));
+        .retain(|name, _| !name.0.starts_with(&library) || paths.contains(&name.0));
     let (due, rested) = due(&paths, &memory, options.older);
     let mut report = ScrubReport {
         ok: true,
@@ -176,7 +211,7 @@ pub fn scrub(
         memory
             .images
             .iter()
-            .filter(|(path, _)| path.starts_with(&library))
+            .filter(|(path, _)| path.0.starts_with(&library))
     };
     report.ok = seen().all(|(_, seen)| seen.ok);
     let oldest = seen().map(|(_, seen)| seen.verified).min();
@@ -218,7 +253,7 @@ fn verify_all(
             verified: now(),
             ok: image.ok,
         };
-        memory.images.insert(path.clone(), seen);
+        memory.images.insert(Name(path.clone()), seen);
         report.images.push(image);
         if written.elapsed() > WRITE_STEP {
             memory.write(&report.memory)?;
@@ -238,11 +273,14 @@ fn identity_of(path: &Path) -> Result<Identity> {
 fn due(paths: &[PathBuf], memory: &Memory, older: Duration) -> (Vec<PathBuf>, usize) {
     let mut due = Vec::new();
     for path in paths {
-        let seen = memory.images.get(path);
-        let seen = seen.filter(|seen| identity_of(path).is_ok_and(|now| now == seen.identity));
-        let verified = seen.filter(|seen| seen.ok).map_or(0, |seen| seen.verified);
-        if now().saturating_sub(verified) >= older.as_secs() {
-            due.push((verified, path.clone()));
+        let seen = memory.images.get(&Name(path.clone()));
+        let is_same = |seen: &&Seen| identity_of(path).is_ok_and(|now| now == seen.identity);
+        // in the order of the last look, lest damaged ones take all the time there is
+        let looked_at = seen.map_or(0, |seen| seen.verified);
+        let right_at = seen.filter(is_same).filter(|seen| seen.ok);
+        let right_at = right_at.map_or(0, |seen| seen.verified);
+        if now().saturating_sub(right_at) >= older.as_secs() {
+            due.push((looked_at, path.clone()));
         }
     }
     due.sort();

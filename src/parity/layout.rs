@@ -19,7 +19,7 @@ const SHARDS_WANTED: usize = 1280;
 /// But not if all that is written would be more than the percentage by so much: 5.3 instead of 5.
 const COST_WANTED: (u128, u128) = (106, 100);
 /// Most shards of a file: each has 16 bytes in a table that is held in memory.
-pub const SHARDS_MAX: u64 = 1 << 20;
+pub const SHARDS_MAX: u64 = 1 << 19;
 /// Most shards of a set, its parity rounded up to a power of two counted with it.
 const SET_MAX: u64 = 2048;
 
@@ -113,6 +113,9 @@ impl Layout {
         }
         let parity = u64::from(self.parity_count);
         let in_set = shards.div_ceil(sets);
+        if parity * sets > 2 * SHARDS_MAX {
+            return wrong("parity shards are too many");
+        }
         if parity == 0 || parity > SET_MAX || in_set + parity.next_power_of_two() > SET_MAX {
             return wrong("sets are larger than sets may be");
         }

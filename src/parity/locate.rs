@@ -17,6 +17,8 @@ use crate::parity::table::key_of;
 
 /// How often a shard may be seen where it is not, before nobody looks for it any more: what repeats itself is seen everywhere.
 const FALSE_FINDS_MAX: u32 = 64;
+/// And all of them together: a table that names one key for all would have everything compared with everything.
+const FALSE_FINDS_IN_ALL_MAX: usize = 1 << 17;
 /// Bytes looked through at once.
 const WINDOW_LEN: usize = 1 << 20;
 
@@ -227,6 +229,9 @@ impl Search<'_> {
                     return Some(self.follow(number, start, sought));
                 }
                 sought.seen_in_vain(number);
+                if sought.is_empty() || self.progress.interrupted() {
+                    return None;
+                }
             }
         }
         None
@@ -269,6 +274,7 @@ struct Sought {
     shift: u32,
     by_key: BTreeMap<u32, Vec<(usize, u32)>>,
     in_vain: BTreeMap<usize, u32>,
+    in_vain_in_all: usize,
     left: usize,
 }
 
@@ -291,6 +297,7 @@ impl Sought {
             shift: 32 - bits.trailing_zeros(),
             by_key,
             in_vain: BTreeMap::new(),
+            in_vain_in_all: 0,
             left,
         };
         let keys: Vec<u32> = sought.by_key.keys().copied().collect();
@@ -304,7 +311,7 @@ impl Sought {
     }
 
     fn is_empty(&self) -> bool {
-        self.left == 0
+        self.left == 0 || self.in_vain_in_all > FALSE_FINDS_IN_ALL_MAX
     }
 
     fn may_hold(&self, key: u32) -> bool {
@@ -325,6 +332,7 @@ impl Sought {
     }
 
     fn seen_in_vain(&mut self, number: usize) {
+        self.in_vain_in_all += 1;
         *self.in_vain.entry(number).or_default() += 1;
     }
 

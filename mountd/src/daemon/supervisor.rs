@@ -184,8 +184,8 @@ impl Shared {
             }
             Message::Pass(handle) => {
                 let estate = &mut *estate;
-                let (ino, file) = estate.held.get(&handle)?;
-                let number = estate.passing.give(*ino, file.as_fd());
+                let held = estate.held.get(&handle);
+                let number = held.and_then(|(ino, file)| estate.passing.give(*ino, file.as_fd()));
                 let message = Message::Passed(handle, number.map_or(0, NonZeroU32::get));
                 // a worker that is gone meanwhile does not wait
                 let _ = estate.worker.as_ref()?.link.send(&message, &[]);

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
+use nix::errno::Errno;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
@@ -77,19 +78,19 @@ impl Keeper for Told {
         self.tell(&Message::Held(handle, ino), &[file]);
     }
 
-    fn pass(&self, handle: u64) -> Option<NonZeroU32> {
+    fn pass(&self, handle: u64) -> Result<Option<NonZeroU32>, Errno> {
         if !self.can_pass {
-            return None;
+            return Ok(None);
         }
         self.tell(&Message::Pass(handle), &[]);
         let until = Instant::now() + PASS_MAX;
         let mut passed = self.passed.lock();
         loop {
             if let Some(number) = passed.remove(&handle) {
-                return NonZeroU32::new(number);
+                return Ok(NonZeroU32::new(number));
             }
             if self.answered.wait_until(&mut passed, until).timed_out() {
-                return None;
+                return Err(Errno::EIO);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::fs::root::Result;
 use crate::fs::root::Stat;
 use crate::fs::tree::Node;
 use crate::fs::tree::What;
@@ -50,8 +51,9 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     fn forget(&self, ino: u64);
     /// A file that passes through is open under this handle.
     fn hold(&self, handle: u64, ino: u64, file: BorrowedFd<'_>);
-    /// The number under which the kernel reads and writes that file itself; none if it cannot.
-    fn pass(&self, handle: u64) -> Option<NonZeroU32>;
+    /// The number under which the kernel reads and writes that file itself; none if it cannot. An error if nobody can say: the kernel
+    /// mixes both ways never, so the file cannot be opened either way then.
+    fn pass(&self, handle: u64) -> Result<Option<NonZeroU32>>;
     /// It is closed.
     fn close(&self, handle: u64);
     /// A file of an image is open.

@@ -200,7 +200,11 @@ impl Fs {
             return Ok(node);
         }
         let place = self.known.lock().get(&ino).cloned();
-        let node = match self.find_again(&place.ok_or(Errno::ESTALE)?) {
+        let Some(place) = place else {
+            // another thread may have found it again just now: it is in the tree before it is not here any more
+            return self.tree.get(ino).ok_or(Errno::ESTALE);
+        };
+        let node = match self.find_again(&place) {
             Ok(node) if node.attr.ino == ino => node,
             // it is gone, or another file has its name now
             other => match self.kept_node(ino) {
@@ -245,7 +249,11 @@ impl Fs {
     /// The kernel forgets a node that it was told of `times` times.
     pub(crate) fn forget(&self, ino: u64, times: u64) {
         let in_order = self.telling.lock();
+        // held meanwhile: whoever does not find it in the tree looks here
+        let mut known = self.known.lock();
         match self.tree.forget(ino, times) {
+            // one that only an earlier worker told it of is forgotten, too
+            Forgotten::No if known.contains_key(&ino) => {}
             Forgotten::No => return,
             Forgotten::Yes => {
                 if let Some(keeper) = &self.keeper {
@@ -254,9 +262,10 @@ impl Fs {
             }
             // how often earlier workers told of it nobody knows
             Forgotten::Perhaps(node) => {
-                self.known.lock().insert(ino, Place::of(&node));
+                known.insert(ino, Place::of(&node));
             }
         }
+        drop(known);
         drop(in_order);
         self.unpin_all(ino);
         // it has closed it, too
@@ -445,8 +454,8 @@ mod tests {
 
         fn hold(&self, _handle: u64, _ino: u64, _file: BorrowedFd<'_>) {}
 
-        fn pass(&self, _handle: u64) -> Option<NonZeroU32> {
-            None
+        fn pass(&self, _handle: u64) -> Result<Option<NonZeroU32>> {
+            Ok(None)
         }
 
         fn close(&self, _handle: u64) {}

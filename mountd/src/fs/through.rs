@@ -100,14 +100,20 @@ impl Fs {
         Ok(parent.path.join(name))
     }
 
-    fn keep(&self, ino: u64, file: File) -> OpenPlain {
+    fn keep(&self, ino: u64, file: File) -> Result<OpenPlain> {
         let handle = PLAIN | self.next_handle();
         if let Some(keeper) = &self.keeper {
             keeper.hold(handle, ino, file.as_fd());
         }
         self.take_plain(handle, ino, file);
-        let backing = self.keeper.as_ref().and_then(|keeper| keeper.pass(handle));
-        OpenPlain { handle, backing }
+        let passed = self.keeper.as_ref().map(|keeper| keeper.pass(handle));
+        let passed = passed
+            .transpose()
+            .inspect_err(|_| self.release_plain(handle));
+        Ok(OpenPlain {
+            handle,
+            backing: passed?.flatten(),
+        })
     }
 
     /// A file that passes through and is open, here or with an earlier worker.
@@ -163,7 +169,7 @@ impl Fs {
         if truncates != 0 {
             file.set_len(0).map_err(|e| errno(&e))?;
         }
-        Ok(self.keep(ino, file))
+        self.keep(ino, file)
     }
 
     /// Whether a handle is that of a file that passes through.
@@ -259,7 +265,7 @@ impl Fs {
         let node = self.plain_node(path, stat);
         let attr = node.attr;
         self.remember(Arc::new(node));
-        Ok((attr, self.keep(attr.ino, file)))
+        Ok((attr, self.keep(attr.ino, file)?))
     }
 
     /// Makes a folder.
@@ -356,9 +362,11 @@ impl Fs {
     ) -> Result<()> {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
-        let is_exchange =
-            RenameFlags::from_bits_truncate(flags).contains(RenameFlags::RENAME_EXCHANGE);
-        let pin = if is_exchange { None } else { self.pin(&new) };
+        // two names that were swapped would be swapped back if the kernel asked twice, and nobody could tell
+        if RenameFlags::from_bits_truncate(flags).contains(RenameFlags::RENAME_EXCHANGE) {
+            return Err(Errno::EINVAL);
+        }
+        let pin = self.pin(&new);
         let renamed = self.root.rename(&old, &new, flags);
         renamed.inspect_err(|_| self.unpin(pin))?;
         self.moved(&old, &new);

@@ -147,11 +147,11 @@ impl CompressReport {
     }
 }
 
-/// Compresses bytes that are a safetensors file, though no file of the disk; `source` is what they come from, whose time and
-/// permissions the image takes.
+/// Compresses bytes that are a safetensors file, though another file than `source`, from which they come and whose time and permissions
+/// the image takes; `stamp` is what the disk said of it before they were read.
 pub fn compress_bytes(
     bytes: Arc<dyn ReadAt>,
-    source: &Path,
+    (source, stamp): (&Path, Stamp),
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
@@ -161,7 +161,7 @@ pub fn compress_bytes(
     };
     let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(source))?;
     let opened = Opened {
-        stamp: Stamp::of(source)?,
+        stamp,
         source: Source {
             path: String::new(),
             bytes,

@@ -41,6 +41,7 @@ pub fn verify_image(
         .iter()
         .map(Error::to_string)
         .collect();
+    let mut differs = false;
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
         let compared = original.map(|original| Compared::open(archive, file, original));
@@ -65,6 +66,7 @@ pub fn verify_image(
             progress.advance(end - span.block_range(run.blocks.start).start);
             Ok(())
         })?;
+        differs |= compared.is_some_and(|compared| compared.differs);
         let ok = check.finish(file.spans.end, &file.sha256, &mut faults);
         report.files.push(FileReport {
             path: file.path.clone(),
@@ -74,7 +76,7 @@ pub fn verify_image(
         });
     }
     progress.end();
-    report.is_equal_to_source = original.map(|_| faults.is_empty());
+    report.is_equal_to_source = original.map(|_| !differs && report.damaged_blocks == 0);
     report.blocks_in_all = report.blocks;
     report.conclude(faults);
     Ok(report)
