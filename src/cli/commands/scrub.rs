@@ -24,7 +24,7 @@ when each was read whole: run it from a timer, interrupt it at will. `scripts/in
 Exit code 0: nothing is known to be damaged. 1: something is; it is looked at again each time.")]
 pub(crate) struct Arguments {
     /// A folder of images
-    library: PathBuf,
+    folder: PathBuf,
     /// A model that images are stored as differences from, if it is not in the library
     #[arg(long, value_name = "PATH", alias = "base-dir")]
     base: Vec<PathBuf>,
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             .map(|m| Duration::from_secs(u64::from(m) * 60)),
         threads: global.threads(),
     };
-    let report = scrub::scrub(&arguments.library, &options, &Bar::new(global))?;
+    let report = scrub::scrub(&arguments.folder, &options, &Bar::new(global))?;
     if global.json {
         render::json("bigsmall.scrub/1", &report)?;
     } else if !global.quiet || !report.ok {
