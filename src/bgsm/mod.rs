@@ -4,8 +4,8 @@
 mod blob;
 mod coder;
 pub mod package;
-pub mod view;
+pub mod plain;
 
 pub use package::MAGIC;
 pub use package::Package;
-pub use view::View;
+pub use plain::Plain;

@@ -29,7 +29,7 @@ const VERSIONS: [u16; 2] = [1, 2];
 const JSON_LEN_MAX: u64 = 100_000_000;
 
 /// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take all of the memory.
-const TENSOR_LEN_FREE: u64 = 64 << 20;
+const TENSOR_LEN_FREE: u64 = 16 << 20;
 const TENSOR_RATIO_MAX: u64 = 1 << 16;
 
 /// The names of torch, and those of safetensors.

@@ -18,7 +18,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::bgsm;
 use crate::bgsm::Package;
-use crate::bgsm::View;
+use crate::bgsm::Plain;
 use crate::bgsm::package::BaseTensors;
 use crate::codec::Profile;
 use crate::ops::compress;
@@ -179,15 +179,15 @@ fn import_to(
         }
         _ => package,
     };
-    let view = View::new(package)?;
+    let restored = Plain::new(package)?;
     // the coders read their source several times, and a tensor of the package can only be decoded as a whole: so the plain file is
     // there for a while, under a name that goes with this process
     let mut plain_name = target.as_os_str().to_owned();
     plain_name.push(".plain");
     let plain = OutputFile::create(Path::new(&plain_name), false)?;
     let label = source.file_name().unwrap_or_default().to_string_lossy();
-    progress.begin(&format!("reading {label}"), view.len());
-    view.pour(options.threads, progress, |offset, bytes| {
+    progress.begin(&format!("reading {label}"), restored.byte_len());
+    restored.pour(options.threads, progress, |offset, bytes| {
         plain.write_at(offset, bytes)
     })?;
     progress.end();

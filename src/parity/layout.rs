@@ -105,7 +105,7 @@ impl Layout {
         }
         let shards = self.data_len.div_ceil(u64::from(self.shard_len));
         if shards == 0 || shards > SHARDS_MAX {
-            return wrong("file has no shards, or too many");
+            return wrong("data have no shards, or too many");
         }
         let sets = u64::from(self.set_count);
         if sets == 0 || sets > shards {

@@ -241,20 +241,20 @@ impl Search<'_> {
     fn follow(&mut self, number: usize, offset: u64, sought: &mut Sought) -> u64 {
         let shard_len = u64::from(self.layout.shard_len);
         self.set(number, offset);
-        sought.found(number);
+        sought.found();
         let (mut before, mut start) = (number, offset);
         while let (Some(next), Some(place)) = (before.checked_sub(1), start.checked_sub(shard_len))
             && self.is_missing(next)
             && self.is_at(next, place)
         {
             self.set(next, place);
-            sought.found(next);
+            sought.found();
             (before, start) = (next, place);
         }
         let (mut behind, mut end) = (number + 1, offset + self.len_of(number));
         while self.is_missing(behind) && self.is_at(behind, end) {
             self.set(behind, end);
-            sought.found(behind);
+            sought.found();
             end += self.len_of(behind);
             behind += 1;
         }
@@ -336,7 +336,7 @@ impl Sought {
         *self.in_vain.entry(number).or_default() += 1;
     }
 
-    fn found(&mut self, _number: usize) {
+    fn found(&mut self) {
         self.left = self.left.saturating_sub(1);
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
-use bigsmall::base::ReadAt;
+use bigsmall::base::progress::Silent;
 use bigsmall::bgsm::Package;
-use bigsmall::bgsm::View;
+use bigsmall::bgsm::Plain;
 
 /// Tensors of an input that are decoded, and bytes of one: a small file may claim a terabyte of zeros.
 const TENSORS_MAX: usize = 8;
@@ -25,16 +25,26 @@ pub(crate) fn run(data: &[u8]) {
             Err(error) => assert!(is_expected(&error), "{error}"),
         }
     }
-    let Ok(again) = open(data) else {
-        panic!("it was opened before")
+    let whole: u64 = package
+        .tensors
+        .iter()
+        .fold(0, |sum, tensor| sum.saturating_add(tensor.len));
+    let Ok(plain) = Plain::new(package) else {
+        return;
     };
-    let Ok(view) = View::new(again) else { return };
-    let mut header = vec![0; view.len().min(64) as usize];
-    if let Err(error) = view.read_exact_at(0, &mut header) {
-        assert!(is_expected(&error), "{error}");
+    if whole > TENSOR_LEN_MAX {
+        return;
     }
-    let beyond = view.read_exact_at(view.len(), &mut [0]).unwrap_err();
-    assert_eq!(beyond.kind(), ErrorKind::Invalid);
+    let mut end = 0;
+    let poured = plain.pour(1, &Silent, |offset, bytes| {
+        assert_eq!(offset, end, "one after another");
+        end += bytes.len() as u64;
+        Ok(())
+    });
+    match poured {
+        Ok(()) => assert_eq!(end, plain.byte_len()),
+        Err(error) => assert!(is_expected(&error), "{error}"),
+    }
 }
 
 fn is_expected(error: &Error) -> bool {
