@@ -21,6 +21,14 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
+# need_disk GIB FOR...: says beforehand what pip or a linker would say in the middle
+need_disk() {
+  local wanted=$1 free
+  shift
+  free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+  [ "$free" -ge "$wanted" ] || { echo "$free GiB are free here, and $* need $wanted: please make room" >&2; return 1; }
+}
+
 need_build_tools() {
   if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
   command -v cargo >/dev/null || { echo "please install Rust 1.95 or newer first: https://rustup.rs" >&2; return 2; }
