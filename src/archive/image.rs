@@ -252,6 +252,11 @@ impl Archive {
         }
     }
 
+    /// The coded bytes, as they lie in the image.
+    pub fn source(&self) -> &Arc<dyn ReadAt> {
+        &self.source
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,6 +15,7 @@ use crate::base::Result;
 use crate::base::file::Identity;
 use crate::format::FileRecord;
 use crate::format::SpanRecord;
+use crate::tensor::Layout;
 
 /// One original file of an image. It is exact by construction: every byte comes from a checked block.
 #[derive(Debug, Clone)]
@@ -47,6 +48,22 @@ impl VirtualFile {
     /// The image.
     pub fn archive(&self) -> &Arc<Archive> {
         &self.archive
+    }
+
+    /// Its layout as its own bytes say it; an error if the index says otherwise.
+    pub fn layout(&self) -> Result<Layout> {
+        let record = self.record();
+        let layout = if record.is_safetensors {
+            Layout::of_safetensors(self).map_err(|e| e.file(self.archive.path()))?
+        } else {
+            Layout::of_bytes(self.len())
+        };
+        let spans = self.archive.spans(record).iter().map(|record| &record.span);
+        if !layout.spans.iter().eq(spans) {
+            let error = Error::damaged("its index lists other tensors than its header");
+            return Err(error.file(self.archive.path()));
+        }
+        Ok(layout)
     }
 
     fn block(&self, span_number: usize, number: u64, demand: Demand) -> Result<Arc<Vec<u8>>> {

@@ -32,6 +32,8 @@ Make and restore:
   restore     Undo convert
   import      Make an image of a `.bs` of the Python package
   migrate     The same in place, for whole folders
+  transcode   Change the profile of an image
+  reshard     Cut a model's images into others
   apply       Get a fine-tune back from its base and a patch
   rm          Remove files that no delta needs
 
@@ -86,6 +88,10 @@ enum Command {
     Import(commands::import::Arguments),
     /// The same as import in place, for whole folders
     Migrate(commands::migrate::Arguments),
+    /// Change the profile of an image
+    Transcode(commands::transcode::Arguments),
+    /// Cut a model's images into others
+    Reshard(commands::reshard::Arguments),
     /// Get a fine-tune back from its base and a patch
     Apply(commands::apply::Arguments),
     /// Remove files that no delta needs
@@ -136,6 +142,8 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Restore(arguments) => commands::restore::run(arguments, global),
         Command::Import(arguments) => commands::import::run(arguments, global),
         Command::Migrate(arguments) => commands::migrate::run(arguments, global),
+        Command::Transcode(arguments) => commands::transcode::run(arguments, global),
+        Command::Reshard(arguments) => commands::reshard::run(arguments, global),
         Command::Apply(arguments) => commands::apply::run(arguments, global),
         Command::Rm(arguments) => commands::rm::run(arguments, global),
         Command::Diff(arguments) => commands::diff::run(arguments, global),

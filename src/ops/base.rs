@@ -122,25 +122,39 @@ fn renamed<'a>(
 /// Where bases are, seen from the folder of `image`: words for a person who looks for them later. A path is told only if both have
 /// a folder in common that is near.
 pub fn place_from(bases: &Bases, image: &Path) -> String {
-    const UPS_MAX: usize = 3;
     let Some(place) = bases.places().first() else {
         return String::new();
     };
     let name = || place.file_name().unwrap_or_default().into();
-    let near = || -> Option<PathBuf> {
-        let folder = atomic::folder_of(image).canonicalize().ok()?;
-        let place = place.canonicalize().ok()?;
-        let mut common = folder.as_path();
-        let mut path = PathBuf::new();
-        while !place.starts_with(common) {
-            common = common.parent()?;
-            path.push("..");
-        }
-        let is_near = common.parent().is_some() && path.components().count() <= UPS_MAX;
-        is_near.then(|| path.join(place.strip_prefix(common).unwrap_or(&place)))
-    };
-    let place: PathBuf = near().unwrap_or_else(name);
+    let place: PathBuf = near(place, image).unwrap_or_else(name);
     place.to_string_lossy().into_owned()
+}
+
+/// The same for an image `to` that takes over the bases of another one: as that has it, if there is nothing at that place any more.
+pub fn place_moved(image: &Archive, to: &Path) -> String {
+    let old = &image.index().base_place;
+    let place = atomic::folder_of(image.path()).join(old);
+    let place = if old.is_empty() {
+        None
+    } else {
+        near(&place, to)
+    };
+    place.map_or_else(|| old.clone(), |place| place.to_string_lossy().into_owned())
+}
+
+/// The way from the folder of `image` to `place`, if both have a folder in common that is near.
+fn near(place: &Path, image: &Path) -> Option<PathBuf> {
+    const UPS_MAX: usize = 3;
+    let folder = atomic::folder_of(image).canonicalize().ok()?;
+    let place = place.canonicalize().ok()?;
+    let mut common = folder.as_path();
+    let mut path = PathBuf::new();
+    while !place.starts_with(common) {
+        common = common.parent()?;
+        path.push("..");
+    }
+    let is_near = common.parent().is_some() && path.components().count() <= UPS_MAX;
+    is_near.then(|| path.join(place.strip_prefix(common).unwrap_or(&place)))
 }
 
 /// Where the bases of images are looked for. Nothing is looked at before an image needs it.

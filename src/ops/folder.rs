@@ -14,11 +14,13 @@ use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::LockedFile;
 use crate::base::OutputFile;
+use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::digest;
 use crate::base::file::Identity;
+use crate::parity;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +153,12 @@ pub fn named_like_images(source: &Path) -> Result<Vec<PathBuf>> {
         .filter(|entry| entry.kind == EntryKind::File && named(entry))
         .map(|entry| source.join(entry.path))
         .collect())
+}
+
+/// Whether a file of this name is the parity of an image.
+pub fn is_parity_name(path: &Path) -> bool {
+    let name = path.as_os_str().as_bytes();
+    name.ends_with(format!("{}{}", naming::IMAGE_EXTENSION, parity::EXTENSION).as_bytes())
 }
 
 /// Whether the file at `path` is an image, by name and content.
@@ -367,6 +375,26 @@ impl OutputFolder {
         }
         std::os::unix::fs::symlink(target, &path)
             .map_err(|e| Error::io("cannot make the link", &path, e))
+    }
+
+    /// Copies what is not a model from the folder `root`; the bytes of a file. What is no file is left out, and told of.
+    pub fn copy(
+        &self,
+        root: &Path,
+        entry: &Entry,
+        force: bool,
+        progress: &dyn Progress,
+    ) -> Result<Option<u64>> {
+        let full = root.join(&entry.path);
+        match &entry.kind {
+            EntryKind::Folder => self.make_folder(&entry.path)?,
+            EntryKind::Link(to) => self.make_link(&entry.path, to, force)?,
+            EntryKind::Special => {
+                progress.warn(&format!("`{}` is left out: not a file", full.display()));
+            }
+            EntryKind::File => return copy_file(&full, &self.path(&entry.path), force).map(Some),
+        }
+        Ok(None)
     }
 
     /// Puts the folder in place.

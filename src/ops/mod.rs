@@ -16,6 +16,7 @@ pub mod protect;
 pub mod remove;
 pub mod repair;
 mod report;
+pub mod reshard;
 pub mod restore;
 pub mod scrub;
 pub mod stream;

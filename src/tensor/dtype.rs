@@ -15,7 +15,7 @@ pub enum Family {
     Bytes(u8),
 }
 
-/// Every dtype of safetensors 0.8, with its bits per element and its family.
+/// Every dtype of safetensors 0.8, in the order in which it has them, with its bits per element and its family.
 const DTYPES: [(&str, u64, Family); 22] = [
     ("BOOL", 8, Family::Bytes(1)),
     ("F4", 4, Family::Bytes(1)),
@@ -47,6 +47,11 @@ pub fn bits(dtype: &str) -> Option<u64> {
         .iter()
         .find(|(name, ..)| *name == dtype)
         .map(|(_, bits, _)| *bits)
+}
+
+/// Its place among the dtypes, from the narrowest to the widest; none for a dtype that this build does not know.
+pub fn place(dtype: &str) -> Option<usize> {
+    DTYPES.iter().position(|(name, ..)| *name == dtype)
 }
 
 /// The family of a dtype; plain bytes for one that this build does not know.
@@ -81,9 +86,11 @@ mod tests {
 
     #[test]
     fn the_table_agrees_with_the_safetensors_library() {
+        let mut before = None;
         for (name, bits, _) in DTYPES {
             let dtype: safetensors::Dtype = serde_json::from_str(&format!("\"{name}\"")).unwrap();
             assert_eq!(dtype.bitsize() as u64, bits, "{name}");
+            assert!(before.replace(dtype) < Some(dtype), "{name}");
         }
     }
 }

@@ -2,12 +2,16 @@
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
 use safetensors::tensor::Metadata;
 
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::tensor::dtype;
 
 /// Most dimensions of a tensor: what an index has room for (docs/format.md, section 4.2). safetensors has no limit.
 const RANK_MAX: usize = u16::MAX as usize;
@@ -34,6 +38,49 @@ pub struct Header {
     pub len: u64,
     /// The tensors in the order of their bytes; those without bytes by start, then by name.
     pub tensors: Vec<TensorInfo>,
+    /// What stands under `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// The header of a new file with these tensors (name, dtype, shape and length in bytes) in this order, as the safetensors library
+/// writes it: with its length before it, filled up with blanks so that the data are aligned.
+pub fn write<'a>(
+    metadata: &BTreeMap<String, String>,
+    tensors: impl Iterator<Item = (&'a str, &'a str, &'a [u64], u64)>,
+) -> Result<Vec<u8>> {
+    const ALIGN: usize = 8;
+    let mut entries = Vec::new();
+    if !metadata.is_empty() {
+        entries.push(format!("\"__metadata__\":{}", json(metadata)?));
+    }
+    let mut end = 0_u64;
+    for (name, dtype, shape, len) in tensors {
+        let start = end;
+        end = end
+            .checked_add(len)
+            .filter(|end| i64::try_from(*end).is_ok())
+            .ok_or_else(|| Error::damaged("tensors of more bytes than there can be"))?;
+        let (name, dtype, shape) = (json(name)?, json(dtype)?, json(shape)?);
+        entries.push(format!(
+            "{name}:{{\"dtype\":{dtype},\"shape\":{shape},\"data_offsets\":[{start},{end}]}}"
+        ));
+    }
+    let entries = format!("{{{}}}", entries.join(","));
+    let padded = entries.len().next_multiple_of(ALIGN);
+    let mut header = (padded as u64).to_le_bytes().to_vec();
+    header.extend_from_slice(entries.as_bytes());
+    header.resize(padded.saturating_add(8), b' ');
+    Ok(header)
+}
+
+fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// The order in which the safetensors library writes tensors: the widest dtypes first, and those of one dtype by name.
+pub fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
+    let place = |dtype: &str| dtype::place(dtype);
+    place(b.1).cmp(&place(a.1)).then_with(|| a.0.cmp(b.0))
 }
 
 impl Header {
@@ -83,6 +130,12 @@ impl Header {
         Ok(Self {
             len: data_start,
             tensors,
+            metadata: metadata
+                .metadata()
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
         })
     }
 }

@@ -122,7 +122,7 @@ pub fn write_image(
     note_receipts(&mut index, receipts);
     drop_unused_bases(&mut index);
     let is_delta = index.is_delta();
-    let image_len = finish(index, index_len, (kind, suffix), data)?;
+    let image_len = finish(index, index_len, (kind, suffix), data)?.image_len();
     Ok(Written {
         image_len,
         is_delta,
@@ -131,13 +131,13 @@ pub fn write_image(
     })
 }
 
-/// Writes the index and the header; the length of the image.
-fn finish(
+/// Writes the index and the header.
+pub(super) fn finish(
     mut index: Index,
     index_len: u64,
     (kind, suffix): (ImageKind, &str),
     mut data: DataWriter<'_>,
-) -> Result<u64> {
+) -> Result<Unsealed> {
     index.place(Header::data_offset(index_len))?;
     assert_eq!(
         index.data_end,
@@ -151,7 +151,6 @@ fn finish(
         "the index has the length that was left for it"
     );
     data.pad_to(index.tail_offset())?;
-    data.put(&bytes)?;
     let header = Header {
         kind,
         suffix: suffix.to_owned(),
@@ -163,11 +162,44 @@ fn finish(
         index_checksum: digest::xxh3(&bytes),
         file_count: index.files.len() as u32,
     };
-    data.put(&header.encode())?;
     let output = data.into_output()?;
-    output.write_at(Header::FRONT_INDEX_OFFSET, &bytes)?;
-    output.write_at(0, &header.encode())?;
-    Ok(header.image_len)
+    put_index(&header, &bytes, output)?;
+    Ok(Unsealed { header, index })
+}
+
+/// Both copies of the header and the index.
+fn put_index(header: &Header, index: &[u8], output: &OutputFile) -> Result<()> {
+    output.write_at(header.tail_index_offset, index)?;
+    output.write_at(
+        header.tail_index_offset + header.index_len,
+        &header.encode(),
+    )?;
+    output.write_at(Header::FRONT_INDEX_OFFSET, index)?;
+    output.write_at(0, &header.encode())
+}
+
+/// An image that is written.
+#[derive(Debug)]
+pub struct Unsealed {
+    header: Header,
+    index: Index,
+}
+
+impl Unsealed {
+    /// Bytes of the image.
+    pub fn image_len(&self) -> u64 {
+        self.header.image_len
+    }
+
+    /// Notes what the sha256 of its only file is.
+    pub fn seal(mut self, sha256: [u8; 32], output: &OutputFile) -> Result<()> {
+        for file in &mut self.index.files {
+            file.sha256 = sha256;
+        }
+        let bytes = self.index.encode();
+        self.header.index_checksum = digest::xxh3(&bytes);
+        put_index(&self.header, &bytes, output)
+    }
 }
 
 /// The base of each span of all sources. Where spans repeat one another, the one that is stored takes the base of whichever has one.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::models;
 use crate::roundtrip::put;
 
-fn bigsmall(folder: &Path, words: &[&str]) -> Output {
+pub(crate) fn bigsmall(folder: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bigsmall"))
         .args(words)
         .current_dir(folder)
@@ -21,16 +21,16 @@ fn bigsmall(folder: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

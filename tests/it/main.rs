@@ -28,6 +28,7 @@ mod gpu_kernels;
 mod import;
 mod models;
 mod parity;
+mod reshard;
 mod resume;
 mod roundtrip;
 mod semantics_page;

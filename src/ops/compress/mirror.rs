@@ -56,10 +56,8 @@ pub(super) fn mirror(
         progress.check()?;
         let full = root.join(&entry.path);
         match (&entry.kind, image) {
-            (EntryKind::Folder, _) => output.make_folder(&entry.path)?,
-            (EntryKind::Link(to), _) => output.make_link(&entry.path, to, may_replace)?,
-            (EntryKind::Special, _) => {
-                progress.warn(&format!("`{}` is left out: not a file", full.display()));
+            (EntryKind::Folder | EntryKind::Link(_) | EntryKind::Special, _) => {
+                output.copy(root, entry, may_replace, progress)?;
             }
             (EntryKind::File, Some((path, suffix))) => {
                 let to = output.path(path);
@@ -112,7 +110,7 @@ pub(super) fn recode(
 ) -> Result<ImageWritten> {
     let bases = options.base.as_ref();
     let bases = bases.ok_or_else(|| Error::invalid("coded anew without a base").file(full))?;
-    let restored = restored(full, bases)?;
+    let restored = restored(full, Some(bases), None)?;
     let (kind, suffix, sources) = (restored.kind, &restored.suffix, &restored.sources);
     write_verified(kind, suffix, sources, full, to, options, progress)
 }

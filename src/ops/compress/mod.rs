@@ -4,6 +4,7 @@
 mod mirror;
 mod series;
 mod sources;
+mod transcode;
 mod write;
 
 use std::fs;
@@ -39,6 +40,9 @@ use crate::ops::protect::Protected;
 use crate::ops::report;
 use crate::tensor::Layout;
 use crate::writer::Source;
+
+pub use transcode::TranscodeOptions;
+pub use transcode::transcode;
 
 /// Where the result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +166,7 @@ pub fn compress_bytes(
     let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(source))?;
     let opened = Opened {
         stamp,
+        base_place: None,
         source: Source {
             path: String::new(),
             bytes,

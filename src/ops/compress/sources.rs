@@ -16,16 +16,21 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
+use crate::format::SpanRecord;
+use crate::ops::base;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
 use crate::tensor::Layout;
+use crate::writer::Base;
 use crate::writer::Source;
 
 /// A file that goes into an image, and what the disk said of it before.
 pub(super) struct Opened {
     pub(super) source: Source,
     pub(super) stamp: Stamp,
+    /// Where its base is, if it has one already.
+    pub(super) base_place: Option<String>,
 }
 
 /// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.
@@ -43,38 +48,52 @@ pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<O
         layout,
         bases: Vec::new(),
     };
-    Ok(Opened { source, stamp })
+    Ok(Opened {
+        source,
+        stamp,
+        base_place: None,
+    })
 }
 
-/// An image that is to be coded anew, against a base: what it holds, as if it were restored first.
+/// An image that is to be coded anew: what it holds, as if it were restored first.
 pub(super) struct Restored {
     pub(super) kind: ImageKind,
     pub(super) suffix: String,
     pub(super) sources: Vec<Opened>,
 }
 
-/// Opens an image that is to be coded anew. If it is a delta itself, its bases are looked for among `bases`.
-pub(super) fn restored(path: &Path, bases: &Arc<Bases>) -> Result<Restored> {
+/// Opens an image that is to be coded anew. If it is a delta itself, its bases are looked for among `bases`; `keeps` tells whether what
+/// was a difference stays one from the same base, and where that is then seen from.
+pub(super) fn restored(
+    path: &Path,
+    bases: Option<&Arc<Bases>>,
+    keeps: Option<&Path>,
+) -> Result<Restored> {
     let stamp = Stamp::of(path)?;
-    let archive = Archive::open(path)?.with_bases(Arc::clone(bases));
-    archive.expect_bases()?;
+    let mut archive = Archive::open(path)?;
+    if let Some(bases) = bases {
+        archive = archive.with_bases(Arc::clone(bases));
+        archive.expect_bases()?;
+    }
     let archive = Arc::new(archive);
+    let base_place = keeps.map(|target| base::place_moved(&archive, target));
     let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
     let open = |(number, record): (usize, &FileRecord)| {
         let file = VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&cache))?;
-        let layout = if record.is_safetensors {
-            Layout::of_safetensors(&file).map_err(|e| e.file(path))?
-        } else {
-            Layout::of_bytes(file.len())
-        };
+        let layout = file.layout()?;
+        let kept = bases.filter(|_| keeps.is_some());
+        let bases = kept.map(|bases| bases_kept(&archive, record, bases));
         let source = Source {
             path: record.path.clone(),
             bytes: Arc::new(file),
             layout,
-            bases: Vec::new(),
+            bases: bases.transpose()?.unwrap_or_default(),
         };
-        let stamp = stamp.clone();
-        Ok(Opened { source, stamp })
+        Ok(Opened {
+            source,
+            stamp: stamp.clone(),
+            base_place: base_place.clone(),
+        })
     };
     let sources = archive.files().iter().enumerate().map(open);
     Ok(Restored {
@@ -82,6 +101,23 @@ pub(super) fn restored(path: &Path, bases: &Arc<Bases>) -> Result<Restored> {
         suffix: archive.header().suffix.clone(),
         sources: sources.collect::<Result<_>>()?,
     })
+}
+
+/// The base that each span of a file has.
+fn bases_kept(archive: &Archive, file: &FileRecord, bases: &Bases) -> Result<Vec<Option<Base>>> {
+    let index = archive.index();
+    let base_of = |span: &SpanRecord| {
+        let stored = span.repeats.map_or(span, |of| &index.spans[of]);
+        let record = stored
+            .base
+            .map(|base| index.bases[base].named(&stored.span.name));
+        let found = record.map(|record| {
+            let bytes = bases.find(&record, span.span.len)?;
+            Ok(Base { record, bytes })
+        });
+        found.transpose()
+    };
+    archive.spans(file).iter().map(base_of).collect()
 }
 
 /// An image given to be compressed is a mistake of its own kind.

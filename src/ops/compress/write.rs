@@ -75,9 +75,10 @@ fn write_and_prove(
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
     let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
+    let kept_place = sources.iter().find_map(|opened| opened.base_place.clone());
     let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
-    if let Some(bases) = &options.base {
+    if let (Some(bases), None) = (&options.base, &kept_place) {
         progress.begin(&format!("reading the base of {label}"), 0);
         for source in &mut sources {
             source.bases = base::bases_of(bases, source, options.threads, progress)?;
@@ -104,9 +105,12 @@ fn write_and_prove(
         ));
     }
     let base_place = options.base.as_ref();
-    let base_place = base_place.map_or_else(String::new, |bases| {
-        base::place_from(bases, output.target())
-    });
+    let found_place = || {
+        base_place.map_or_else(String::new, |bases| {
+            base::place_from(bases, output.target())
+        })
+    };
+    let base_place = kept_place.unwrap_or_else(found_place);
     let write = WriteOptions {
         profile: options.profile,
         threads: options.threads,

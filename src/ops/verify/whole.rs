@@ -67,7 +67,14 @@ pub fn verify_image(
             Ok(())
         })?;
         differs |= compared.is_some_and(|compared| compared.differs);
-        let ok = check.finish(file.spans.end, &file.sha256, &mut faults);
+        let whole = check.whole;
+        let (sha256, of_tensors) = check.finish(file.spans.end);
+        faults.extend(of_tensors);
+        let ok = whole && sha256 == file.sha256;
+        if whole && !ok {
+            let error = Error::damaged("the sha256 differs though every block is right");
+            faults.push(error.file(archive.path()).to_string());
+        }
         report.files.push(FileReport {
             path: file.path.clone(),
             bytes: file.len,
@@ -130,7 +137,7 @@ impl Compared {
 }
 
 /// The digests of one file, as its blocks come in.
-struct FileCheck<'a> {
+pub(in crate::ops) struct FileCheck<'a> {
     archive: &'a Archive,
     sha256: Sha256,
     md5: Md5,
@@ -141,7 +148,8 @@ struct FileCheck<'a> {
 }
 
 impl<'a> FileCheck<'a> {
-    fn new(archive: &'a Archive, span: usize) -> Self {
+    /// Of a file whose first span is `span`.
+    pub(in crate::ops) fn new(archive: &'a Archive, span: usize) -> Self {
         Self {
             archive,
             sha256: Sha256::default(),
@@ -153,7 +161,8 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    fn take(&mut self, run: &stream::Run) -> Result<u64> {
+    /// Takes the next blocks; how many bytes they have.
+    pub(in crate::ops) fn take(&mut self, run: &stream::Run) -> Result<u64> {
         self.advance_to(run.span);
         match &run.bytes {
             Ok(bytes) => {
@@ -184,15 +193,9 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    fn finish(mut self, end: usize, sha256: &[u8; 32], faults: &mut Vec<String>) -> bool {
+    /// The sha256, and what was wrong with tensors whose every block was right. `end` is the span behind its last one.
+    pub(in crate::ops) fn finish(mut self, end: usize) -> ([u8; 32], Vec<String>) {
         self.advance_to(end);
-        let same = self.whole && self.sha256.finish() == *sha256;
-        if self.whole && !same {
-            let error = Error::damaged("the sha256 differs though every block is right");
-            self.faults
-                .push(error.file(self.archive.path()).to_string());
-        }
-        faults.append(&mut self.faults);
-        same
+        (self.sha256.finish(), self.faults)
     }
 }

@@ -1,0 +1,111 @@
+//! An image in another profile: coded anew from what it holds, without its originals on the disk. What is stored as differences stays so.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::archive::Archive;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::codec::Profile;
+use crate::ops::base::Places;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::CompressReport;
+use crate::ops::compress::ImageWritten;
+use crate::ops::compress::Output;
+use crate::ops::compress::sources::restored;
+use crate::ops::compress::write::write_verified;
+use crate::ops::folder;
+use crate::ops::folder::EntryKind;
+use crate::ops::folder::OutputFolder;
+
+/// How to transcode.
+#[derive(Debug, Clone)]
+pub struct TranscodeOptions {
+    /// The new profile.
+    pub profile: Profile,
+    /// Where the bases of deltas are looked for.
+    pub bases: Vec<PathBuf>,
+    /// Replace an output that exists.
+    pub force: bool,
+    /// Threads that code.
+    pub threads: usize,
+}
+
+/// Codes the image `source` anew as `target`; or the images of a folder, whose other files are copied.
+pub fn transcode(
+    source: &Path,
+    target: &Path,
+    options: &TranscodeOptions,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let begun = Instant::now();
+    let places = Places::new(&options.bases, source).or_beside(source);
+    let mut report = CompressReport::new(options.profile);
+    if source.is_dir() {
+        folder::check_apart(source, target)?;
+        transcode_folder(source, target, &places, options, &mut report, progress)?;
+    } else {
+        folder::check_not_same(source, target)?;
+        let image = transcode_image(source, target, &places, options, progress)?;
+        report.images.push(image);
+    }
+    report.add_up(begun);
+    Ok(report)
+}
+
+fn transcode_image(
+    source: &Path,
+    target: &Path,
+    places: &Places,
+    options: &TranscodeOptions,
+    progress: &dyn Progress,
+) -> Result<ImageWritten> {
+    let is_delta = Archive::open(source)?.index().is_delta();
+    let bases = is_delta.then(|| places.open()).transpose()?;
+    let restored = restored(source, bases, bases.map(|_| target))?;
+    let options = CompressOptions {
+        output: Output::Path(target.to_owned()),
+        profile: options.profile,
+        base: bases.map(Arc::clone),
+        series: false,
+        resume: false,
+        force: options.force,
+        opaque: false,
+        threads: options.threads,
+    };
+    let (kind, suffix, sources) = (restored.kind, &restored.suffix, &restored.sources);
+    write_verified(kind, suffix, sources, source, target, &options, progress)
+}
+
+fn transcode_folder(
+    root: &Path,
+    target: &Path,
+    places: &Places,
+    options: &TranscodeOptions,
+    report: &mut CompressReport,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let entries = folder::walk(root)?;
+    let output = OutputFolder::create(target, options.force)?;
+    for entry in &entries {
+        progress.check()?;
+        let (full, to) = (root.join(&entry.path), output.path(&entry.path));
+        match &entry.kind {
+            EntryKind::File if folder::is_image(&full) => {
+                let mut image = transcode_image(&full, &to, places, options, progress)?;
+                image.output = output.target_path(&entry.path);
+                report.images.push(image);
+            }
+            // what is the parity of an image is none of another one
+            EntryKind::File if folder::is_parity_name(&entry.path) => {}
+            _ => {
+                let bytes = output.copy(root, entry, options.force, progress)?;
+                report.copied_files += u64::from(bytes.is_some());
+                report.copied_bytes += bytes.unwrap_or(0);
+            }
+        }
+    }
+    output.commit()
+}

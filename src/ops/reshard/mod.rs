@@ -1,0 +1,501 @@
+//! Reshard: the tensors of a model's images in other images. Blocks are moved as they are; only the headers are coded.
+
+pub mod cut;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::archive::Archive;
+use crate::archive::BlockCache;
+use crate::archive::ImageKind;
+use crate::archive::VirtualFile;
+use crate::archive::naming;
+use crate::base::Error;
+use crate::base::ErrorKind;
+use crate::base::OutputFile;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::base::digest;
+use crate::format::SpanRecord;
+use crate::ops::base;
+use crate::ops::base::Places;
+use crate::ops::folder;
+use crate::ops::folder::Entry;
+use crate::ops::folder::EntryKind;
+use crate::ops::folder::OutputFolder;
+use crate::ops::folder::Stamp;
+use crate::ops::report;
+use crate::ops::stream;
+use crate::ops::verify::whole::FileCheck;
+use crate::tensor::Header;
+use crate::tensor::header;
+use crate::writer;
+use crate::writer::MovedSpan;
+
+pub use cut::Cut;
+
+/// What the list of a model's shards is called behind the model's name.
+const LIST: &str = ".safetensors.index.json";
+
+/// How to reshard.
+#[derive(Debug, Clone)]
+pub struct ReshardOptions {
+    /// How to cut.
+    pub cut: Cut,
+    /// Where the bases of deltas are looked for.
+    pub bases: Vec<PathBuf>,
+    /// Write into a folder that exists.
+    pub force: bool,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+/// One new image.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shard {
+    /// Where it is.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+    /// Its tensors.
+    pub tensors: u64,
+    /// Bytes of the safetensors file that it stands for.
+    pub original_bytes: u64,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+    /// sha256 of the safetensors file.
+    pub sha256: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReshardReport {
+    /// The new images.
+    pub shards: Vec<Shard>,
+    /// Images whose tensors they have.
+    pub source_images: u64,
+    /// Other files of the folder, copied.
+    pub copied_files: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The images of one model.
+struct Model {
+    archives: Vec<Arc<Archive>>,
+    stamps: Vec<Stamp>,
+    /// What its shards' names begin with.
+    stem: String,
+    /// The list of its shards, if there was one.
+    list: Option<Value>,
+    /// Everything else in the folder.
+    others: Vec<Entry>,
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<MovedSpan>,
+    /// Of each tensor by its name.
+    numbers: BTreeMap<String, usize>,
+}
+
+/// Writes the tensors of the image `source`, or of the images in that folder, to new images in the folder `target`. Each is read back and
+/// every tensor compared with its md5 before the folder appears.
+pub fn reshard(
+    source: &Path,
+    target: &Path,
+    options: &ReshardOptions,
+    progress: &dyn Progress,
+) -> Result<ReshardReport> {
+    let begun = Instant::now();
+    folder::check_apart(source, target)?;
+    let places = Places::new(&options.bases, source).or_beside(source);
+    let model = Model::open(source, &places, options.threads, progress)?;
+    let lens: Vec<(&str, u64)> = model
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.record.span.name.as_str(), tensor.record.span.len))
+        .collect();
+    let shards = cut::cut(&lens, options.cut).map_err(|e| e.file(source))?;
+    let output = OutputFolder::create(target, options.force)?;
+    let mut copied_files = 0;
+    for entry in &model.others {
+        let copied = output.copy(source, entry, options.force, progress)?;
+        copied_files += u64::from(copied.is_some());
+    }
+    let mut report = ReshardReport {
+        shards: Vec::new(),
+        source_images: model.archives.len() as u64,
+        copied_files,
+        seconds: 0.0,
+    };
+    let mut map = BTreeMap::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let name = shard_name(&model.stem, number, shards.len());
+        for &tensor in shard {
+            map.insert(lens[tensor].0, format!("{name}{}", naming::MODEL_EXTENSION));
+        }
+        let image = PathBuf::from(format!("{name}{}", naming::IMAGE_EXTENSION));
+        let mut written = write_shard(
+            &model,
+            shard,
+            &output.path(&image),
+            &places,
+            options,
+            progress,
+        )?;
+        written.path = output.target_path(&image);
+        report.shards.push(written);
+    }
+    if shards.len() > 1 {
+        let list = output.path(Path::new(&format!("{}{LIST}", model.stem)));
+        write_list(&model, &map, &list, options.force)?;
+    }
+    model.stamps.iter().try_for_each(Stamp::check)?;
+    output.commit()?;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+fn shard_name(stem: &str, number: usize, count: usize) -> String {
+    match count {
+        1 => stem.to_owned(),
+        _ => format!("{stem}-{:05}-of-{count:05}", number + 1),
+    }
+}
+
+impl Model {
+    fn open(
+        source: &Path,
+        places: &Places,
+        threads: usize,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let (images, others, list) = if source.is_dir() {
+            in_folder(source)?
+        } else {
+            (vec![source.to_owned()], Vec::new(), None)
+        };
+        let mut model = Self {
+            archives: Vec::new(),
+            stamps: Vec::new(),
+            stem: String::new(),
+            list: list.as_ref().map(|(_, list)| list.clone()),
+            others,
+            metadata: BTreeMap::new(),
+            tensors: Vec::new(),
+            numbers: BTreeMap::new(),
+        };
+        let mut names = Vec::new();
+        for path in &images {
+            model.stamps.push(Stamp::of(path)?);
+            let archive = Arc::new(places.open_archive(path, threads, progress)?);
+            names.extend(naming::original_name(
+                path.file_name().unwrap_or_default(),
+                archive.header(),
+            ));
+            model.archives.push(archive);
+        }
+        model.stem = match list {
+            Some((stem, _)) => stem,
+            None => common_stem(&names),
+        };
+        for number in 0..model.archives.len() {
+            let path = model.archives[number].path().to_owned();
+            model
+                .take_tensors(number, progress)
+                .map_err(|e| e.file(&path))?;
+        }
+        Ok(model)
+    }
+
+    fn take_tensors(&mut self, number: usize, progress: &dyn Progress) -> Result<()> {
+        let archive = Arc::clone(&self.archives[number]);
+        let [file] = archive.files() else {
+            return Err(one_file_only());
+        };
+        if !file.is_safetensors || archive.header().kind != ImageKind::File {
+            return Err(one_file_only());
+        }
+        let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
+        let bytes = VirtualFile::new(Arc::clone(&archive), 0, cache)?;
+        bytes.layout()?;
+        let header = Header::read(&bytes)?;
+        for (key, value) in &header.metadata {
+            self.metadata
+                .entry(key.clone())
+                .or_insert_with(|| value.clone());
+        }
+        let index = archive.index();
+        let spans = &archive.spans(file)[1..];
+        for record in spans {
+            let span = &record.span;
+            let known = self.numbers.insert(span.name.clone(), self.tensors.len());
+            if let Some(known) = known {
+                self.numbers.insert(span.name.clone(), known);
+                let known = &self.tensors[known];
+                let what = |record: &SpanRecord| {
+                    (
+                        record.md5,
+                        record.span.dtype.clone(),
+                        record.span.shape.clone(),
+                    )
+                };
+                if what(&known.record) != what(record) {
+                    let error = Error::invalid("is in two of the images, with different bytes");
+                    return Err(error
+                        .tensor(&span.name)
+                        .hint("are these images of one model?"));
+                }
+                progress.warn(&format!("`{}` is in two images: once is enough", span.name));
+                continue;
+            }
+            let stored = record.repeats.map_or(record, |of| &index.spans[of]);
+            self.tensors.push(MovedSpan {
+                record: record.clone(),
+                blocks: index.blocks[record.blocks.clone()].to_vec(),
+                base: stored
+                    .base
+                    .map(|base| index.bases[base].named(&stored.span.name)),
+                image: Arc::clone(archive.source()),
+                image_number: number,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn one_file_only() -> Error {
+    Error::invalid("is no image of one safetensors file")
+        .hint("a folder as one image: `bigsmall decompress` it first, then `compress -o FOLDER`")
+}
+
+/// The images of the model in a folder, everything else in it, and the list of its shards with the model's name.
+type InFolder = (Vec<PathBuf>, Vec<Entry>, Option<(String, Value)>);
+
+fn in_folder(root: &Path) -> Result<InFolder> {
+    let entries = folder::walk(root)?;
+    let is_here =
+        |entry: &&Entry| entry.kind == EntryKind::File && entry.path.components().count() == 1;
+    let stem_of = |entry: &Entry| Some(entry.path.to_str()?.strip_suffix(LIST)?.to_owned());
+    let mut lists = entries.iter().filter(is_here).filter_map(stem_of);
+    let stem = lists.next();
+    if lists.next().is_some() {
+        return Err(Error::invalid("holds the lists of several models")
+            .file(root)
+            .hint("give each model a folder of its own"));
+    }
+    let list = stem
+        .map(|stem| read_list(root, &stem).map(|list| (stem, list)))
+        .transpose()?;
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
+    if let Some((_, list)) = &list {
+        let map = list.get("weight_map").and_then(Value::as_object);
+        wanted.extend(
+            map.into_iter()
+                .flat_map(|map| map.values())
+                .filter_map(Value::as_str),
+        );
+    }
+    let (mut images, mut others) = (Vec::new(), Vec::new());
+    for entry in &entries {
+        let full = root.join(&entry.path);
+        if is_here(&entry) && entry.path.to_str().is_some_and(|path| path.ends_with(LIST)) {
+            continue;
+        }
+        let is_ours = is_here(&entry) && folder::is_image(&full) && {
+            let header = crate::archive::peek(&crate::base::FileSource::open(&full)?, &full)?;
+            let name = naming::original_name(entry.path.as_os_str(), &header);
+            let name = name.as_deref().and_then(OsStr::to_str).unwrap_or_default();
+            // in a folder with a list, what that does not name is another model
+            wanted.remove(name) || list.is_none()
+        };
+        // what was the parity of an image is none of another one
+        let is_parity = folder::is_parity_name(&entry.path);
+        if is_ours {
+            images.push(full);
+        } else if !is_parity {
+            others.push(entry.clone());
+        }
+    }
+    if let Some(missing) = wanted.first() {
+        let error = Error::new(
+            ErrorKind::NotFound,
+            format!("has no image of `{missing}`, a shard of the model"),
+        );
+        return Err(error
+            .file(root)
+            .hint("compress it first, and have all shards there"));
+    }
+    if images.is_empty() {
+        let error = Error::new(
+            ErrorKind::NotFound,
+            "no image (`.bs`) lies in this folder itself",
+        );
+        return Err(error
+            .file(root)
+            .hint("compress the model first; of a folder of models name one"));
+    }
+    Ok((images, others, list))
+}
+
+fn read_list(root: &Path, stem: &str) -> Result<Value> {
+    let path = root.join(format!("{stem}{LIST}"));
+    let bytes = fs::read(&path).map_err(|e| Error::io("cannot read", &path, e))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::invalid(format!("is no list of shards: {e}")).file(&path))
+}
+
+/// What the names of a model's files begin with; `model` if they differ.
+fn common_stem(names: &[std::ffi::OsString]) -> String {
+    let stem = |name: &std::ffi::OsString| {
+        let name = name.to_str()?.strip_suffix(naming::MODEL_EXTENSION)?;
+        let is_count =
+            |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let stem = name
+            .rsplit_once("-of-")
+            .filter(|(_, count)| is_count(count))
+            .and_then(|(rest, _)| rest.rsplit_once('-'))
+            .filter(|(_, number)| is_count(number))
+            .map_or(name, |(stem, _)| stem);
+        Some(stem.to_owned())
+    };
+    let mut stems = names.iter().map(stem);
+    let first = stems.next().flatten().filter(|first| !first.is_empty());
+    first
+        .filter(|first| stems.all(|stem| stem.as_ref() == Some(first)))
+        .unwrap_or_else(|| "model".to_owned())
+}
+
+/// Writes one image, reads it back and puts it in place.
+fn write_shard(
+    model: &Model,
+    shard: &[usize],
+    to: &Path,
+    places: &Places,
+    options: &ReshardOptions,
+    progress: &dyn Progress,
+) -> Result<Shard> {
+    let mut spans: Vec<MovedSpan> = shard
+        .iter()
+        .map(|&tensor| model.tensors[tensor].clone())
+        .collect();
+    spans.sort_by(|a, b| {
+        let key = |moved: &'_ MovedSpan| {
+            (
+                moved.record.span.name.clone(),
+                moved.record.span.dtype.clone(),
+            )
+        };
+        let (a, b) = (key(a), key(b));
+        header::cmp_as_written((&a.0, &a.1), (&b.0, &b.1))
+    });
+    let of_header = spans.iter().map(|moved| {
+        let span = &moved.record.span;
+        (
+            span.name.as_str(),
+            span.dtype.as_str(),
+            span.shape.as_slice(),
+            span.len,
+        )
+    });
+    let header = header::write(&model.metadata, of_header)?;
+    let label = to.file_name().unwrap_or_default().to_string_lossy();
+    let tensor_bytes: u64 = spans.iter().map(|moved| moved.record.span.len).sum();
+    let original_bytes = header.len() as u64 + tensor_bytes;
+    let mut output = OutputFile::create(to, options.force)?;
+    progress.begin(&format!("moving to {label}"), original_bytes);
+    let mut deltas = model
+        .archives
+        .iter()
+        .filter(|archive| archive.index().is_delta());
+    let base_place = deltas
+        .next()
+        .map_or_else(String::new, |archive| base::place_moved(archive, to));
+    let unsealed = writer::write_moved(
+        naming::MODEL_EXTENSION,
+        &header,
+        &spans,
+        &base_place,
+        &mut output,
+        progress,
+    )?;
+    output.sync()?;
+    progress.begin(&format!("reading back {label}"), original_bytes);
+    let sha256 = read_back(output.temporary(), places, options.threads, progress)?;
+    let image_bytes = unsealed.image_len();
+    unsealed.seal(sha256, &output)?;
+    let sealed = Archive::open(output.temporary())?;
+    if let Some(fault) = sealed.check_copies().into_iter().next() {
+        return Err(fault);
+    }
+    progress.end();
+    let newest = newest(&model.stamps);
+    output.commit(
+        newest.map(|stamp| stamp.mtime),
+        newest.map(|stamp| stamp.mode),
+    )?;
+    Ok(Shard {
+        path: to.to_owned(),
+        tensors: spans.len() as u64,
+        original_bytes,
+        image_bytes,
+        sha256: digest::hex(&sha256),
+    })
+}
+
+fn newest(stamps: &[Stamp]) -> Option<&Stamp> {
+    stamps.iter().max_by_key(|stamp| stamp.mtime)
+}
+
+/// Decodes all of an image from the disk; every block has its checksum and every tensor its md5, or it is an error.
+fn read_back(
+    image: &Path,
+    places: &Places,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<[u8; 32]> {
+    let mut archive = Archive::open(image)?;
+    if archive.index().is_delta() {
+        archive = archive.with_bases(Arc::clone(places.open()?));
+    }
+    let [file] = archive.files() else {
+        return Err(one_file_only());
+    };
+    let mut check = FileCheck::new(&archive, file.spans.start);
+    stream::runs(&archive, file, threads, progress, |run| {
+        progress.advance(check.take(&run)?);
+        Ok(())
+    })?;
+    let (sha256, faults) = check.finish(file.spans.end);
+    match faults.into_iter().next() {
+        Some(fault) => Err(Error::damaged(fault)),
+        None => Ok(sha256),
+    }
+}
+
+/// The list of shards as transformers writes it, with what the old one said besides.
+fn write_list(model: &Model, map: &BTreeMap<&str, String>, to: &Path, force: bool) -> Result<()> {
+    let total: u64 = model
+        .tensors
+        .iter()
+        .map(|tensor| tensor.record.span.len)
+        .sum();
+    let mut list = model.list.clone().unwrap_or_else(|| serde_json::json!({}));
+    let failed = |e| Error::invalid(format!("the list of shards cannot be written: {e}")).file(to);
+    if !list.is_object() || !list["metadata"].is_object() {
+        list = serde_json::json!({"metadata": {}});
+    }
+    list["metadata"]["total_size"] = total.into();
+    list["weight_map"] = serde_json::to_value(map).map_err(failed)?;
+    let mut text = serde_json::to_string_pretty(&list).map_err(failed)?;
+    text.push('\n');
+    let mut output = OutputFile::create(to, force)?;
+    output.write(text.as_bytes())?;
+    output.commit(None, newest(&model.stamps).map(|stamp| stamp.mode))
+}
