@@ -351,7 +351,7 @@ fn images_that_cannot_be_used_are_listed_and_refuse_to_open() {
             "{name}"
         );
     }
-    assert!(log(&setup).contains("made by the Python package"));
+    assert!(log(&setup).contains("of the Python package"));
 }
 
 // docs/semantics.md: The inode number of an unchanged file is the same after a new mount, and another content has

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::file::Identity;
 use crate::codec::SpanTables;
@@ -21,6 +22,10 @@ use crate::codec::SpanTables;
 const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Buffers kept for blocks to come.
 const SPARE_MAX: usize = 8;
+/// Longer buffers are not kept.
+const SPARE_LEN_MAX: usize = 4 << 20;
+/// Whole tensors held that are too large for the bound.
+const TENSORS_MAX: usize = 4;
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 
@@ -41,6 +46,15 @@ pub enum ImageId {
     File(Identity),
     /// Whatever else; a number that no other open image of this process has.
     Other(u64),
+}
+
+impl ImageId {
+    /// Of an image that is opened now.
+    pub(super) fn of(source: &dyn ReadAt) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        source.identity().map_or(Self::Other(number), Self::File)
+    }
 }
 
 /// Image, and block or span of it.
@@ -117,10 +131,12 @@ struct Shelf {
     /// Bytes that are being decoded.
     flying_bytes: u64,
     bytes_max: u64,
+    /// As many are held whatever their size.
+    entries_min: usize,
 }
 
 impl Shelf {
-    fn new(bytes_max: u64) -> Mutex<Self> {
+    fn new(bytes_max: u64, entries_min: usize) -> Mutex<Self> {
         let (entries, flights) = (LruCache::unbounded(), BTreeMap::new());
         Mutex::new(Self {
             entries,
@@ -128,6 +144,7 @@ impl Shelf {
             bytes: 0,
             flying_bytes: 0,
             bytes_max,
+            entries_min,
         })
     }
 
@@ -145,7 +162,9 @@ impl Shelf {
 
     /// Holds no more than the bound, with what is being decoded.
     fn shrink(&mut self, gone: &mut Vec<Entry>) {
-        while self.bytes + self.flying_bytes > self.bytes_max {
+        while self.bytes + self.flying_bytes > self.bytes_max
+            && self.entries.len() > self.entries_min
+        {
             let Some((_, entry)) = self.entries.pop_lru() else {
                 break;
             };
@@ -160,6 +179,10 @@ impl Shelf {
 pub struct BlockCache {
     blocks: Mutex<Shelf>,
     tables: Mutex<Shelf>,
+    /// Whole tensors of files that can only be decoded so.
+    tensors: Mutex<Shelf>,
+    /// Held by who decodes one of them: one at a time, as each takes as much memory as it needs.
+    whole: Mutex<()>,
     /// Buffers of blocks that went, for those that come: new ones would have to be zeroed, and paged in.
     spare: Mutex<Vec<Vec<u8>>>,
     counters: Counters,
@@ -179,8 +202,10 @@ impl BlockCache {
     /// A cache of at most that many bytes of blocks, and of tables.
     pub fn with_bounds(block_bytes_max: u64, table_bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
-            blocks: Shelf::new(block_bytes_max),
-            tables: Shelf::new(table_bytes_max),
+            blocks: Shelf::new(block_bytes_max, 0),
+            tables: Shelf::new(table_bytes_max, 0),
+            tensors: Shelf::new(0, TENSORS_MAX),
+            whole: Mutex::default(),
             spare: Mutex::default(),
             counters: Counters::default(),
         })
@@ -188,10 +213,11 @@ impl BlockCache {
 
     /// Bytes held now.
     pub fn bytes(&self) -> u64 {
-        self.blocks.lock().bytes + self.tables.lock().bytes
+        let bytes = |shelf: &Mutex<Shelf>| shelf.lock().bytes;
+        bytes(&self.blocks) + bytes(&self.tables) + bytes(&self.tensors)
     }
 
-    /// The bound.
+    /// The bound, but for [whole tensors](Self::tensor).
     pub fn bytes_max(&self) -> u64 {
         self.blocks.lock().bytes_max + self.tables.lock().bytes_max
     }
@@ -232,6 +258,7 @@ impl BlockCache {
             add(&self.counters.ahead_wasted, u64::from(entry.is_ahead));
             if let Cached::Block(block) = entry.value
                 && let Ok(buffer) = Arc::try_unwrap(block)
+                && buffer.capacity() <= SPARE_LEN_MAX
             {
                 // small ones cost little to make anew
                 if spare.len() >= SPARE_MAX {
@@ -264,6 +291,27 @@ impl BlockCache {
         }
     }
 
+    /// Tensor `number`, decoded by `decode` if it is not at hand. The last few are held, whatever their size.
+    pub(crate) fn tensor(
+        &self,
+        archive: ImageId,
+        number: usize,
+        decode: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Arc<Vec<u8>>> {
+        let load = || {
+            let alone = self.whole.try_lock_for(WAIT_MAX);
+            let _alone = alone.ok_or_else(waited_too_long)?;
+            let bytes = decode()?;
+            add(&self.counters.decoded_bytes, bytes.len() as u64);
+            Ok((bytes.len() as u64, Cached::Block(Arc::new(bytes))))
+        };
+        let key = Key { archive, number };
+        match self.get(&self.tensors, key, 0, Demand::Now, load)? {
+            Cached::Block(bytes) => Ok(bytes),
+            Cached::Tables(_) => unreachable!("the shelf of tensors holds tensors"),
+        }
+    }
+
     /// The tables of span `number`, parsed by `read` if they are not at hand.
     pub(crate) fn tables(
         &self,
@@ -285,7 +333,7 @@ impl BlockCache {
 
     /// Forgets what is held of an image.
     pub fn forget(&self, archive: ImageId) {
-        for shelf in [&self.blocks, &self.tables] {
+        for shelf in [&self.blocks, &self.tables, &self.tensors] {
             let mut shelf = shelf.lock();
             let keys: Vec<Key> = shelf
                 .entries
@@ -367,14 +415,15 @@ impl BlockCache {
     }
 }
 
+fn waited_too_long() -> Error {
+    Error::new(ErrorKind::Io, "waited too long for another reader's decode")
+}
+
 fn wait(flight: &Flight) -> Result<Cached> {
     let mut result = flight.result.lock();
     while result.is_none() {
         if flight.landed.wait_for(&mut result, WAIT_MAX).timed_out() && result.is_none() {
-            return Err(Error::new(
-                ErrorKind::Io,
-                "waited too long for another reader's decode",
-            ));
+            return Err(waited_too_long());
         }
     }
     result

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 
 use crate::archive::bases::Bases;
 use crate::archive::bases::Hope;
@@ -79,6 +77,12 @@ pub fn claims_to_be_image(source: &dyn ReadAt) -> bool {
             .is_some_and(begins_at)
 }
 
+/// Whether a file begins as one of the Python package does.
+pub fn is_package(source: &dyn ReadAt) -> bool {
+    let mut magic = [0; MAGIC_OF_PYTHON_PACKAGE.len()];
+    source.read_exact_at(0, &mut magic).is_ok() && magic == *MAGIC_OF_PYTHON_PACKAGE
+}
+
 /// The header, and what is wrong with the copy that was not used.
 fn read_headers(source: &dyn ReadAt) -> Result<(Header, Option<Error>)> {
     let mut bytes = [0_u8; HEADER_LEN];
@@ -122,7 +126,6 @@ impl Archive {
     }
 
     fn read(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let (header, fault) = read_headers(&*source)?;
         let mut faults = Vec::from_iter(fault);
         let front = read_index(&*source, &header, Header::FRONT_INDEX_OFFSET);
@@ -136,10 +139,7 @@ impl Archive {
         };
         let index = Index::parse(&bytes, &header)?;
         let found = index.bases.iter().map(|_| OnceLock::new()).collect();
-        let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let id = source
-            .identity()
-            .map_or(ImageId::Other(number), ImageId::File);
+        let id = ImageId::of(&*source);
         Ok(Self {
             source,
             path: path.to_owned(),

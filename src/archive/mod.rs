@@ -5,16 +5,22 @@ pub mod cache;
 pub mod digests;
 pub mod image;
 pub mod naming;
+pub mod original;
+pub mod package_file;
 pub mod tensors;
 pub mod virtual_file;
 
 pub use bases::Bases;
 pub use cache::BlockCache;
 pub use cache::CacheCounts;
+pub use cache::ImageId;
 pub use digests::DigestIndex;
 pub use image::Archive;
 pub use image::claims_to_be_image;
+pub use image::is_package;
 pub use image::peek;
+pub use original::Original;
+pub use package_file::PackageFile;
 pub use virtual_file::Piece;
 pub use virtual_file::VirtualFile;
 

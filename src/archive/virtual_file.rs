@@ -156,7 +156,7 @@ impl VirtualFile {
         let mut pieces = Vec::with_capacity(4);
         self.for_each_part(offset, len, |block, range| {
             let block = Arc::clone(block);
-            pieces.push(Piece { block, range });
+            pieces.push(Piece::new(block, range));
         })?;
         Ok(pieces)
     }
@@ -167,6 +167,13 @@ impl VirtualFile {
 pub struct Piece {
     block: Arc<Vec<u8>>,
     range: Range<usize>,
+}
+
+impl Piece {
+    /// These bytes of a block.
+    pub(super) fn new(block: Arc<Vec<u8>>, range: Range<usize>) -> Self {
+        Self { block, range }
+    }
 }
 
 impl Deref for Piece {

@@ -143,7 +143,7 @@ impl Package {
             .map_or(0, |len| u64::from(u32::from_le_bytes(*len)));
         if json_len > JSON_LEN_MAX || json_len > source.len().saturating_sub(PREFIX_LEN) {
             return Err(Error::damaged(format!(
-                "a header of {json_len} bytes cannot be in this file"
+                "a header of {json_len} bytes cannot be in this file of the Python package"
             )));
         }
         let mut json = vec![0; json_len as usize];

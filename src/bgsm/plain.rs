@@ -1,5 +1,9 @@
 //! A file of the package as the safetensors file that it stands for. The package keeps tensors and metadata, but not the original
-//! header: this one has the same tensors in the same order, and is written as the safetensors library writes them.
+//! header: this one has the same tensors, and header and tensors are written as the safetensors library writes them. So it is mostly
+//! the original, byte for byte.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::base::Progress;
 use crate::base::Result;
@@ -11,30 +15,41 @@ use crate::tensor::header;
 #[derive(Debug)]
 pub struct Plain {
     package: Package,
-    header: Vec<u8>,
-    /// Where each tensor begins, in the order of the file, and the end.
+    header: Arc<Vec<u8>>,
+    /// The package's numbers of the tensors, in the order of the file.
+    order: Vec<usize>,
+    /// Where each of them begins, and the end.
     starts: Vec<u64>,
 }
 
 impl Plain {
     /// Of an open file.
     pub fn new(package: Package) -> Result<Self> {
-        let tensors = package.tensors.iter();
+        let all = &package.tensors;
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        order.sort_by(|&a, &b| {
+            let key = |number: usize| (all[number].name.as_str(), all[number].dtype);
+            header::cmp_as_written(key(a), key(b))
+        });
         let header = header::write(
             &package.metadata,
-            tensors.clone().map(|tensor| {
-                let (name, dtype) = (tensor.name.as_str(), tensor.dtype);
-                (name, dtype, tensor.shape.as_slice(), tensor.len)
+            order.iter().map(|&number| {
+                let tensor = &all[number];
+                let (name, shape) = (tensor.name.as_str(), tensor.shape.as_slice());
+                (name, tensor.dtype, shape, tensor.len)
             }),
         )?;
-        let mut starts = vec![header.len() as u64];
-        for tensor in tensors {
-            // their sum was checked
-            starts.push(starts.last().copied().unwrap_or(0) + tensor.len);
+        let mut end = header.len() as u64;
+        let mut starts = vec![end];
+        for &number in &order {
+            // that the sum is one was checked
+            end += all[number].len;
+            starts.push(end);
         }
         Ok(Self {
             package,
-            header,
+            header: Arc::new(header),
+            order,
             starts,
         })
     }
@@ -47,6 +62,27 @@ impl Plain {
             .unwrap_or(self.header.len() as u64)
     }
 
+    /// The package's file.
+    pub fn package(&self) -> &Package {
+        &self.package
+    }
+
+    /// The header, which lies before all tensors.
+    pub fn header(&self) -> &Arc<Vec<u8>> {
+        &self.header
+    }
+
+    /// The tensor that holds `offset`, which lies behind the header and before the end, and where it lies.
+    pub fn tensor_at(&self, offset: u64) -> (usize, Range<u64>) {
+        let number = self.starts.partition_point(|&start| start <= offset) - 1;
+        (number, self.starts[number]..self.starts[number + 1])
+    }
+
+    /// The bytes of a tensor, by its number in the file.
+    pub fn decode(&self, number: usize) -> Result<Vec<u8>> {
+        self.package.decode(self.order[number])
+    }
+
     /// Gives all of the file to `write`, with its places, every tensor decoded once.
     pub fn pour(
         &self,
@@ -57,12 +93,11 @@ impl Plain {
         write(0, &self.header)?;
         let decode = |(): &mut (), number: usize| {
             progress.check()?;
-            self.package.decode(number)
+            self.decode(number)
         };
-        let count = self.package.tensors.len();
         parallel::ordered(
             threads,
-            count,
+            self.order.len(),
             || (),
             decode,
             |number, bytes| {

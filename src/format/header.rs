@@ -120,10 +120,8 @@ impl Header {
     /// `Unsupported`.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         if bytes.starts_with(MAGIC_OF_PYTHON_PACKAGE) {
-            return Err(Error::unsupported(
-                "made by the Python package of the same name, import not built yet",
-            )
-            .hint("restore it with that package, then compress the restored file"));
+            let error = Error::unsupported("made by the Python package of the same name");
+            return Err(error.hint("make an image of it: `bigsmall import FILE`"));
         }
         let mut reader = Reader::new(bytes, "header");
         if reader.take(MAGIC.len())? != MAGIC {

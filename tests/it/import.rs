@@ -68,6 +68,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&sha256.finish())
 }
 
+/// The sums are those of the originals that the package was given.
 #[test]
 fn what_its_releases_wrote_is_read() {
     let sums = fs::read_to_string(golden("SHA256SUMS")).unwrap();

@@ -32,7 +32,9 @@ impl Fs {
             What::ImageFile(number, _) => *number,
             _ => return Ok(Vec::new()),
         };
-        let archive = self.image(&node)?;
+        let Some(archive) = self.image(&node)? else {
+            return Ok(Vec::new());
+        };
         let file = archive.files().get(number).ok_or(Errno::EIO)?;
         let mut found = vec![
             ("sha256", digest::hex(&file.sha256)),

@@ -6,10 +6,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bigsmall::archive;
+use bigsmall::archive::BlockCache;
 use bigsmall::archive::Header;
 use bigsmall::archive::ImageKind;
+use bigsmall::archive::PackageFile;
 use bigsmall::archive::naming;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
@@ -29,7 +32,7 @@ pub(crate) enum Meaning {
     Link,
     /// A file that passes through.
     Plain,
-    /// An image of one file, of this original size.
+    /// An image of one file, of this original size; ours or the Python package's.
     Image { original_len: u64 },
     /// An image of a folder.
     ImageFolder,
@@ -74,6 +77,9 @@ pub(crate) fn at(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<Item
 pub(crate) fn of_open(root: &Root, path: &Path, file: File) -> Result<Meaning, Error> {
     let shown_path = root.shown(path);
     let source = FileSource::from_file(file, &shown_path)?;
+    if archive::is_package(&source) {
+        return meaning_of_package(source, &shown_path);
+    }
     archive::peek(&source, &shown_path).map(|header| meaning_of(&header))
 }
 
@@ -178,6 +184,11 @@ fn look_into(
         // it cannot be read by us: it is listed as what it most probably is
         Err(error) => return (guessed_name(name), item(Meaning::Broken(error), stat)),
     };
+    if archive::is_package(&source) {
+        let meaning = meaning_of_package(source, &shown_path);
+        let meaning = meaning.unwrap_or_else(Meaning::Broken);
+        return (guessed_name(name), item(meaning, stat));
+    }
     match archive::peek(&source, &shown_path) {
         Ok(header) => {
             let original = naming::original_name(name, &header).unwrap_or_else(|| name.to_owned());
@@ -198,6 +209,14 @@ fn meaning_of(header: &Header) -> Meaning {
         },
         ImageKind::Folder => Meaning::ImageFolder,
     }
+}
+
+/// A file of the Python package stands for a safetensors file, of which it says all but the header's spelling.
+fn meaning_of_package(source: FileSource, path: &Path) -> Result<Meaning, Error> {
+    let file = PackageFile::open(Arc::new(source), path, BlockCache::new(0))?;
+    Ok(Meaning::Image {
+        original_len: file.byte_len(),
+    })
 }
 
 /// The name of an image whose suffix cannot be read: most images are of safetensors files.

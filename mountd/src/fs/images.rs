@@ -5,12 +5,17 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bigsmall::archive;
 use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
+use bigsmall::archive::ImageId;
+use bigsmall::archive::Original;
+use bigsmall::archive::PackageFile;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
@@ -36,18 +41,38 @@ const BASES_AGE_MAX: Duration = Duration::from_secs(2);
 /// An image, and its file once more.
 #[derive(Debug)]
 pub(super) struct Image {
-    archive: Arc<Archive>,
+    content: Content,
     /// For whoever has to read it after this worker.
     pub(super) file: OwnedFd,
 }
 
+/// Who made the file small.
+#[derive(Debug, Clone)]
+enum Content {
+    Ours(Arc<Archive>),
+    Package(PackageFile),
+}
+
+impl Content {
+    fn id(&self) -> ImageId {
+        match self {
+            Self::Ours(archive) => archive.id(),
+            Self::Package(file) => file.id(),
+        }
+    }
+
+    fn is_delta(&self) -> bool {
+        matches!(self, Self::Ours(archive) if archive.index().is_delta())
+    }
+}
+
 impl Fs {
-    pub(super) fn open_node(&self, node: &Node) -> Result<VirtualFile> {
+    pub(super) fn open_node(&self, node: &Node) -> Result<Original> {
         match &node.what {
             // it passes through, and whoever opened it has a handle of its own
             What::Disk(Meaning::Plain) => Err(Errno::EBADF),
-            What::Disk(Meaning::Image { .. }) => self.virtual_file(node, 0),
-            What::ImageFile(number, _) => self.virtual_file(node, *number),
+            What::Disk(Meaning::Image { .. }) => self.original(node, 0),
+            What::ImageFile(number, _) => self.original(node, *number),
             What::Disk(Meaning::Broken(error)) => {
                 self.fail(error);
                 Err(Errno::EIO)
@@ -59,16 +84,22 @@ impl Fs {
         }
     }
 
-    fn virtual_file(&self, node: &Node, number: usize) -> Result<VirtualFile> {
-        let archive = self.image(node)?;
-        let file = VirtualFile::new(archive, number, Arc::clone(&self.cache));
-        file.map_err(|e| self.fail(&e))
+    fn original(&self, node: &Node, number: usize) -> Result<Original> {
+        match &self.open_image(node)?.content {
+            Content::Ours(archive) => {
+                let file = VirtualFile::new(Arc::clone(archive), number, Arc::clone(&self.cache));
+                file.map(Original::Image).map_err(|e| self.fail(&e))
+            }
+            Content::Package(file) => Ok(Original::Package(file.clone())),
+        }
     }
 
-    /// The archive that a node stands for or is in.
-    pub(crate) fn image(&self, node: &Node) -> Result<Arc<Archive>> {
-        let image = self.open_image(node)?;
-        Ok(Arc::clone(&image.archive))
+    /// The archive that a node stands for or is in; none if it is a file of the Python package.
+    pub(crate) fn image(&self, node: &Node) -> Result<Option<Arc<Archive>>> {
+        match &self.open_image(node)?.content {
+            Content::Ours(archive) => Ok(Some(Arc::clone(archive))),
+            Content::Package(_) => Ok(None),
+        }
     }
 
     /// The open image that a node stands for or is in.
@@ -81,29 +112,40 @@ impl Fs {
         let descriptor = file.as_fd().try_clone_to_owned();
         let descriptor = descriptor.map_err(|_too_many| Errno::EMFILE)?;
         let path = self.root.shown(&node.path);
-        let archive = FileSource::from_file(file, &path)
-            .and_then(|source| {
-                let counted = Counted::new(source, &self.statistics.source_bytes);
-                Archive::from_source(Arc::new(counted), &path)
-            })
-            .and_then(|archive| self.with_bases(archive))
+        let content = FileSource::from_file(file, &path)
+            .and_then(|source| self.content(source, &path))
             .map_err(|error| {
                 self.fail(&error);
                 // whatever is wrong with the image: the file is listed and cannot be opened
                 Errno::EIO
             })?;
-        for fault in archive.faults() {
-            self.fail(&fault.clone().file(&path));
-        }
         let image = Arc::new(Image {
-            archive: Arc::new(archive),
+            content,
             file: descriptor,
         });
         let evicted = self.images.lock().push(key, Arc::clone(&image));
         if let Some((_, evicted)) = evicted {
-            self.cache.forget(evicted.archive.id());
+            self.cache.forget(evicted.content.id());
         }
         Ok(image)
+    }
+
+    fn content(&self, source: FileSource, path: &Path) -> Result<Content, Error> {
+        let is_package = archive::is_package(&source);
+        let counted = Arc::new(Counted::new(source, &self.statistics.source_bytes));
+        if is_package {
+            let file = PackageFile::open(counted, path, Arc::clone(&self.cache))?;
+            tracing::info!(
+                "`{}` is decoded a tensor at a time: `bigsmall migrate` makes it one that is read anywhere",
+                path.display()
+            );
+            return Ok(Content::Package(file));
+        }
+        let archive = self.with_bases(Archive::from_source(counted, path)?)?;
+        for fault in archive.faults() {
+            self.fail(&fault.clone().file(path));
+        }
+        Ok(Content::Ours(Arc::new(archive)))
     }
 
     /// The file of a node's image: by its path or, if another has that meanwhile, the one that an earlier worker had open.
@@ -189,7 +231,7 @@ impl Fs {
         };
         let key = image_key(&node);
         let mut images = self.images.lock();
-        let is_delta = |image: &Arc<Image>| image.archive.index().is_delta();
+        let is_delta = |image: &Arc<Image>| image.content.is_delta();
         if !images.peek(&key).is_some_and(is_delta) {
             return;
         }

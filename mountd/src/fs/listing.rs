@@ -96,7 +96,7 @@ impl Fs {
 
     /// The names directly under `inner` in an image of a folder.
     fn list_within(&self, image: &Node, inner: &str) -> Result<Vec<Listed>> {
-        let archive = self.image(image)?;
+        let archive = self.image(image)?.ok_or(Errno::ENOTDIR)?;
         let mut listing: Vec<Listed> = Vec::new();
         // files stand in ascending order of their paths, so those of one folder are neighbours
         for (number, file) in archive.files().iter().enumerate() {
@@ -125,7 +125,7 @@ impl Fs {
         let Some(wanted) = name.to_str() else {
             return Ok(None);
         };
-        let archive = self.image(image)?;
+        let archive = self.image(image)?.ok_or(Errno::ENOTDIR)?;
         let files = archive.files();
         let path = if inner.is_empty() {
             wanted.to_owned()

@@ -28,10 +28,9 @@ use std::time::Instant;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
 use bigsmall::archive::DigestIndex;
+use bigsmall::archive::Original;
 use bigsmall::archive::Piece;
-use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
-use bigsmall::base::ReadAt;
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::sys::statvfs::Statvfs;
@@ -79,7 +78,7 @@ pub(crate) struct FsOptions {
 /// An open file of an image.
 #[derive(Debug)]
 struct Opened {
-    file: VirtualFile,
+    file: Original,
     users: u64,
     /// Whether a read failed in a way that may have passed when it is opened the next time.
     is_doubtful: bool,
@@ -364,7 +363,7 @@ impl Fs {
     }
 
     /// One more user of an open file.
-    fn take_open(&self, ino: u64, file: VirtualFile) {
+    fn take_open(&self, ino: u64, file: Original) {
         let mut opened = self.opened.lock();
         let users = opened.get(&ino).map_or(0, |opened| opened.users);
         let new = Opened {
@@ -416,10 +415,12 @@ impl Fs {
             self.take_open(ino, file.clone());
             file
         };
-        let len = file.len().saturating_sub(offset).min(u64::from(size));
+        let len = file.byte_len().saturating_sub(offset).min(u64::from(size));
         let _demand = self.ahead.demand();
         let pieces = file.pieces(offset, len);
-        self.ahead.note(ino, &file, offset, len);
+        if let Original::Image(file) = &file {
+            self.ahead.note(ino, file, offset, len);
+        }
         pieces.map_err(|error| {
             self.look_anew(ino);
             self.fail(&error)

@@ -147,8 +147,12 @@ mod tests {
         let shards = names(&MODEL, Cut::Size(40));
         let expected: [&[&str]; 3] = [
             &["lm_head"],
-            &["model.layers.2.experts.1.w", "model.layers.2.w"],
-            &["model.layers.10.b", "model.layers.10.w", "model.norm"],
+            &[
+                "model.layers.2.experts.1.w",
+                "model.layers.2.w",
+                "model.layers.10.b",
+            ],
+            &["model.layers.10.w", "model.norm"],
         ];
         assert_eq!(shards, expected);
         assert_eq!(names(&MODEL, Cut::Size(1)).len(), 5);
