@@ -355,6 +355,14 @@ impl OutputFile {
     }
 }
 
+/// The permissions of a file that nobody asked particular ones for.
+pub fn mode_of_new_file() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = line.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+    0o666 & !umask.unwrap_or(0o077)
+}
+
 impl Drop for OutputFile {
     fn drop(&mut self) {
         if !self.committed && self.keep && self.journal.is_some() {

@@ -5,8 +5,11 @@ mod commands;
 mod exit;
 mod global;
 mod mount;
+mod page;
 mod progress;
 mod render;
+mod scanned;
+mod tables;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,8 +41,11 @@ Make and restore:
   rm          Remove files that no delta needs
 
 Look:
+  scan        Show what compressing these folders would save
+  stat        List the tensors of an image or a model
   info        Show what an image holds and how it is coded
   diff        Show which tensors of two models differ, and by how much
+  xray        Show what a model's numbers say of where they come from
   bench       Measure size and speed on a model of yours
 
 Trust:
@@ -98,8 +104,14 @@ enum Command {
     Rm(commands::rm::Arguments),
     /// Show which tensors of two models differ, and by how much
     Diff(commands::diff::Arguments),
+    /// Show what compressing these folders would save
+    Scan(commands::scan::Arguments),
+    /// List the tensors of an image or a model
+    Stat(commands::stat::Arguments),
     /// Show what an image holds and how it is coded
     Info(commands::info::Arguments),
+    /// Show what a model's numbers say of where they come from
+    Xray(commands::xray::Arguments),
     /// Measure size and speed on a model of yours
     #[command(alias = "benchmark")]
     Bench(commands::bench::Arguments),
@@ -147,7 +159,10 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Apply(arguments) => commands::apply::run(arguments, global),
         Command::Rm(arguments) => commands::rm::run(arguments, global),
         Command::Diff(arguments) => commands::diff::run(arguments, global),
+        Command::Scan(arguments) => commands::scan::run(arguments, global),
+        Command::Stat(arguments) => commands::stat::run(arguments, global),
         Command::Info(arguments) => commands::info::run(arguments, global),
+        Command::Xray(arguments) => commands::xray::run(arguments, global),
         Command::Bench(arguments) => commands::bench::run(arguments, global),
         Command::Verify(arguments) => commands::verify::run(arguments, global),
         Command::Scrub(arguments) => commands::scrub::run(arguments, global),

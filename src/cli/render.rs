@@ -96,6 +96,7 @@ pub(super) fn verified(image: &ImageReport) -> String {
     let mut lines = vec![verdict(image)];
     let faults = image.faults.iter();
     lines.extend(faults.map(|fault| format!("  {}", fault.replace('\n', "\n  "))));
+    lines.extend(image.notes.iter().map(|note| format!("  note: {note}")));
     match (image.checked, &image.sample) {
         (Checked::Structure, _) if image.ok => {
             lines.push("  no block was looked at: damage in them is not found this way".to_owned());

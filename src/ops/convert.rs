@@ -10,7 +10,6 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::archive;
-use crate::archive::Bases;
 use crate::archive::ImageKind;
 use crate::archive::naming;
 use crate::base::Error;
@@ -21,12 +20,11 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::base::digest;
 use crate::base::progress::Part;
-use crate::base::units;
 use crate::codec::Profile;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::Output;
-use crate::ops::estimate::Sample;
+use crate::ops::estimate::Look;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -37,13 +35,6 @@ use crate::ops::verify::VerifyOptions;
 
 /// The file at the folder's top that lists what was converted, for the way back.
 pub const RECORD: &str = ".bigsmall-converted";
-
-/// Pieces of a model that are looked at to tell what would be saved.
-const LOOK: (u64, u64) = (24, 64 << 10);
-/// Bytes of index and padding for a tensor, about.
-const TENSOR_BYTES: u64 = 250;
-/// A model stays as it is if its image would have more than this of its size.
-const PERCENT_MAX: f64 = 97.0;
 
 /// How to convert.
 #[derive(Debug, Clone)]
@@ -175,16 +166,8 @@ fn look(root: &Path, entry: &Entry, device: u64) -> Result<Planned> {
     if planned.stays.is_some() {
         return Ok(planned);
     }
-    match estimate(&full) {
-        Ok(bytes) => {
-            let percent = units::percent(bytes, metadata.len());
-            if percent <= PERCENT_MAX {
-                planned.estimated_bytes = bytes;
-            } else {
-                let percent = percent.min(100.0);
-                planned.stays = Some(format!("it would still have {percent:.0} % of its size"));
-            }
-        }
+    match Look::at(&full).and_then(|look| look.worth(metadata.len())) {
+        Ok(bytes) => planned.estimated_bytes = bytes,
         // the hint would be for compress
         Err(error) => planned.stays = error.to_string().lines().next().map(str::to_owned),
     }
@@ -198,15 +181,6 @@ fn stands_for(image: &Path, path: &Path) -> Result<bool> {
     let is_link = fs::symlink_metadata(image).is_ok_and(|metadata| metadata.is_symlink());
     let is_name = name.as_deref() == path.file_name();
     Ok(!is_link && is_name && header.kind == ImageKind::File)
-}
-
-/// About how many bytes the image of a model has.
-fn estimate(path: &Path) -> Result<u64> {
-    let mut model = Bases::unshared(None);
-    model.add(path)?;
-    let sample = Sample::take(&model, LOOK.0, LOOK.1)?;
-    let tensors = model.tensors().count() as u64;
-    Ok(sample.alone_bytes() + TENSOR_BYTES * (tensors + 4))
 }
 
 /// Converts what was planned. A model that fails stays as it is and is told of at the end; an interruption ends the work.

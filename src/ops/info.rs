@@ -238,7 +238,8 @@ fn image_info(archive: &Archive) -> ImageInfo {
     }
 }
 
-fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
+/// What the index says of a span.
+pub(super) fn span_info(archive: &Archive, record: &SpanRecord) -> SpanInfo {
     let mut codecs = BTreeMap::new();
     let repeated = record.repeats.map(|number| &archive.index().spans[number]);
     let mut coded_bytes = 0;

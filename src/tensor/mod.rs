@@ -3,6 +3,7 @@
 pub mod dtype;
 pub mod header;
 pub mod layout;
+pub mod name;
 pub mod values;
 
 pub use dtype::Family;
@@ -11,3 +12,4 @@ pub use header::TensorInfo;
 pub use layout::Layout;
 pub use layout::Span;
 pub use layout::SpanKind;
+pub use name::natural;

@@ -26,6 +26,7 @@ mod fuzz_seeds;
 mod golden;
 mod gpu_kernels;
 mod import;
+mod look;
 mod models;
 mod parity;
 mod reshard;

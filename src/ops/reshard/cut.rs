@@ -1,9 +1,8 @@
 //! Which tensor goes into which shard.
 
-use std::cmp::Ordering;
-
 use crate::base::Error;
 use crate::base::Result;
+use crate::tensor::natural;
 
 /// How to cut a model.
 #[derive(Debug, Clone, Copy)]
@@ -104,23 +103,6 @@ fn layer(name: &str) -> Option<&str> {
         end += 1;
     }
     None
-}
-
-/// Part by part between dots, numbers by their value.
-fn natural(a: &str, b: &str) -> Ordering {
-    let number = |part: &str| part.parse::<u64>().ok();
-    for (a, b) in a.split('.').zip(b.split('.')) {
-        let order = match (number(a), number(b)) {
-            (Some(a), Some(b)) => a.cmp(&b),
-            _ => a.cmp(b),
-        };
-        if order.is_ne() {
-            return order;
-        }
-    }
-    let parts = |name: &str| name.split('.').count();
-    // `01` and `1` are the same number in different names
-    parts(a).cmp(&parts(b)).then_with(|| a.cmp(b))
 }
 
 #[cfg(test)]

@@ -109,6 +109,8 @@ pub struct ImageReport {
     pub files: Vec<FileReport>,
     /// What is wrong, at most a hundred lines.
     pub faults: Vec<String>,
+    /// What is not wrong, and worth knowing.
+    pub notes: Vec<String>,
 }
 
 impl ImageReport {
@@ -126,6 +128,7 @@ impl ImageReport {
             parity: None,
             files: Vec::new(),
             faults: Vec::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -15,11 +15,13 @@ use crate::base::Result;
 use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
+use crate::base::error;
 use crate::format::FileRecord;
 use crate::ops::stream;
 use crate::ops::verify::Checked;
 use crate::ops::verify::FileReport;
 use crate::ops::verify::ImageReport;
+use crate::ops::xray::passing::Passing;
 
 /// Verifies an open image as a whole, and compares it with `original`, the file or folder that it was made from, if that is given.
 pub fn verify_image(
@@ -44,6 +46,7 @@ pub fn verify_image(
     let mut differs = false;
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
+        let mut passing = Passing::new(archive.spans(file), file.spans.clone());
         let compared = original.map(|original| Compared::open(archive, file, original));
         let mut compared = compared.transpose()?;
         stream::runs(archive, file, threads, progress, |run| {
@@ -52,6 +55,10 @@ pub fn verify_image(
                 let span = &archive.index().spans[run.span];
                 let offset = span.span.start + span.block_range(run.blocks.start).start;
                 compared.take(offset, bytes, &mut faults)?;
+            }
+            match &run.bytes {
+                Ok(bytes) => passing.take(run.span, bytes),
+                Err(_) => passing.give_up(run.span),
             }
             match check.take(&run) {
                 Ok(len) => report.verified_bytes += len,
@@ -66,6 +73,11 @@ pub fn verify_image(
             progress.advance(end - span.block_range(run.blocks.start).start);
             Ok(())
         })?;
+        report.notes.extend(
+            passing
+                .untrained()
+                .map(|looked_at| untrained(&file.path, looked_at)),
+        );
         differs |= compared.is_some_and(|compared| compared.differs);
         let whole = check.whole;
         let (sha256, of_tensors) = check.finish(file.spans.end);
@@ -87,6 +99,14 @@ pub fn verify_image(
     report.blocks_in_all = report.blocks;
     report.conclude(faults);
     Ok(report)
+}
+
+fn untrained(path: &str, (judged, fresh): (usize, usize)) -> String {
+    let path = error::escaped(path);
+    let which = if path.is_empty() { "it" } else { &path };
+    format!(
+        "{which} looks untrained: {fresh} of {judged} matrices looked at cannot be told from fresh random numbers; `bigsmall xray` tells more"
+    )
 }
 
 /// The original of one file of an image.

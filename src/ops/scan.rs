@@ -1,0 +1,294 @@
+//! Scan: what compressing these folders would save, from a sample of each model, and what in them is there twice. Nothing is written.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::parallel;
+use crate::ops::estimate::Look;
+use crate::ops::folder;
+use crate::ops::folder::EntryKind;
+use crate::ops::report;
+
+/// Files that are no models are named from this size on.
+const OTHER_BYTES_MIN: u64 = 1 << 20;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A safetensors file.
+    Model,
+    /// An image of ours.
+    Image,
+    /// Anything else.
+    Other,
+}
+
+/// A file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scanned {
+    /// Where it is.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Its bytes.
+    pub bytes: u64,
+    /// About how many it would have; of an image what its originals have.
+    pub other_bytes: u64,
+    /// Why there is nothing to gain, if there is nothing.
+    pub why_not: Option<String>,
+    /// About how many bytes of it are F32 of numbers that BF16 holds.
+    pub bf16_in_f32_bytes: u64,
+}
+
+/// Files that belong together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// The files.
+    #[serde(serialize_with = "report::paths")]
+    pub paths: Vec<PathBuf>,
+    /// Bytes of each.
+    pub bytes: u64,
+}
+
+/// What is there.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScanReport {
+    /// Every model and image, and other files from 1 MiB on.
+    pub files: Vec<Scanned>,
+    /// Models.
+    pub models: u64,
+    /// Their bytes.
+    pub model_bytes: u64,
+    /// About how many of them would be saved.
+    pub estimated_saved_bytes: u64,
+    /// Images.
+    pub images: u64,
+    /// What they save already.
+    pub saved_bytes: u64,
+    /// Other files.
+    pub others: u64,
+    /// Their bytes.
+    pub other_bytes: u64,
+    /// Files with several names (hard links), which are counted once.
+    pub links: u64,
+    /// Models and images that have the same length, and the same bytes wherever it was looked; images have the same sha256.
+    pub duplicates: Vec<Group>,
+    /// Models with tensors of the same names, dtypes and shapes: fine-tunes of one base, maybe.
+    pub alike: Vec<Group>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// What is known of one file.
+struct Found {
+    scanned: Scanned,
+    /// The same for the same content, as far as it was looked.
+    content: Option<Vec<u8>>,
+    /// The same for the same tensors.
+    tensors: Option<[u8; 32]>,
+}
+
+/// Looks at all files under `paths`.
+pub fn scan(paths: &[PathBuf], threads: usize, progress: &dyn Progress) -> Result<ScanReport> {
+    let begun = Instant::now();
+    progress.begin("listing", 0);
+    let (files, links) = listed(paths, progress)?;
+    progress.begin(
+        "looking at the models",
+        files.iter().map(|(_, bytes)| bytes).sum(),
+    );
+    let mut found = Vec::with_capacity(files.len());
+    parallel::ordered(
+        threads,
+        files.len(),
+        || (),
+        |(), number| {
+            progress.check()?;
+            let (path, bytes) = &files[number];
+            let found = look(path, *bytes);
+            progress.advance(*bytes);
+            Ok(found)
+        },
+        |_, file| {
+            found.push(file);
+            Ok(())
+        },
+    )?;
+    progress.end();
+    let mut report = add_up(found);
+    report.links = links;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Paths and bytes, and how many further names there are of what is listed.
+type Listed = (Vec<(PathBuf, u64)>, u64);
+
+fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<Listed> {
+    let mut files = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut links = 0;
+    let mut take = |path: PathBuf| -> Result<()> {
+        progress.check()?;
+        let metadata = fs::metadata(&path).map_err(|e| Error::io("cannot stat", &path, e))?;
+        if seen.insert((metadata.dev(), metadata.ino())) {
+            files.push((path, metadata.len()));
+        } else {
+            links += 1;
+        }
+        Ok(())
+    };
+    for path in paths {
+        if !path.is_dir() {
+            take(path.clone())?;
+            continue;
+        }
+        for entry in folder::walk(path)? {
+            if entry.kind == EntryKind::File {
+                take(path.join(entry.path))?;
+            }
+        }
+    }
+    Ok((files, links))
+}
+
+fn look(path: &Path, bytes: u64) -> Found {
+    let mut found = Found {
+        scanned: Scanned {
+            path: path.to_owned(),
+            kind: Kind::Other,
+            bytes,
+            other_bytes: bytes,
+            why_not: None,
+            bf16_in_f32_bytes: 0,
+        },
+        content: None,
+        tensors: None,
+    };
+    let scanned = &mut found.scanned;
+    // the hint of an error would be for another command
+    let why = |error: Error| error.to_string().lines().next().map(str::to_owned);
+    if folder::is_image(path) {
+        scanned.kind = Kind::Image;
+        match Archive::open(path) {
+            Ok(archive) => {
+                scanned.other_bytes = archive.header().original_len;
+                let shas = archive.files().iter().flat_map(|file| file.sha256);
+                found.content = Some(shas.collect());
+            }
+            Err(error) => scanned.why_not = why(error),
+        }
+    } else if folder::is_model(path) {
+        scanned.kind = Kind::Model;
+        match Look::at(path) {
+            Ok(look) => {
+                scanned.bf16_in_f32_bytes = look.bf16_in_f32_bytes;
+                match look.worth(bytes) {
+                    Ok(smaller) => scanned.other_bytes = smaller,
+                    Err(error) => scanned.why_not = why(error),
+                }
+                found.content = Some([&bytes.to_le_bytes(), &look.sample[..]].concat());
+                found.tensors = Some(look.tensors);
+            }
+            Err(error) => scanned.why_not = why(error),
+        }
+    } else {
+        scanned.why_not = Some(what_else(path).to_owned());
+    }
+    found
+}
+
+/// What a file is that is no model, from its first bytes and its name.
+fn what_else(path: &Path) -> &'static str {
+    let mut magic = [0; 4];
+    let source = FileSource::open(path);
+    let is_read = source.is_ok_and(|source| source.read_exact_at(0, &mut magic).is_ok());
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let is_torch = matches!(extension, Some("pt" | "pth" | "ckpt" | "bin"));
+    match (is_read, &magic) {
+        (true, b"GGUF") => "GGUF: mostly quantised, and stays as it is",
+        (true, b"PK\x03\x04") if is_torch => {
+            "a PyTorch checkpoint: saved as safetensors it could be smaller"
+        }
+        (true, [0x80, 2..=5, ..]) => "a pickle: saved as safetensors it could be smaller",
+        _ if folder::is_parity_name(path) => "parity",
+        _ => "no safetensors file",
+    }
+}
+
+fn add_up(found: Vec<Found>) -> ScanReport {
+    let mut report = ScanReport {
+        files: Vec::new(),
+        models: 0,
+        model_bytes: 0,
+        estimated_saved_bytes: 0,
+        images: 0,
+        saved_bytes: 0,
+        others: 0,
+        other_bytes: 0,
+        links: 0,
+        duplicates: Vec::new(),
+        alike: Vec::new(),
+        seconds: 0.0,
+    };
+    let mut contents: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
+    let mut alike: BTreeMap<[u8; 32], Group> = BTreeMap::new();
+    for Found {
+        scanned,
+        content,
+        tensors,
+    } in found
+    {
+        let new = || Group {
+            paths: Vec::new(),
+            bytes: scanned.bytes,
+        };
+        let mut is_first = true;
+        if let Some(content) = content {
+            let group = contents.entry(content).or_insert_with(new);
+            group.paths.push(scanned.path.clone());
+            is_first = group.paths.len() == 1;
+        }
+        if let Some(tensors) = tensors.filter(|_| is_first) {
+            let group = alike.entry(tensors).or_insert_with(new);
+            group.paths.push(scanned.path.clone());
+        }
+        let (bytes, other) = (scanned.bytes, scanned.other_bytes);
+        match scanned.kind {
+            Kind::Model => {
+                report.models += 1;
+                report.model_bytes += bytes;
+                report.estimated_saved_bytes += bytes.saturating_sub(other);
+            }
+            Kind::Image => {
+                report.images += 1;
+                report.saved_bytes += other.saturating_sub(bytes);
+            }
+            Kind::Other => {
+                report.others += 1;
+                report.other_bytes += bytes;
+            }
+        }
+        if scanned.kind != Kind::Other || bytes >= OTHER_BYTES_MIN {
+            report.files.push(scanned);
+        }
+    }
+    let several = |group: &Group| group.paths.len() > 1;
+    report.duplicates = contents.into_values().filter(several).collect();
+    report.alike = alike.into_values().filter(several).collect();
+    report
+}

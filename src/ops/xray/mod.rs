@@ -1,0 +1,212 @@
+//! Xray: what the numbers of a model say of where they come from. Measured against fresh random numbers of the same scale, never guessed
+//! from names.
+
+pub mod control;
+pub mod judge;
+pub mod measure;
+pub mod passing;
+pub mod spectrum;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::archive::BlockCache;
+use crate::archive::VirtualFile;
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::parallel;
+use crate::ops::base::Places;
+use crate::ops::folder;
+use crate::ops::report;
+use crate::tensor::Layout;
+use crate::tensor::Span;
+use crate::tensor::SpanKind;
+
+pub use judge::Findings;
+pub use judge::Flag;
+pub use measure::Measure;
+
+/// Bytes read at once.
+const PIECE_LEN: u64 = 1 << 20;
+
+/// How to look.
+#[derive(Debug, Clone)]
+pub struct XrayOptions {
+    /// Where the bases of deltas are looked for.
+    pub bases: Vec<PathBuf>,
+    /// Only tensors whose names have this in them.
+    pub named: Option<String>,
+    /// Only tensors of at least so many elements.
+    pub elements_min: u64,
+    /// Also how much lies in each matrix's strongest direction, which takes longer.
+    pub spectrum: bool,
+    /// Threads to use.
+    pub threads: usize,
+}
+
+/// One tensor.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorXray {
+    /// Its name.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What was found; none for what holds no floats of one, two or four bytes.
+    #[serde(flatten)]
+    pub findings: Option<Findings>,
+    /// The share of its squares that its strongest direction has, where that was asked for.
+    pub concentration: Option<f64>,
+}
+
+/// A model.
+#[derive(Debug, Clone, Serialize)]
+pub struct XrayReport {
+    /// The file.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+    /// Its tensors, in the order of the file.
+    pub tensors: Vec<TensorXray>,
+    /// How many tensors have each flag.
+    pub flags: BTreeMap<&'static str, u64>,
+    /// Bytes of the matrices that can be told from fresh random numbers, or not.
+    pub judged_bytes: u64,
+    /// Those of them that cannot.
+    pub unstructured_bytes: u64,
+    /// Whether most of the model cannot: it looks as if it was never trained.
+    pub looks_untrained: bool,
+}
+
+/// Looks at a safetensors file, or at what an image of one holds.
+pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<XrayReport> {
+    let (source, layout) = open(path, options, progress)?;
+    let wanted = |span: &&Span| {
+        let elements: u64 = span.shape.iter().product();
+        let is_named = options
+            .named
+            .as_ref()
+            .is_none_or(|part| span.name.contains(part.as_str()));
+        span.kind == SpanKind::Tensor && is_named && elements >= options.elements_min
+    };
+    let spans: Vec<&Span> = layout.spans.iter().filter(wanted).collect();
+    let label = path.file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(
+        &format!("looking at {label}"),
+        spans.iter().map(|span| span.len).sum(),
+    );
+    let mut tensors = Vec::with_capacity(spans.len());
+    parallel::ordered(
+        options.threads,
+        spans.len(),
+        || (),
+        |(), number| look(&*source, spans[number], options.spectrum, progress),
+        |_, tensor| {
+            tensors.push(tensor);
+            Ok(())
+        },
+    )
+    .map_err(|e| e.file(path))?;
+    progress.end();
+    Ok(conclude(path, tensors))
+}
+
+type Opened = (Arc<dyn ReadAt>, Layout);
+
+fn open(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<Opened> {
+    if !folder::is_image(path) {
+        if path.is_dir() {
+            return Err(Error::invalid("is a folder")
+                .file(path)
+                .hint("name one model in it"));
+        }
+        let source = FileSource::open(path)?;
+        let layout = Layout::of_safetensors(&source).map_err(|e| {
+            e.file(path)
+                .hint("name a safetensors file, or an image of one")
+        })?;
+        return Ok((Arc::new(source), layout));
+    }
+    let places = Places::new(&options.bases, path).or_beside(path);
+    let archive = Arc::new(places.open_archive(path, options.threads, progress)?);
+    let [file] = archive.files() else {
+        return Err(Error::invalid("is an image of a folder")
+            .file(path)
+            .hint("mount it, and name a file in it"));
+    };
+    if !file.is_safetensors {
+        return Err(Error::invalid("holds no safetensors file").file(path));
+    }
+    let file = VirtualFile::new(archive, 0, BlockCache::new(BlockCache::BYTES_DEFAULT))?;
+    let layout = file.layout()?;
+    Ok((Arc::new(file), layout))
+}
+
+fn look(
+    source: &dyn ReadAt,
+    span: &Span,
+    spectrum: bool,
+    progress: &dyn Progress,
+) -> Result<TensorXray> {
+    let measure = Measure::new(&span.dtype, &span.shape);
+    let findings = measure.map(|mut measure| {
+        let mut piece = vec![0; PIECE_LEN.min(span.len) as usize];
+        let mut at = 0;
+        while at < span.len {
+            progress.check()?;
+            let len = (span.len - at).min(PIECE_LEN) as usize;
+            source.read_exact_at(span.start + at, &mut piece[..len])?;
+            measure.take(&piece[..len]);
+            progress.advance(len as u64);
+            at += len as u64;
+        }
+        Ok(judge::judge(&measure, &span.dtype))
+    });
+    let findings = findings.transpose()?;
+    let concentration = spectrum
+        .then(|| spectrum::concentration(source, span))
+        .transpose()?;
+    Ok(TensorXray {
+        name: span.name.clone(),
+        dtype: span.dtype.clone(),
+        shape: span.shape.clone(),
+        bytes: span.len,
+        findings,
+        concentration: concentration.flatten(),
+    })
+}
+
+fn conclude(path: &Path, tensors: Vec<TensorXray>) -> XrayReport {
+    let mut flags = BTreeMap::new();
+    let (mut judged_bytes, mut unstructured_bytes) = (0, 0);
+    for tensor in &tensors {
+        let Some(findings) = &tensor.findings else {
+            continue;
+        };
+        for flag in &findings.flags {
+            *flags.entry(flag.name()).or_default() += 1;
+        }
+        if findings.is_judged() {
+            judged_bytes += tensor.bytes;
+            let is_fresh = findings.flags.contains(&Flag::Unstructured);
+            unstructured_bytes += if is_fresh { tensor.bytes } else { 0 };
+        }
+    }
+    XrayReport {
+        path: path.to_owned(),
+        tensors,
+        flags,
+        judged_bytes,
+        unstructured_bytes,
+        looks_untrained: unstructured_bytes > judged_bytes / 2,
+    }
+}

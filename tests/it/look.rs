@@ -1,0 +1,412 @@
+//! The commands that only look: `scan`, `stat` and `xray`, and what `verify` says of models that were never trained.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cli_trust::bigsmall;
+use crate::cli_trust::code;
+use crate::cli_trust::json;
+use crate::cli_trust::text;
+use crate::models;
+use crate::models::Random;
+use crate::models::Tensor;
+use crate::roundtrip::put;
+
+const TRAINED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/data/mini-llama/model.safetensors"
+);
+
+fn matrix(name: &str, dtype: &'static str, shape: [u64; 2], data: Vec<u8>) -> Tensor {
+    Tensor {
+        name: name.into(),
+        dtype,
+        shape: shape.to_vec(),
+        data,
+    }
+}
+
+/// Numbers as layers are filled with before training.
+fn fresh(seed: u64, count: usize, shape: &str) -> Vec<f32> {
+    let mut random = Random::new(seed);
+    let uniform = |random: &mut Random| (random.next() >> 40) as f32 / 16_777_216.0 - 0.5;
+    let normal = |random: &mut Random, most: f32| {
+        std::iter::repeat_with(|| random.gauss())
+            .find(|value| value.abs() <= most)
+            .unwrap()
+    };
+    let draw = |random: &mut Random| match shape {
+        "normal" => normal(random, 9.0) * 0.02,
+        "truncated" => normal(random, 2.0) * 0.02,
+        _ => uniform(random) * 0.1,
+    };
+    (0..count).map(|_| draw(&mut random)).collect()
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    let upper = |value: &f32| ((value.to_bits() + 0x8000) >> 16) as u16;
+    values
+        .iter()
+        .flat_map(|value| upper(value).to_le_bytes())
+        .collect()
+}
+
+/// The tensor `t` of a file with nothing else, as xray sees it.
+fn seen(dtype: &'static str, shape: [u64; 2], data: Vec<u8>) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let file = models::file(&[matrix("t", dtype, shape, data)], 0, "");
+    put(&folder.path().join("m.safetensors"), &file);
+    let report = json(&bigsmall(
+        folder.path(),
+        &["xray", "m.safetensors", "--json"],
+    ));
+    report["tensors"][0].clone()
+}
+
+fn flags(tensor: &Value) -> Vec<&str> {
+    let flags = tensor["flags"].as_array().unwrap();
+    flags.iter().map(|flag| flag.as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_was_trained_is_told_from_fresh_random_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let report = json(&bigsmall(at, &["xray", TRAINED, "--json"]));
+    assert_eq!(report["looks_untrained"], false);
+    assert_eq!(
+        report["flags"].get("unstructured"),
+        None,
+        "{}",
+        report["flags"]
+    );
+    assert!(report["judged_bytes"].as_u64() > Some(1_000_000));
+    assert_eq!(
+        code(&bigsmall(at, &["compress", TRAINED, "-o", "trained.bs"])),
+        0
+    );
+    let checked = json(&bigsmall(at, &["verify", "trained.bs", "--json"]));
+    assert_eq!(checked["images"][0]["notes"], Value::Array(Vec::new()));
+    for (number, shape) in ["normal", "truncated", "uniform"].iter().enumerate() {
+        for dtype in ["F32", "BF16"] {
+            let tensors = [(200, 300), (64, 128), (500, 96)].map(|(rows, columns)| {
+                let values = fresh(number as u64 + rows, (rows * columns) as usize, shape);
+                let data = if dtype == "F32" {
+                    f32_bytes(&values)
+                } else {
+                    bf16_bytes(&values)
+                };
+                matrix(&format!("{rows}"), dtype, [rows, columns], data)
+            });
+            put(
+                &at.join("fresh.safetensors"),
+                &models::file(&tensors, 0, ""),
+            );
+            let report = json(&bigsmall(at, &["xray", "fresh.safetensors", "--json"]));
+            assert_eq!(report["looks_untrained"], true, "{shape} {dtype} {report}");
+            assert_eq!(
+                code(&bigsmall(at, &["compress", "fresh.safetensors", "-f"])),
+                0
+            );
+            // worth knowing, and no damage
+            let checked = bigsmall(at, &["verify", "fresh.bs"]);
+            assert_eq!(code(&checked), 0);
+            assert!(
+                text(&checked).contains("note: it looks untrained: 3 of 3"),
+                "{}",
+                text(&checked)
+            );
+        }
+    }
+}
+
+#[test]
+fn numbers_of_narrower_dtypes_are_known_in_wider_ones() {
+    let values = fresh(3, 128 * 128, "normal");
+    let shape = [128, 128];
+    let narrowed: Vec<f32> = values
+        .iter()
+        .map(|v| f32::from_bits(v.to_bits() & 0xffff_0000))
+        .collect();
+    let of = |values: &[f32]| seen("F32", shape, f32_bytes(values));
+    assert!(flags(&of(&narrowed)).contains(&"bf16-lineage"));
+    assert_eq!(of(&narrowed)["unused_mantissa_bits"], 16);
+    assert!(!flags(&of(&values)).contains(&"bf16-lineage"));
+    let half: Vec<f32> = values
+        .iter()
+        .map(|v| f32::from_bits(v.to_bits() & 0xffff_e000))
+        .collect();
+    assert!(flags(&of(&half)).contains(&"f16-lineage"));
+    let mut most = narrowed.clone();
+    most[..500].copy_from_slice(&values[..500]);
+    assert!(flags(&of(&most)).contains(&"bf16-residue"));
+    // 1.mmmmmmm000 as F16
+    let mut random = Random::new(9);
+    let f16: Vec<u8> = (0..128 * 128)
+        .flat_map(|_| ((random.next() as u16 & 0x83f8) | 0x2c00).to_le_bytes())
+        .collect();
+    assert!(flags(&seen("F16", shape, f16)).contains(&"bf16-lineage"));
+    // four bits and a scale for each row, as a quantised model is unpacked
+    let mut random = Random::new(10);
+    let unpacked: Vec<f32> = (0..128)
+        .flat_map(|_| {
+            let scale = random.gauss().abs() * 0.01 + 0.01;
+            (0..128)
+                .map(|_| (random.below(15) as f32 - 7.0) * scale)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(flags(&seen("BF16", shape, bf16_bytes(&unpacked))).contains(&"carved-mantissas"));
+    let coarse: Vec<f32> = values
+        .iter()
+        .map(|v| f32::from_bits(v.to_bits() & 0xffe0_0000))
+        .collect();
+    let coarse = seen("BF16", shape, bf16_bytes(&coarse));
+    assert!(flags(&coarse).contains(&"unused-mantissa-bits"), "{coarse}");
+    assert_eq!(coarse["unused_mantissa_bits"], 5);
+}
+
+#[test]
+fn counts_are_what_is_there() {
+    let mut values = fresh(4, 64 * 100, "normal");
+    values[100..300].fill(0.0);
+    values[5] = f32::NAN;
+    values[6] = f32::INFINITY;
+    let tensor = seen("F32", [64, 100], f32_bytes(&values));
+    let found = flags(&tensor);
+    for flag in ["nan", "infinite", "dead-rows"] {
+        assert!(found.contains(&flag), "{tensor}");
+    }
+    assert_eq!(
+        (
+            &tensor["nans"],
+            &tensor["infinities"],
+            &tensor["zeros"],
+            &tensor["dead_rows"]
+        ),
+        (&1.into(), &1.into(), &200.into(), &2.into())
+    );
+    let constant = seen("BF16", [64, 100], bf16_bytes(&vec![1.0; 6400]));
+    assert_eq!(flags(&constant), ["constant"]);
+    // two exponents, both signs, one mantissa, each as often
+    let four: Vec<f32> = (0..6400).map(|n| [1.0, -1.0, 2.0, -2.0][n % 4]).collect();
+    let four = seen("BF16", [64, 100], bf16_bytes(&four));
+    for (plane, bits) in [("sign", 1.0), ("exponent", 1.0), ("mantissa", 0.0)] {
+        assert!((four["entropy"][plane].as_f64().unwrap() - bits).abs() < 1e-9);
+    }
+    assert!((four["floor_percent"].as_f64().unwrap() - 12.5).abs() < 1e-9);
+    assert!(flags(&four).contains(&"few-values"));
+    assert!(four["entropy"]["mantissa"] == 0.0 && four["distinct"] == 4);
+    let positive: Vec<f32> = fresh(5, 6400, "normal").iter().map(|v| v.abs()).collect();
+    assert!(flags(&seen("F32", [64, 100], f32_bytes(&positive))).contains(&"sign-imbalance"));
+    let mut sparse = fresh(6, 6400, "normal");
+    sparse.iter_mut().step_by(3).for_each(|value| *value = 0.0);
+    sparse.iter_mut().step_by(2).for_each(|value| *value = 0.0);
+    assert!(flags(&seen("F32", [64, 100], f32_bytes(&sparse))).contains(&"sparse"));
+    // what holds no floats is listed
+    assert!(seen("I64", [2, 2], vec![1; 32])["flags"].is_null());
+}
+
+#[test]
+fn an_image_shows_what_its_original_shows_on_a_page_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::copy(TRAINED, at.join("m.safetensors")).unwrap();
+    assert_eq!(code(&bigsmall(at, &["compress", "m.safetensors"])), 0);
+    let look = |file: &str| {
+        let mut report = json(&bigsmall(at, &["xray", file, "--spectrum", "--json"]));
+        assert_eq!(report["schema"], "bigsmall.xray/1");
+        report.as_object_mut().unwrap().remove("path");
+        report
+    };
+    let report = look("m.bs");
+    assert!(report == look("m.safetensors"));
+    let shares = report["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|tensor| tensor["concentration"].as_f64());
+    assert!(
+        shares.clone().count() > 10 && shares.clone().all(|share| (0.0..=1.0).contains(&share))
+    );
+    let pages = ["xray", "m.bs", "--html", "m.html", "--svg", "m.svg"];
+    assert_eq!(code(&bigsmall(at, &pages)), 0);
+    let page = fs::read_to_string(at.join("m.html")).unwrap();
+    let picture = fs::read_to_string(at.join("m.svg")).unwrap();
+    assert!(page.contains(&picture) && picture.matches("<circle").count() > 30);
+    for tensor in report["tensors"].as_array().unwrap() {
+        assert!(page.contains(tensor["name"].as_str().unwrap()));
+    }
+    // nothing is fetched, nothing runs, nothing is replaced unasked
+    assert!(!page.contains("<script") && page.matches("http").count() == 1);
+    assert_eq!(code(&bigsmall(at, &pages)), 2);
+    for (words, status) in [
+        (["xray", "."], 2),
+        (["xray", "m.svg"], 2),
+        (["xray", "none"], 3),
+    ] {
+        assert_eq!(code(&bigsmall(at, &words)), status, "{words:?}");
+    }
+}
+
+/// A library with a bit of everything.
+fn library(at: &Path) {
+    fs::create_dir_all(at.join("lib/deep")).unwrap();
+    let values = fresh(1, 300_000, "normal");
+    let narrow = |value: &f32| f32::from_bits(value.to_bits() & 0xffff_0000);
+    let narrow: Vec<f32> = values.iter().map(narrow).collect();
+    let one = |dtype, data| models::file(&[matrix("w", dtype, [1000, 300], data)], 0, "");
+    let other = bf16_bytes(&fresh(2, 300_000, "normal"));
+    let noise = matrix("n", "U8", [500, 100], Random::new(1).bytes(50_000));
+    let gguf = [b"GGUF".as_slice(), &vec![7; 1 << 20]].concat();
+    for (name, bytes) in [
+        ("a.safetensors", one("BF16", bf16_bytes(&values))),
+        ("deep/b.safetensors", one("BF16", other)),
+        ("deep/copy.safetensors", one("BF16", bf16_bytes(&values))),
+        ("native.safetensors", one("F32", f32_bytes(&narrow))),
+        ("noise.safetensors", models::file(&[noise], 0, "")),
+        ("broken.safetensors", b"no header".to_vec()),
+        ("m.gguf", gguf),
+        ("note.txt", b"note".to_vec()),
+    ] {
+        put(&at.join("lib").join(name), &bytes);
+    }
+    let again = at.join("lib/again.safetensors");
+    fs::hard_link(at.join("lib/a.safetensors"), again).unwrap();
+}
+
+#[test]
+fn a_scan_tells_what_would_be_saved_and_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    library(at);
+    let report = json(&bigsmall(at, &["scan", "lib", "--json"]));
+    let counts = ["models", "links", "others"].map(|key| report[key].as_u64().unwrap());
+    assert_eq!(counts, [6, 1, 2]);
+    let files = report["files"].as_array().unwrap();
+    let of = |name: &str| {
+        let is_it = |file: &&Value| file["path"].as_str().unwrap().ends_with(name);
+        files.iter().find(is_it).unwrap()
+    };
+    // the estimate is near what compress makes of it
+    let words = ["compress", "lib/deep/b.safetensors", "-o", "b.bs"];
+    assert_eq!(code(&bigsmall(at, &words)), 0);
+    let estimated = of("b.safetensors")["other_bytes"].as_f64().unwrap();
+    let real = fs::metadata(at.join("b.bs")).unwrap().len() as f64;
+    assert!((estimated / real - 1.0).abs() < 0.03, "{estimated} {real}");
+    assert!(of("native.safetensors")["bf16_in_f32_bytes"].as_u64() > Some(1_100_000));
+    assert_eq!(of("b.safetensors")["bf16_in_f32_bytes"], 0);
+    for (name, why) in [
+        ("noise.safetensors", "100 %"),
+        ("broken.safetensors", "not a safetensors file"),
+        ("m.gguf", "GGUF"),
+    ] {
+        assert!(
+            of(name)["why_not"].as_str().unwrap().contains(why),
+            "{report}"
+        );
+    }
+    for key in ["duplicates", "alike"] {
+        let groups = report[key].as_array().unwrap();
+        assert_eq!(groups.len(), 1);
+        assert_eq!(groups[0]["paths"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn a_scan_counts_what_is_small_already() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    library(at);
+    for name in ["a", "native"] {
+        let path = format!("lib/{name}.safetensors");
+        assert_eq!(code(&bigsmall(at, &["compress", &path])), 0);
+    }
+    let report = json(&bigsmall(at, &["scan", "lib", "--json"]));
+    assert_eq!(report["images"], 2);
+    assert!(report["saved_bytes"].as_u64() > Some(900_000));
+    let words = text(&bigsmall(at, &["scan", "lib"]));
+    for part in ["leave it", "BF16 in F32", "look the same", "2 images save"] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert_eq!(code(&bigsmall(at, &["scan", "nowhere"])), 3);
+}
+
+#[test]
+fn tensors_are_sorted_and_filtered() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::copy(TRAINED, at.join("m.safetensors")).unwrap();
+    assert_eq!(code(&bigsmall(at, &["compress", "m.safetensors"])), 0);
+    let stat = |words: &[&str]| json(&bigsmall(at, &[&["stat", "--json"], words].concat()));
+    let column = |report: &Value, key: &str| -> Vec<Value> {
+        let rows = report["tensors"].as_array().unwrap();
+        rows.iter().map(|row| row[key].clone()).collect()
+    };
+    let all = stat(&["m.bs"]);
+    let info = json(&bigsmall(at, &["info", "m.bs", "--json"]));
+    let coded: u64 = info["images"][0]["dtypes"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(dtype, _)| *dtype != "-")
+        .map(|(_, sum)| sum["coded_bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(all["coded_bytes"], coded);
+    // a plain file has the same tensors
+    let plain = stat(&["m.safetensors"]);
+    assert_eq!(column(&plain, "name"), column(&all, "name"));
+    assert_eq!(plain["tensors"][0]["coded_bytes"], Value::Null);
+    let sizes = column(&stat(&["m.bs", "--sort", "size"]), "bytes");
+    assert!(
+        sizes
+            .windows(2)
+            .all(|pair| pair[0].as_u64() >= pair[1].as_u64())
+    );
+    let ratios = column(
+        &stat(&["m.bs", "--sort", "ratio", "--reverse", "-n", "5"]),
+        "percent",
+    );
+    assert!(
+        ratios.len() == 5
+            && ratios
+                .windows(2)
+                .all(|pair| pair[0].as_f64() <= pair[1].as_f64())
+    );
+    let names = column(
+        &stat(&[
+            "m.bs", "--sort", "name", "--tensor", "mlp.up", "--dtype", "bf16",
+        ]),
+        "name",
+    );
+    assert!(
+        !names.is_empty()
+            && names
+                .iter()
+                .all(|name| name.as_str().unwrap().contains("mlp.up"))
+    );
+    assert_eq!(
+        stat(&["m.bs", "--dtype", "F64"])["tensors"],
+        Value::Array(Vec::new())
+    );
+    assert!(
+        column(&stat(&["m.bs", "--codec", "raw"]), "codecs")
+            .iter()
+            .all(|codecs| codecs.get("raw").is_some())
+    );
+    // a folder is all that is in it
+    assert_eq!(
+        stat(&["."])["tensors_in_all"].as_u64(),
+        all["tensors_in_all"].as_u64().map(|count| 2 * count)
+    );
+    assert!(text(&bigsmall(at, &["stat", "m.bs"])).contains("r32-bf16"));
+}
