@@ -443,7 +443,8 @@ impl Archive {
         scratch: &mut ReadScratch,
     ) -> Result<()> {
         let block = &self.index.blocks[span.blocks.start + number as usize];
-        if block.codec == CodecId::RAW && block.coded_len as usize == out.len() {
+        let is_raw = block.codec == CodecId::RAW && block.codec_version == block.codec.version();
+        if is_raw && block.coded_len as usize == out.len() {
             self.source.read_exact_at(block.offset, out)?;
         } else {
             let ReadScratch {

@@ -103,11 +103,11 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// The 32 bytes of a hexadecimal digest; none if it is none.
-pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+/// The bytes of a hexadecimal digest; none if it is none of this length.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let pairs = text.as_bytes().as_chunks::<2>().0;
-    let mut bytes = [0; 32];
-    if text.len() != 64 {
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
         return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(pairs) {
@@ -133,7 +133,8 @@ mod tests {
         let digest = sha.finish();
         assert!(hex(&digest).starts_with("ba7816bf8f01cfea"));
         assert_eq!(from_hex(&hex(&digest)), Some(digest));
-        assert_eq!(from_hex("ba78"), None);
-        assert_eq!(from_hex(&"g".repeat(64)), None);
+        assert_eq!(from_hex::<32>("ba78"), None);
+        assert_eq!(from_hex("bA78"), Some([0xba, 0x78]));
+        assert_eq!(from_hex::<32>(&"g".repeat(64)), None);
     }
 }

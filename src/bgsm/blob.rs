@@ -6,6 +6,7 @@ use std::io::Read;
 
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::digest::Md5;
 use crate::bgsm::coder;
 use crate::bgsm::coder::Coder;
 use crate::bgsm::coder::Model;
@@ -111,10 +112,38 @@ impl<'a> Fields<'a> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+fn failed(e: std::io::Error) -> Error {
+    Error::damaged(format!("a zstd frame cannot be read: {e}"))
+}
+
+/// The md5 of what a zstd frame of exactly so many bytes holds, without room for more than its window.
+pub(super) fn md5_of_zstd(frame: &[u8], len: usize) -> Result<[u8; 16]> {
+    const WINDOW_LOG_MAX: u32 = 24;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(failed)?;
+    decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
+    let mut limited = decoder.single_frame().take(len as u64 + 1);
+    let (mut md5, mut total, mut piece) = (Md5::default(), 0, vec![0; 1 << 16]);
+    loop {
+        let read = limited.read(&mut piece).map_err(failed)?;
+        let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else {
+            break;
+        };
+        md5.update(read);
+        total += read.len();
+    }
+    if total != len {
+        return Err(damaged("a zstd frame of another length"));
+    }
+    Ok(md5.finish())
+}
+
 /// A zstd frame of exactly so many bytes. Room is made for what comes, not for what is claimed.
 fn unzstd(frame: &[u8], len: usize) -> Result<Vec<u8>> {
-    let failed = |e: std::io::Error| Error::damaged(format!("a zstd frame cannot be read: {e}"));
-    let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(failed)?;
+    // a frame needs no larger window than what it holds
+    let window_log = len.next_power_of_two().trailing_zeros().clamp(20, 27);
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(failed)?;
+    decoder.window_log_max(window_log).map_err(failed)?;
     let mut bytes = Vec::new();
     let mut limited = decoder.single_frame().take(len as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(failed)?;

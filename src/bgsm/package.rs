@@ -8,13 +8,15 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use serde::Deserialize;
 
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest::Md5;
-use crate::base::digest::hex;
+use crate::base::digest::from_hex;
 use crate::bgsm::blob;
 use crate::bgsm::blob::Codec;
 use crate::tensor::dtype;
@@ -28,9 +30,13 @@ const VERSIONS: [u16; 2] = [1, 2];
 /// Bytes of JSON at most, as in safetensors files.
 const JSON_LEN_MAX: u64 = 100_000_000;
 
-/// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take all of the memory.
+/// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take all of the memory. Zeros are a
+/// longer frame of zstd many times over, so that is tried first, without room for what it holds.
 const TENSOR_LEN_FREE: u64 = 16 << 20;
-const TENSOR_RATIO_MAX: u64 = 1 << 16;
+const TENSOR_RATIO_MAX: u64 = 1 << 12;
+const ZSTD_RATIO_MAX: u64 = 1 << 16;
+/// Tensors of more than this times their coded bytes are decoded one at a time.
+const DENSE_RATIO: u64 = 512;
 
 /// The names of torch, and those of safetensors.
 const DTYPES: [(&str, &str); 15] = [
@@ -85,8 +91,8 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Its bytes.
     pub len: u64,
-    /// Its md5, in hexadecimal.
-    md5: String,
+    /// Its md5.
+    md5: [u8; 16],
     stored: Stored,
 }
 
@@ -112,6 +118,7 @@ pub struct Package {
     pub metadata: BTreeMap<String, String>,
     /// The base of differences, if that was given.
     base: Option<Arc<dyn BaseTensors>>,
+    dense: Mutex<()>,
 }
 
 /// Where the tensors of a base are.
@@ -159,6 +166,7 @@ impl Package {
             tensors,
             metadata: header.safetensors_metadata.unwrap_or_default(),
             base: None,
+            dense: Mutex::default(),
         })
     }
 
@@ -214,15 +222,38 @@ impl Package {
         };
         let mut blob = vec![0; len as usize];
         self.source.read_exact_at(offset, &mut blob)?;
+        let check = |md5: [u8; 16]| {
+            let is_it = md5 == tensor.md5;
+            is_it
+                .then_some(())
+                .ok_or_else(|| Error::damaged("the bytes do not have the md5 that the file names"))
+        };
+        if codec == Codec::Zstd
+            && tensor.len > TENSOR_LEN_FREE.max(len.saturating_mul(TENSOR_RATIO_MAX))
+        {
+            check(blob::md5_of_zstd(&blob, tensor.len as usize)?)?;
+        }
         let bytes = blob::decode(codec, &blob, tensor.len as usize, &base)?;
         let mut md5 = Md5::default();
         md5.update(&bytes);
-        if hex(&md5.finish()) != tensor.md5 {
-            return Err(Error::damaged(
-                "the bytes do not have the md5 that the file names",
-            ));
-        }
+        check(md5.finish())?;
         Ok(bytes)
+    }
+
+    /// What the file says of each tensor's bytes.
+    pub fn md5s(&self) -> BTreeMap<String, [u8; 16]> {
+        let of = |tensor: &Tensor| (tensor.name.clone(), tensor.md5);
+        self.tensors.iter().map(of).collect()
+    }
+
+    /// To be held while a tensor is decoded and used that is much larger than its coded bytes: one such at a time, for a small file
+    /// may have many.
+    pub fn alone_if_dense(&self, number: usize) -> Option<MutexGuard<'_, ()>> {
+        let tensor = self.tensors.get(number)?;
+        match tensor.stored {
+            Stored::Blob { len, .. } if tensor.len <= len.saturating_mul(DENSE_RATIO) => None,
+            _ => Some(self.dense.lock()),
+        }
     }
 }
 
@@ -272,7 +303,7 @@ fn tensor_of(
         .ok_or_else(|| Error::unsupported(format!("the dtype `{torch}` of the Python package")))?;
     let len = dtype::byte_len(spelled, &json.shape)
         .ok_or_else(|| Error::damaged("a shape that no tensor has"))?;
-    let md5 = json.md5.clone().ok_or_else(|| {
+    let md5 = json.md5.as_deref().and_then(from_hex).ok_or_else(|| {
         Error::damaged("has no md5, so that nothing could tell whether its bytes are right")
     })?;
     let tied = json.special.as_deref() == Some("tied") || json.codec == "tied_ref";
@@ -300,7 +331,12 @@ fn tensor_of(
         let (Some(offset), Some(_)) = (offset, end.filter(|end| *end <= file_len)) else {
             return Err(Error::damaged("coded bytes that are not in the file"));
         };
-        if len > TENSOR_LEN_FREE.max(json.compressed_bytes.saturating_mul(TENSOR_RATIO_MAX)) {
+        let ratio_max = if codec == Codec::Zstd {
+            ZSTD_RATIO_MAX
+        } else {
+            TENSOR_RATIO_MAX
+        };
+        if len > TENSOR_LEN_FREE.max(json.compressed_bytes.saturating_mul(ratio_max)) {
             let coded = json.compressed_bytes;
             let what = format!("{len} bytes are claimed to be in {coded}: more than this reads");
             return Err(Error::over_limit(what));
@@ -316,7 +352,7 @@ fn tensor_of(
         dtype: spelled,
         shape: json.shape.clone(),
         len,
-        md5: md5.to_ascii_lowercase(),
+        md5,
         stored,
     })
 }

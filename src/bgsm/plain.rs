@@ -83,27 +83,21 @@ impl Plain {
         self.package.decode(self.order[number])
     }
 
-    /// Gives all of the file to `write`, with its places, every tensor decoded once.
+    /// Gives all of the file to `write`, with its places, in any order and on all cores, every tensor decoded once.
     pub fn pour(
         &self,
         threads: usize,
         progress: &dyn Progress,
-        mut write: impl FnMut(u64, &[u8]) -> Result<()>,
+        write: impl Fn(u64, &[u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         write(0, &self.header)?;
-        let decode = |(): &mut (), number: usize| {
+        let pour = |(): &mut (), number: usize| {
             progress.check()?;
-            self.decode(number)
+            let _alone = self.package.alone_if_dense(self.order[number]);
+            let bytes = self.decode(number)?;
+            progress.advance(bytes.len() as u64);
+            write(self.starts[number], &bytes)
         };
-        parallel::ordered(
-            threads,
-            self.order.len(),
-            || (),
-            decode,
-            |number, bytes| {
-                progress.advance(bytes.len() as u64);
-                write(self.starts[number], &bytes)
-            },
-        )
+        parallel::ordered(threads, self.order.len(), || (), pour, |_, ()| Ok(()))
     }
 }

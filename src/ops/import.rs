@@ -202,5 +202,7 @@ fn import_to(
         opaque: false,
         threads: options.threads,
     };
-    compress::compress_bytes(Arc::new(bytes), (source, stamp), &options, progress)
+    let md5s = restored.package().md5s();
+    let source = (source, stamp);
+    compress::compress_bytes(Arc::new(bytes), source, md5s, &options, progress)
 }

@@ -7,6 +7,7 @@ mod sources;
 mod transcode;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -152,10 +153,11 @@ impl CompressReport {
 }
 
 /// Compresses bytes that are a safetensors file, though another file than `source`, from which they come and whose time and permissions
-/// the image takes; `stamp` is what the disk said of it before they were read.
+/// the image takes; `stamp` is what the disk said of it before they were read. The tensors have these `md5s`, or it is an error.
 pub fn compress_bytes(
     bytes: Arc<dyn ReadAt>,
     (source, stamp): (&Path, Stamp),
+    md5s: BTreeMap<String, [u8; 16]>,
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
@@ -167,6 +169,7 @@ pub fn compress_bytes(
     let opened = Opened {
         stamp,
         base_place: None,
+        md5s,
         source: Source {
             path: String::new(),
             bytes,

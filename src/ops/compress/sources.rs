@@ -1,5 +1,6 @@
 //! What goes into an image: files opened, their spans found, and what the disk said of them before.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) struct Opened {
     pub(super) stamp: Stamp,
     /// Where its base is, if it has one already.
     pub(super) base_place: Option<String>,
+    /// md5 of tensors by their names, where somebody knows them who had the bytes before the source had.
+    pub(super) md5s: BTreeMap<String, [u8; 16]>,
 }
 
 /// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.
@@ -52,6 +55,7 @@ pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<O
         source,
         stamp,
         base_place: None,
+        md5s: BTreeMap::new(),
     })
 }
 
@@ -93,6 +97,7 @@ pub(super) fn restored(
             source,
             stamp: stamp.clone(),
             base_place: base_place.clone(),
+            md5s: BTreeMap::new(),
         })
     };
     let sources = archive.files().iter().enumerate().map(open);

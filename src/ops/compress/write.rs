@@ -1,5 +1,6 @@
 //! An image written, read back whole from the disk, compared with its sources, and only then put in place.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
+use crate::codec::Profile;
 use crate::format::ImageKind;
 use crate::ops::base;
 use crate::ops::compress::CompressOptions;
@@ -74,9 +76,11 @@ fn write_and_prove(
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
-    let stamps: Vec<&Stamp> = sources.iter().map(|opened| &opened.stamp).collect();
-    let kept_place = sources.iter().find_map(|opened| opened.base_place.clone());
-    let mut sources: Vec<Source> = sources.iter().map(|opened| opened.source.clone()).collect();
+    let opened = sources;
+    let stamps: Vec<&Stamp> = opened.iter().map(|opened| &opened.stamp).collect();
+    let known_md5s: Vec<_> = opened.iter().map(|opened| &opened.md5s).collect();
+    let kept_place = opened.iter().find_map(|opened| opened.base_place.clone());
+    let mut sources: Vec<Source> = opened.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
     if let (Some(bases), None) = (&options.base, &kept_place) {
         progress.begin(&format!("reading the base of {label}"), 0);
@@ -95,15 +99,7 @@ fn write_and_prove(
     }
     let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     progress.begin(&format!("compressing {label}"), original_bytes);
-    let spans = sources.iter().flat_map(|source| &source.layout.spans);
-    let tensors: Vec<_> = spans.map(|span| (span.family(), span.len)).collect();
-    if let Some(why) = options.profile.brings_nothing(&tensors) {
-        let name = options.profile.name();
-        progress.warn(&format!(
-            "`{}`: the profile {name} brings nothing here: {why}",
-            source.display()
-        ));
-    }
+    warn_of_profile(&sources, source, options.profile, progress);
     let base_place = options.base.as_ref();
     let found_place = || {
         base_place.map_or_else(String::new, |bases| {
@@ -126,6 +122,7 @@ fn write_and_prove(
         options.threads,
         progress,
     )
+    .and_then(|()| compare_md5s(output.temporary(), &known_md5s))
     .map_err(|e| e.file(source))?;
     // what was read is what was there all the time
     stamps.iter().try_for_each(|stamp| stamp.check())?;
@@ -144,6 +141,40 @@ fn write_and_prove(
             .collect::<Vec<_>>()
             .join(" "),
     })
+}
+
+/// Tells if the profile brings nothing to these tensors.
+fn warn_of_profile(sources: &[Source], source: &Path, profile: Profile, progress: &dyn Progress) {
+    let spans = sources.iter().flat_map(|source| &source.layout.spans);
+    let tensors: Vec<_> = spans.map(|span| (span.family(), span.len)).collect();
+    if let Some(why) = profile.brings_nothing(&tensors) {
+        let name = profile.name();
+        progress.warn(&format!(
+            "`{}`: the profile {name} brings nothing here: {why}",
+            source.display()
+        ));
+    }
+}
+
+/// Compares what the image says of its tensors with what is known of them: its source may be a file that the disk took wrongly.
+fn compare_md5s(image: &Path, known: &[&BTreeMap<String, [u8; 16]>]) -> Result<()> {
+    if known.iter().all(|md5s| md5s.is_empty()) {
+        return Ok(());
+    }
+    let archive = Archive::open(image)?;
+    for (file, known) in archive.files().iter().zip(known) {
+        let spans = archive.spans(file).iter();
+        let md5s: BTreeMap<&str, _> = spans
+            .map(|record| (record.span.name.as_str(), &record.md5))
+            .collect();
+        let mut differing = known.iter();
+        let differs = |(name, md5): &(&String, &[u8; 16])| md5s.get(name.as_str()) != Some(md5);
+        if let Some((name, _)) = differing.find(differs) {
+            let error = Error::new(ErrorKind::Io, "was not taken by the disk as it was written");
+            return Err(error.tensor(name));
+        }
+    }
+    Ok(())
 }
 
 /// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.

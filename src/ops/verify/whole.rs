@@ -1,11 +1,13 @@
 //! Every block of an image decoded and checked, the md5 of every tensor, the sha256 of every file, both copies of the index; with an
 //! original at hand, every byte compared with its own.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
 
 use crate::archive::Archive;
 use crate::archive::ImageKind;
+use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -73,11 +75,7 @@ pub fn verify_image(
             progress.advance(end - span.block_range(run.blocks.start).start);
             Ok(())
         })?;
-        report.notes.extend(
-            passing
-                .untrained()
-                .map(|looked_at| untrained(&file.path, looked_at)),
-        );
+        report.notes.extend(notes(archive, file, &passing));
         differs |= compared.is_some_and(|compared| compared.differs);
         let whole = check.whole;
         let (sha256, of_tensors) = check.finish(file.spans.end);
@@ -101,7 +99,30 @@ pub fn verify_image(
     Ok(report)
 }
 
-fn untrained(path: &str, (judged, fresh): (usize, usize)) -> String {
+/// What is not wrong with a file, and worth knowing.
+fn notes(archive: &Archive, file: &FileRecord, passing: &Passing) -> Vec<String> {
+    let untrained = passing.untrained();
+    let mut notes: Vec<String> = untrained
+        .map(|looked_at| untrained_words(&file.path, looked_at))
+        .into_iter()
+        .collect();
+    if !file.is_safetensors && is_named_model(archive, file) {
+        notes.push(
+            "it was stored as plain bytes: the safetensors library refuses its header".to_owned(),
+        );
+    }
+    notes
+}
+
+fn is_named_model(archive: &Archive, file: &FileRecord) -> bool {
+    let name = match archive.header().kind {
+        ImageKind::File => &archive.header().suffix,
+        ImageKind::Folder => &file.path,
+    };
+    naming::is_model_name(OsStr::new(name))
+}
+
+fn untrained_words(path: &str, (judged, fresh): (usize, usize)) -> String {
     let path = error::escaped(path);
     let which = if path.is_empty() { "it" } else { &path };
     format!(
