@@ -78,6 +78,16 @@ struct Known {
     is_new: bool,
 }
 
+/// What became of a file that was to be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Added {
+    /// It is no model.
+    Nothing,
+    Model,
+    /// A model that needs bases itself.
+    Delta,
+}
+
 /// The tensors of some models.
 #[derive(Debug)]
 pub(super) struct Tensors {
@@ -110,19 +120,22 @@ impl Tensors {
 
     /// Adds the tensors of a model file, an image, or all of them under a folder. In a folder, what cannot be read is passed over.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
-        let before = self.files.len();
         let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
-        if metadata.is_dir() {
+        let is_model = if metadata.is_dir() {
             let files = self.model_files(path, true)?;
-            self.add_all(&files, true);
-        } else if self.add_file(path, true)? {
-            // its own base mostly lies beside it
-            let folder = crate::base::atomic::folder_of(path);
-            let files = self.model_files(folder, false)?;
-            self.add_all(&files, false);
-        }
+            self.add_all(&files, true)
+        } else {
+            let added = self.add_file(path, true)?;
+            if added == Added::Delta {
+                // its own base mostly lies beside it
+                let folder = crate::base::atomic::folder_of(path);
+                let files = self.model_files(folder, false)?;
+                self.add_all(&files, false);
+            }
+            added != Added::Nothing
+        };
         self.places.push(path.to_owned());
-        if self.files.len() == before {
+        if !is_model {
             return Err(Error::new(ErrorKind::NotFound, "no model here").file(path));
         }
         Ok(())
@@ -192,21 +205,33 @@ impl Tensors {
         Ok(())
     }
 
-    fn add_all(&mut self, paths: &[PathBuf], is_named: bool) {
+    /// Whether one of them is a model.
+    fn add_all(&mut self, paths: &[PathBuf], is_named: bool) -> bool {
+        let mut is_model = false;
         for path in paths {
-            if let Err(error) = self.add_file(path, is_named) {
-                tracing::debug!("passed over: {error}");
-                self.faults.push((is_named, error));
+            match self.add_file(path, is_named) {
+                Ok(added) => is_model |= added != Added::Nothing,
+                Err(error) => {
+                    tracing::debug!("passed over: {error}");
+                    self.faults.push((is_named, error));
+                }
             }
         }
+        is_model
     }
 
-    /// Whether it is a delta. A file that is there already is not added again.
-    fn add_file(&mut self, path: &Path, is_named: bool) -> Result<bool> {
+    /// A file that is there already is not added again; it may have been beside what was named, and be named now.
+    fn add_file(&mut self, path: &Path, is_named: bool) -> Result<Added> {
         let source = FileSource::open(path)?;
         let identity = source.on_disk();
-        if self.files.iter().any(|file| file.identity == identity) {
-            return Ok(false);
+        let known = self.files.iter().position(|file| file.identity == identity);
+        if let Some(known) = known {
+            let all = self.by_name.values_mut().flatten();
+            for tensor in all.filter(|tensor| is_named && tensor.file == known) {
+                tensor.is_named = true;
+            }
+            let is_delta = self.files[known].delta.is_some();
+            return Ok(if is_delta { Added::Delta } else { Added::Model });
         }
         let file = |delta| ModelFile {
             path: path.to_owned(),
@@ -218,7 +243,9 @@ impl Tensors {
             let layout = match Layout::of_safetensors(&source) {
                 Ok(layout) => layout,
                 // files of other programs are named so, too
-                Err(_) if path.file_name().is_some_and(naming::is_image_name) => return Ok(false),
+                Err(_) if path.file_name().is_some_and(naming::is_image_name) => {
+                    return Ok(Added::Nothing);
+                }
                 Err(error) => return Err(error.file(path)),
             };
             let bytes: Arc<dyn ReadAt> = Arc::new(source);
@@ -226,7 +253,7 @@ impl Tensors {
                 self.add_tensor(span, &bytes, 0, None, is_named);
             }
             self.files.push(file(None));
-            return Ok(false);
+            return Ok(Added::Model);
         }
         let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
         for (number, record) in archive.files().iter().enumerate() {
@@ -243,7 +270,7 @@ impl Tensors {
         }
         let is_delta = archive.index().is_delta();
         self.files.push(file(Some(archive).filter(|_| is_delta)));
-        Ok(is_delta)
+        Ok(if is_delta { Added::Delta } else { Added::Model })
     }
 
     fn add_tensor(

@@ -1,17 +1,24 @@
 //! Images of every format version are read for ever. The files in `tests/golden` were written once and are never written
 //! again; `SHA256SUMS` holds the sha256 of each original.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use bigsmall::archive::Archive;
+use bigsmall::base::CodecId;
 use bigsmall::base::digest::Sha256;
 use bigsmall::base::digest::hex;
 use bigsmall::base::progress::Silent;
+use bigsmall::format::header::FEATURE_REPEATS;
+use bigsmall::format::header::FEATURE_SHARED_TABLES;
 use bigsmall::ops::compress::Output;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
+use bigsmall::ops::repair;
+use bigsmall::ops::repair::RepairOptions;
 use bigsmall::ops::verify;
 use bigsmall::ops::verify::VerifyOptions;
 
@@ -76,58 +83,127 @@ fn the_library_reads_them() {
     }
 }
 
-/// An image of differences and the base that it needs. The independent decoder gives nothing without it or with another.
+/// Images of differences, the bases that they need, and the sha256 of what they hold. The last stands on one that stands on another.
+const DELTAS: [(&str, &[&str], &str); 3] = [
+    (
+        "v1-delta.bs",
+        &["v1-delta-base.safetensors"],
+        "fc91b0b6a0fea64bfd6efae64ca6dab822cd3610f099bb522dd65b243832a71d",
+    ),
+    (
+        "v1-chain-1.bs",
+        &["v1-chain-base.safetensors"],
+        "7048c1b5a8eaab045b7276d8a8be0d35bcaabc1f3a48fc5b3a1218635f7aaf9f",
+    ),
+    (
+        "v1-chain-2.bs",
+        &["v1-chain-1.bs", "v1-chain-base.safetensors"],
+        "e5a51cf2f02189780fb5c46b69bfd50ed9a35032521968983c6276e6e1b6bf94",
+    ),
+];
+
 #[test]
 fn differences_are_read_with_their_base() {
-    let (image, base) = (
-        golden().join("v1-delta.bs"),
-        golden().join("v1-delta-base.safetensors"),
-    );
-    assert!(
-        verify::verify(
-            &image,
-            &VerifyOptions::whole(std::slice::from_ref(&base), 1),
-            &Silent
-        )
-        .unwrap()
-        .ok
-    );
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out");
-    let options = DecompressOptions {
-        output: Output::Path(output.clone()),
-        bases: vec![base.clone()],
-        force: false,
-        threads: 1,
-    };
-    decompress::decompress(&image, &options, &Silent).unwrap();
-    let expected = "fc91b0b6a0fea64bfd6efae64ca6dab822cd3610f099bb522dd65b243832a71d";
-    assert_eq!(sha256(&output), expected);
+    for (name, bases, expected) in DELTAS {
+        let image = golden().join(name);
+        let bases: Vec<PathBuf> = bases.iter().map(|base| golden().join(base)).collect();
+        let whole = VerifyOptions::whole(&bases, 1);
+        assert!(
+            verify::verify(&image, &whole, &Silent).unwrap().ok,
+            "{name}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out");
+        let options = DecompressOptions {
+            output: Output::Path(output.clone()),
+            bases,
+            force: false,
+            threads: 1,
+        };
+        decompress::decompress(&image, &options, &Silent).unwrap();
+        assert_eq!(sha256(&output), expected, "{name}");
+    }
+}
+
+/// The independent decoder gives nothing without the base or with another.
+#[test]
+fn the_independent_decoder_reads_differences() {
     let Ok(python) = std::env::var("BIGSMALL_PYTHON") else {
         eprintln!("not done: BIGSMALL_PYTHON names no Python with numpy");
         return;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/decode_bs.py");
-    let second = folder.path().join("second");
-    let status_with = |base: Option<&Path>| {
-        let mut command = Command::new(&python);
-        command.arg(&script).args([&image, &second]);
-        if let Some(base) = base {
-            command.arg("--base").arg(base);
+    for (name, bases, expected) in DELTAS {
+        let folder = tempfile::tempdir().unwrap();
+        let second = folder.path().join("second");
+        let status_with = |bases: &[PathBuf]| {
+            let mut command = Command::new(&python);
+            command.arg(&script).args([&golden().join(name), &second]);
+            for base in bases {
+                command.arg("--base").arg(base);
+            }
+            command.status().unwrap().code()
+        };
+        let right: Vec<PathBuf> = bases.iter().map(|base| golden().join(base)).collect();
+        let (mut wrong, last) = (right.clone(), right.last().unwrap());
+        let mut bytes = fs::read(last).unwrap();
+        // one bit of its first tensor
+        bytes[1200] ^= 1;
+        let spoilt = folder.path().join("wrong.safetensors");
+        crate::roundtrip::put(&spoilt, &bytes);
+        *wrong.last_mut().unwrap() = spoilt;
+        for bases in [&[][..], &wrong] {
+            assert_eq!(status_with(bases), Some(5), "{name}");
+            assert!(!second.exists());
         }
-        command.status().unwrap().code()
-    };
-    let wrong = folder.path().join("wrong.safetensors");
-    let mut bytes = fs::read(&base).unwrap();
-    // one bit of its first tensor
-    bytes[1000] ^= 1;
-    crate::roundtrip::put(&wrong, &bytes);
-    for base in [None, Some(wrong.as_path())] {
-        assert_eq!(status_with(base), Some(5));
-        assert!(!second.exists());
+        assert_eq!(status_with(&right), Some(0), "{name}");
+        assert_eq!(sha256(&second), expected, "{name}");
     }
-    assert_eq!(status_with(Some(&base)), Some(0));
-    assert_eq!(sha256(&second), expected);
+}
+
+/// Every codec in every version and every feature of the format is among them: what a later build must still read.
+#[test]
+fn they_hold_all_that_the_format_has() {
+    let mut blocks = BTreeSet::new();
+    let mut features = 0;
+    let mut has_base = false;
+    for entry in fs::read_dir(golden()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "bs") {
+            let archive = Archive::open(&path).unwrap();
+            features |= archive.header().required_features;
+            has_base |= archive.index().is_delta();
+            let of_image = archive.index().blocks.iter();
+            blocks.extend(of_image.map(|block| (block.codec.0, block.codec_version)));
+        }
+    }
+    let all = (0..=17).filter(|codec| *codec != 11);
+    let all =
+        all.flat_map(|codec| (1..=CodecId(codec).version()).map(move |version| (codec, version)));
+    assert_eq!(blocks, all.collect());
+    assert_eq!(features, FEATURE_REPEATS | FEATURE_SHARED_TABLES);
+    assert!(has_base);
+}
+
+/// A parity file of version 1 repairs what it was made for.
+#[test]
+fn parity_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = folder.path().join("d.bs");
+    let whole = fs::read(golden().join("v1-folder.bs")).unwrap();
+    let mut bytes = whole.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes.truncate(bytes.len() - 100);
+    crate::roundtrip::put(&damaged, &bytes);
+    let options = RepairOptions {
+        parity: Some(golden().join("v1-folder.bs.par")),
+        output: None,
+        force: false,
+        threads: 1,
+    };
+    repair::repair(&damaged, &options, &Silent).unwrap();
+    assert!(fs::read(damaged).unwrap() == whole);
 }
 
 /// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which `scripts/test` provides
