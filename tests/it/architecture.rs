@@ -121,6 +121,34 @@ fn report(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
+/// Only whoever asks for `--metrics` gets a socket of the network, and that listens.
+#[test]
+fn nothing_talks_to_the_network() {
+    let mut faults = Vec::new();
+    for source in all_sources() {
+        let may_listen = ["mountd/src/daemon/metrics.rs", "mountd/src/daemon/tell.rs"];
+        let words: &[&str] = if may_listen.contains(&source.path.as_str()) {
+            &["UdpSocket", "ToSocketAddrs", "reqwest", "hyper"]
+        } else {
+            &[
+                "TcpStream",
+                "TcpListener",
+                "UdpSocket",
+                "ToSocketAddrs",
+                "reqwest",
+                "hyper",
+            ]
+        };
+        for (number, line) in source.code() {
+            let connects = line.contains("TcpStream::connect");
+            if connects || words.iter().any(|word| has_word(line, word)) {
+                faults.push(format!("{}:{number}: {line}", source.path));
+            }
+        }
+    }
+    report(&faults);
+}
+
 #[test]
 fn imports_point_down() {
     let mut faults = Vec::new();

@@ -28,6 +28,7 @@ mod gpu_kernels;
 mod import;
 mod look;
 mod models;
+mod pages;
 mod parity;
 mod reshard;
 mod resume;
