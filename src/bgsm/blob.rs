@@ -10,6 +10,7 @@ use crate::base::digest::Md5;
 use crate::bgsm::coder;
 use crate::bgsm::coder::Coder;
 use crate::bgsm::coder::Model;
+use crate::bgsm::coder::Stream;
 use crate::bgsm::coder::damaged;
 
 /// How a tensor is coded.
@@ -210,70 +211,101 @@ const F16: Parts = Parts {
     mantissa_len: 2,
 };
 
-/// Signs and exponents of so many elements.
-fn signs_and_exponents(
-    fields: &mut Fields<'_>,
+/// A stream, the model of its symbols, and how many there are.
+type Coded<'a> = (Model, &'a [u8], usize);
+
+/// Signs and exponents of so many elements, still coded.
+fn signs_and_exponents<'a>(
+    fields: &mut Fields<'a>,
     elements: usize,
-    coder: Coder,
     (count_len, symbol_len, exponent_bits): (usize, usize, u32),
-) -> Result<Vec<u16>> {
+) -> Result<Coded<'a>> {
     if fields.number(4)? != elements {
         return Err(damaged("a tensor of another number of elements"));
     }
     let count = fields.number(count_len)?;
     let model = fields.model(count, symbol_len, 1 << (exponent_bits + 1))?;
-    let mut symbols = Vec::with_capacity(elements);
-    coder::decode(coder, fields.sized()?, elements, &model, |symbol| {
-        symbols.push(symbol);
-    })?;
+    Ok((model, fields.sized()?, elements))
+}
+
+/// The symbols of streams, one after another: as many as `most` at most together.
+fn symbols_of(coder: Coder, coded: &[Coded<'_>], most: usize) -> Result<Vec<u16>> {
+    let lens = coded.iter().map(|(.., count)| *count);
+    let total = lens.fold(0, usize::saturating_add);
+    if total > most {
+        return Err(damaged("more symbols than there are elements"));
+    }
+    let mut symbols = vec![0; total];
+    let mut rest = symbols.as_mut_slice();
+    let mut streams = Vec::with_capacity(coded.len());
+    for (model, words, count) in coded {
+        let (out, after) = rest.split_at_mut(*count);
+        rest = after;
+        if coder == Coder::Ans {
+            streams.push(Stream::new(words, model, out)?);
+            continue;
+        }
+        let mut places = out.iter_mut();
+        coder::decode(coder, words, *count, model, |symbol| {
+            if let Some(place) = places.next() {
+                *place = symbol;
+            }
+        })?;
+    }
+    coder::decode_streams(streams);
     Ok(symbols)
 }
 
 fn floats(fields: &mut Fields<'_>, len: usize, coder: Coder, parts: &Parts) -> Result<Vec<u8>> {
     let shape = (parts.count_len, parts.symbol_len, parts.exponent_bits);
-    let signs = signs_and_exponents(fields, len / 2, coder, shape)?;
+    let elements = len / 2;
+    let mut coded = vec![signs_and_exponents(fields, elements, shape)?];
     let mut rest = Fields(fields.sized()?);
     fields.end()?;
-    let exponent_mask = (1_u16 << parts.exponent_bits) - 1;
-    let mut elements = vec![0_usize; usize::from(exponent_mask) + 1];
-    for sign in &signs {
-        if let Some(elements) = elements.get_mut(usize::from(sign & exponent_mask)) {
-            *elements += 1;
-        }
-    }
     let count = rest.number(4)?;
     let exponents = rest.numbers(count, parts.symbol_len)?;
-    // the mantissas of each exponent, in the order of their elements, the last first
-    let mut mantissas: Vec<Vec<u16>> = vec![Vec::new(); elements.len()];
     if !exponents.is_sorted_by(|a, b| a < b) {
         return Err(damaged("exponents that do not ascend"));
     }
-    for exponent in exponents {
+    for _ in &exponents {
         let number = rest.number(4)?;
-        if elements.get(exponent) != Some(&number) {
-            return Err(damaged(
-                "another number of mantissas than of elements with that exponent",
-            ));
-        }
         let used = rest.number(parts.mantissa_count_len)?;
         let model = rest.model(used, parts.mantissa_len, 1 << parts.mantissa_bits)?;
-        let mut of_exponent = Vec::with_capacity(number);
-        coder::decode(coder, rest.sized()?, number, &model, |symbol| {
-            of_exponent.push(symbol);
-        })?;
-        of_exponent.reverse();
-        if let Some(place) = mantissas.get_mut(exponent) {
-            *place = of_exponent;
-        }
+        coded.push((model, rest.sized()?, number));
     }
     rest.end()?;
-    let mut bytes = Vec::with_capacity(len);
-    for sign in signs {
+    let symbols = symbols_of(coder, &coded, 2 * elements)?;
+    let (signs, mantissas) = symbols
+        .split_at_checked(elements)
+        .ok_or_else(|| damaged("fewer symbols than there are elements"))?;
+    let exponent_mask = (1_u16 << parts.exponent_bits) - 1;
+    // where the next mantissa of each exponent is, and where its last one ends
+    let mut places = vec![0; usize::from(exponent_mask) + 1];
+    let mut ends = Vec::with_capacity(exponents.len());
+    let mut end = 0;
+    for (exponent, (.., number)) in exponents.into_iter().zip(coded.iter().skip(1)) {
+        let place = places.get_mut(exponent);
+        *place.ok_or_else(|| damaged("an exponent that there is not"))? = end;
+        end += number;
+        ends.push((exponent, end));
+    }
+    let mut bytes = vec![0; len];
+    for (sign, element) in signs.iter().zip(bytes.as_chunks_mut().0) {
         let exponent = sign & exponent_mask;
-        let mantissa = mantissas.get_mut(usize::from(exponent)).and_then(Vec::pop);
-        let mantissa = mantissa.ok_or_else(|| damaged("an element without a mantissa"))?;
+        let place = places.get_mut(usize::from(exponent));
+        let place = place.ok_or_else(|| damaged("an exponent that there is not"))?;
+        let mantissa = mantissas.get(*place);
+        let mantissa = *mantissa.ok_or_else(|| damaged("an element without a mantissa"))?;
+        *place += 1;
         let word = (sign >> parts.exponent_bits) << 15 | exponent << parts.mantissa_bits | mantissa;
-        bytes.extend(word.to_le_bytes());
+        *element = word.to_le_bytes();
+    }
+    // each exponent has used up its own: so no other has
+    let is_used_up = |(exponent, end): &(usize, usize)| places.get(*exponent) == Some(end);
+    if end != elements || !ends.iter().all(is_used_up) {
+        return Err(damaged(
+            "another number of mantissas than of elements with that exponent",
+        ));
     }
     Ok(bytes)
 }
@@ -281,7 +313,8 @@ fn floats(fields: &mut Fields<'_>, len: usize, coder: Coder, parts: &Parts) -> R
 fn f32s(blob: &[u8], len: usize) -> Result<Vec<u8>> {
     let mut fields = Fields(blob);
     let elements = len / 4;
-    let signs = signs_and_exponents(&mut fields, elements, Coder::Range, (2, 2, 8))?;
+    let coded = signs_and_exponents(&mut fields, elements, (2, 2, 8))?;
+    let signs = symbols_of(Coder::Range, &[coded], elements)?;
     let mut planes = Vec::new();
     for _ in 0..3 {
         planes.push(unzstd(fields.sized()?, elements)?);

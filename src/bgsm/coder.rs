@@ -13,7 +13,7 @@ use crate::base::Result;
 const PRECISION: u32 = 24;
 const TOTAL: u32 = 1 << PRECISION;
 /// Bits of a quantile by which its symbol is looked up; the rest is found by steps. A table of so many entries stays in the first cache.
-const LOOKUP_BITS: u32 = 11;
+const LOOKUP_BITS: u32 = 10;
 /// Added to every count.
 const PRIOR: f64 = 0.01;
 
@@ -138,53 +138,134 @@ impl Model {
     }
 }
 
+/// Words of a stream of this many bytes.
+fn words_of(bytes: &[u8]) -> Result<&[[u8; 4]]> {
+    let (words, rest) = bytes.as_chunks::<4>();
+    if rest.is_empty() {
+        Ok(words)
+    } else {
+        Err(damaged("a stream that is no row of words"))
+    }
+}
+
 /// Decodes `count` symbols from little-endian words, handing each to `each`.
 pub(super) fn decode(
     coder: Coder,
     words: &[u8],
     count: usize,
     model: &Model,
-    each: impl FnMut(u16),
+    mut each: impl FnMut(u16),
 ) -> Result<()> {
-    let (words, rest) = words.as_chunks::<4>();
-    if !rest.is_empty() {
-        return Err(damaged("a stream that is no row of words"));
-    }
     match coder {
         Coder::Ans => {
-            decode_ans(words, count, model, each);
+            let mut ans = Ans::new(words_of(words)?, model);
+            for _ in 0..count {
+                each(ans.next());
+            }
             Ok(())
         }
-        Coder::Range => decode_range(words, count, model, each),
+        Coder::Range => decode_range(words_of(words)?, count, model, each),
     }
 }
 
-fn decode_ans(words: &[[u8; 4]], count: usize, model: &Model, mut each: impl FnMut(u16)) {
-    // words are taken from the end
-    let mut words = words
-        .iter()
-        .rev()
-        .map(|word| u64::from(u32::from_le_bytes(*word)));
-    let mut state = 0_u64;
-    for _ in 0..2 {
-        if let Some(word) = words.next() {
-            state = state << 32 | word;
-        }
+/// A stream of the ANS coder being decoded; words are taken from its end.
+#[derive(Debug, Clone, Copy)]
+struct Ans<'a> {
+    words: &'a [[u8; 4]],
+    /// How many words are left.
+    left: usize,
+    state: u64,
+    model: &'a Model,
+}
+
+impl<'a> Ans<'a> {
+    fn new(words: &'a [[u8; 4]], model: &'a Model) -> Self {
+        let mut ans = Self {
+            words,
+            left: words.len(),
+            state: 0,
+            model,
+        };
+        ans.refill(true);
+        ans.refill(true);
+        ans
     }
-    for _ in 0..count {
-        let quantile = (state & u64::from(TOTAL - 1)) as u32;
-        let Interval {
-            left,
-            width,
-            symbol,
-        } = model.at(quantile);
-        state = (state >> PRECISION) * u64::from(width) + u64::from(quantile - left);
-        if state >> 32 == 0
-            && let Some(word) = words.next()
-        {
-            state = state << 32 | word;
+
+    /// Takes a word if one is wanted and there: without a branch, which nobody could foresee.
+    #[inline]
+    fn refill(&mut self, is_wanted: bool) {
+        let last = self.words.get(self.left.wrapping_sub(1));
+        let is_taken = is_wanted & last.is_some();
+        let word = last.map_or(0, |word| u64::from(u32::from_le_bytes(*word)));
+        let filled = self.state << 32 | word;
+        self.state = std::hint::select_unpredictable(is_taken, filled, self.state);
+        self.left -= usize::from(is_taken);
+    }
+
+    #[inline]
+    fn next(&mut self) -> u16 {
+        let quantile = (self.state & u64::from(TOTAL - 1)) as u32;
+        let found = self.model.at(quantile);
+        self.state =
+            (self.state >> PRECISION) * u64::from(found.width) + u64::from(quantile - found.left);
+        self.refill(self.state >> 32 == 0);
+        found.symbol
+    }
+}
+
+/// A stream, and where its symbols go.
+#[derive(Debug)]
+pub(super) struct Stream<'a> {
+    ans: Ans<'a>,
+    out: &'a mut [u16],
+}
+
+impl<'a> Stream<'a> {
+    /// Of the ANS coder.
+    pub(super) fn new(words: &'a [u8], model: &'a Model, out: &'a mut [u16]) -> Result<Self> {
+        let ans = Ans::new(words_of(words)?, model);
+        Ok(Self { ans, out })
+    }
+
+    /// The state, to be kept at hand while the next `count` symbols are decoded, and their places.
+    fn begin(&mut self, count: usize) -> (Ans<'a>, &'a mut [u16]) {
+        let (now, later) = std::mem::take(&mut self.out).split_at_mut(count);
+        self.out = later;
+        (self.ans, now)
+    }
+}
+
+/// Decodes streams, three at once: a symbol's place in its table is known only when the one before is, and meanwhile the others go on.
+pub(super) fn decode_streams<'a>(streams: impl IntoIterator<Item = Stream<'a>>) {
+    let mut streams = streams.into_iter().filter(|stream| !stream.out.is_empty());
+    let mut lanes: Vec<Stream<'a>> = streams.by_ref().take(3).collect();
+    while let [a, b, c] = lanes.as_mut_slice() {
+        let count = a.out.len().min(b.out.len()).min(c.out.len());
+        let ((mut of_a, out_a), (mut of_b, out_b), (mut of_c, out_c)) =
+            (a.begin(count), b.begin(count), c.begin(count));
+        for ((out_a, out_b), out_c) in out_a.iter_mut().zip(out_b).zip(out_c) {
+            *out_a = of_a.next();
+            *out_b = of_b.next();
+            *out_c = of_c.next();
         }
-        each(symbol);
+        (a.ans, b.ans, c.ans) = (of_a, of_b, of_c);
+        lanes.retain(|stream| !stream.out.is_empty());
+        let free = 3 - lanes.len();
+        lanes.extend(streams.by_ref().take(free));
+    }
+    if let [a, b] = lanes.as_mut_slice() {
+        let count = a.out.len().min(b.out.len());
+        let ((mut of_a, out_a), (mut of_b, out_b)) = (a.begin(count), b.begin(count));
+        for (out_a, out_b) in out_a.iter_mut().zip(out_b) {
+            *out_a = of_a.next();
+            *out_b = of_b.next();
+        }
+        (a.ans, b.ans) = (of_a, of_b);
+    }
+    for Stream { mut ans, out } in lanes {
+        for symbol in out {
+            *symbol = ans.next();
+        }
     }
 }
 

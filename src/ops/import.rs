@@ -204,5 +204,10 @@ fn import_to(
     };
     let md5s = restored.package().md5s();
     let source = (source, stamp);
-    compress::compress_bytes(Arc::new(bytes), source, md5s, &options, progress)
+    let done = compress::compress_bytes(Arc::new(bytes), source, md5s, &options, progress);
+    done.or_else(|error| match error.kind() {
+        // whether it was the file or the disk
+        ErrorKind::Io => restored.prove(options.threads, progress).and(Err(error)),
+        _ => Err(error),
+    })
 }
