@@ -64,6 +64,8 @@ class Releases(unittest.TestCase):
                     with self.subTest(release=release, model=name):
                         self.check(self.imported(folder, original, release), original)
 
+    # docs/semantics.md: A file of the Python package is shown as the safetensors file that it stands for, and decoded a
+    # tensor at a time.
     def test_a_mount_shows_them_a_tensor_at_a_time(self):
         with scratch() as folder:
             library = folder / "library"
