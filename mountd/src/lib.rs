@@ -56,6 +56,10 @@ fn run(words: Vec<OsString>) -> ExitCode {
         Command::Mounts(arguments) => daemon::control::mounts(&arguments),
     };
     outcome.unwrap_or_else(|error| {
+        // who read what was printed went away
+        if error.raw_os_error() == Some(nix::errno::Errno::EPIPE as i32) {
+            return ExitCode::SUCCESS;
+        }
         complain(&format!("error: {error}"));
         ExitCode::from(error.kind().exit_code())
     })

@@ -26,6 +26,8 @@ const SPARE_MAX: usize = 8;
 const SPARE_LEN_MAX: usize = 4 << 20;
 /// Whole tensors held that are too large for the bound.
 const TENSORS_MAX: usize = 4;
+/// What decoding one takes, as a multiple of its bytes: it, its coded bytes, and its symbols.
+const DECODING_TENSORS: u64 = 4;
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 
@@ -183,6 +185,8 @@ pub struct BlockCache {
     tensors: Mutex<Shelf>,
     /// Held by who decodes one of them: one at a time, as each takes as much memory as it needs.
     whole: Mutex<()>,
+    /// Bytes of the largest of them so far.
+    largest: AtomicU64,
     /// Buffers of blocks that went, for those that come: new ones would have to be zeroed, and paged in.
     spare: Mutex<Vec<Vec<u8>>>,
     counters: Counters,
@@ -206,6 +210,7 @@ impl BlockCache {
             tables: Shelf::new(table_bytes_max, 0),
             tensors: Shelf::new(0, TENSORS_MAX),
             whole: Mutex::default(),
+            largest: AtomicU64::new(0),
             spare: Mutex::default(),
             counters: Counters::default(),
         })
@@ -217,9 +222,11 @@ impl BlockCache {
         bytes(&self.blocks) + bytes(&self.tables) + bytes(&self.tensors)
     }
 
-    /// The bound, but for [whole tensors](Self::tensor).
+    /// The bound. [Whole tensors](Self::tensor) come on top: those that are held, and what decoding one of them takes.
     pub fn bytes_max(&self) -> u64 {
-        self.blocks.lock().bytes_max + self.tables.lock().bytes_max
+        let tensors =
+            (TENSORS_MAX as u64 + DECODING_TENSORS) * self.largest.load(Ordering::Relaxed);
+        self.blocks.lock().bytes_max + self.tables.lock().bytes_max + tensors
     }
 
     /// What was asked of it.
@@ -302,8 +309,10 @@ impl BlockCache {
             let alone = self.whole.try_lock_for(WAIT_MAX);
             let _alone = alone.ok_or_else(waited_too_long)?;
             let bytes = decode()?;
-            add(&self.counters.decoded_bytes, bytes.len() as u64);
-            Ok((bytes.len() as u64, Cached::Block(Arc::new(bytes))))
+            let len = bytes.len() as u64;
+            add(&self.counters.decoded_bytes, len);
+            self.largest.fetch_max(len, Ordering::Relaxed);
+            Ok((len, Cached::Block(Arc::new(bytes))))
         };
         let key = Key { archive, number };
         match self.get(&self.tensors, key, 0, Demand::Now, load)? {

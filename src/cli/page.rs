@@ -155,7 +155,7 @@ fn dot(out: &mut String, (x, y): (f64, f64), tensor: &TensorXray, is_flagged: bo
 /// Deviations from zero on a logarithmic scale.
 fn deviations(out: &mut String, seen: &[Seen<'_>]) {
     heading(out, 1, "Root mean square of each tensor");
-    let logs = seen.iter().map(|(_, found, _)| found.deviation.log10());
+    let logs = seen.iter().map(|(_, found, _)| found.rms.log10());
     let finite = logs.clone().filter(|log| log.is_finite());
     let (least, most) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), log| {
         (least.min(log), most.max(log))
@@ -264,7 +264,7 @@ fn row(out: &mut String, tensor: &TensorXray) {
         entropy.exponent,
         entropy.mantissa,
         found.floor_percent,
-        found.deviation,
+        found.rms,
         found.min,
         found.max,
         flags.join(" ")

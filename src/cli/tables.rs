@@ -97,7 +97,7 @@ fn xray_row(tensor: &TensorXray) -> String {
     let _ = write!(
         line,
         " {:>6.3} {:>6.3} {:>6.3} {:>7.2} {:>10.3e}",
-        entropy.sign, entropy.exponent, entropy.mantissa, found.floor_percent, found.deviation
+        entropy.sign, entropy.exponent, entropy.mantissa, found.floor_percent, found.rms
     );
     if let Some(share) = tensor.concentration {
         let _ = write!(line, "  {:.1} % in one direction", share * 100.0);

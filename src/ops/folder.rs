@@ -47,11 +47,26 @@ pub struct Entry {
 /// Everything under `root`, folders before what is in them, by name.
 pub fn walk(root: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    walk_into(root, Path::new(""), &mut entries)?;
+    walk_into(root, Path::new(""), &mut entries, &mut Err)?;
     Ok(entries)
 }
 
-fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<()> {
+/// The same, but for folders below that cannot be read, whose errors go to `passed_over`.
+pub fn walk_readable(root: &Path, mut passed_over: impl FnMut(Error)) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    walk_into(root, Path::new(""), &mut entries, &mut |error| {
+        passed_over(error);
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+fn walk_into(
+    root: &Path,
+    relative: &Path,
+    entries: &mut Vec<Entry>,
+    unreadable: &mut dyn FnMut(Error) -> Result<()>,
+) -> Result<()> {
     let folder = root.join(relative);
     let failed = |e| Error::io("cannot list", &folder, e);
     let mut names: Vec<_> = fs::read_dir(&folder)
@@ -86,7 +101,7 @@ fn walk_into(root: &Path, relative: &Path, entries: &mut Vec<Entry>) -> Result<(
             kind: kind.clone(),
         });
         if kind == EntryKind::Folder {
-            walk_into(root, &path, entries)?;
+            walk_into(root, &path, entries, unreadable).or_else(&mut *unreadable)?;
         }
     }
     Ok(())
@@ -141,6 +156,25 @@ pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Images of ours under a folder, or the file at `source`. Files of the Python package are told of: nothing here checks them.
+pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+    let mut paths = images_under(source)?;
+    if source.is_dir() {
+        paths.retain(|path| {
+            let is_package =
+                FileSource::open(path).is_ok_and(|source| archive::is_package(&source));
+            if is_package {
+                progress.warn(&format!(
+                    "`{}` is a file of the Python package, and was not verified: `bigsmall migrate` makes an image of it",
+                    path.display()
+                ));
+            }
+            !is_package
+        });
+    }
+    Ok(paths)
+}
+
 /// The file at `source`, or all files under it whose names are those of images.
 pub fn named_like_images(source: &Path) -> Result<Vec<PathBuf>> {
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
@@ -159,6 +193,16 @@ pub fn named_like_images(source: &Path) -> Result<Vec<PathBuf>> {
 pub fn is_parity_name(path: &Path) -> bool {
     let name = path.as_os_str().as_bytes();
     name.ends_with(format!("{}{}", naming::IMAGE_EXTENSION, parity::EXTENSION).as_bytes())
+}
+
+/// An error unless the file at `path` is an image, or claims to be one.
+pub fn check_image(path: &Path) -> Result<()> {
+    if archive::claims_to_be_image(&FileSource::open(path)?) {
+        return Ok(());
+    }
+    Err(Error::invalid("is no image")
+        .file(path)
+        .hint("name a `.bs`; `bigsmall compress` makes one of a safetensors file"))
 }
 
 /// Whether the file at `path` is an image, by name and content.

@@ -115,6 +115,7 @@ pub fn migrate(
 ) -> Result<MigrateReport> {
     let mut report = MigrateReport {
         images: Vec::new(),
+        failed: Vec::new(),
         left: 0,
         bytes: 0,
         image_bytes: 0,
@@ -126,14 +127,25 @@ pub fn migrate(
     for path in paths {
         for file in folder::images_under(path)? {
             if !is_package(&file)? {
+                folder::check_image(&file)?;
                 report.left += 1;
                 continue;
             }
             let before = FileSource::open(&file)?.len();
-            let done = import_to(&file, &file, &options, progress)?;
-            report.bytes += before;
-            report.image_bytes += done.output_bytes;
-            report.images.extend(done.images);
+            match import_to(&file, &file, &options, progress) {
+                Ok(done) => {
+                    report.bytes += before;
+                    report.image_bytes += done.output_bytes;
+                    report.images.extend(done.images);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                // it is as it was, and the others are none the worse for it
+                Err(error) => {
+                    progress.warn(&error.to_string());
+                    let path = file.to_string_lossy().into_owned();
+                    report.failed.push((path, error.to_string()));
+                }
+            }
         }
     }
     Ok(report)
@@ -144,6 +156,8 @@ pub fn migrate(
 pub struct MigrateReport {
     /// Every image that was written.
     pub images: Vec<ImageWritten>,
+    /// Files that could not be migrated, and why; they are as they were.
+    pub failed: Vec<(String, String)>,
     /// Images that needed nothing.
     pub left: u64,
     /// Bytes of the files before.

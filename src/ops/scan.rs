@@ -157,7 +157,7 @@ fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<Listed> {
             take(path.clone())?;
             continue;
         }
-        for entry in folder::walk(path)? {
+        for entry in folder::walk_readable(path, |error| progress.warn(&error.to_string()))? {
             if entry.kind == EntryKind::File {
                 take(path.join(entry.path))?;
             }

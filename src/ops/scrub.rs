@@ -185,7 +185,7 @@ pub fn scrub(
     let mut memory = Memory::read(&place, progress)?;
     // the memory serves several libraries, under names that mean the same tomorrow
     let library = fs::canonicalize(library).map_err(|e| Error::io("cannot open", library, e))?;
-    let paths = folder::images_under(&library)?;
+    let paths = folder::own_images_under(&library, progress)?;
     if paths.is_empty() {
         let error = Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(&library);
         return Err(error.hint("over its own source a mount shows the originals: see docs/mount.md for how to look below it"));

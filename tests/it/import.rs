@@ -18,6 +18,9 @@ use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::import;
 use bigsmall::ops::import::ImportOptions;
 
+use crate::cli_trust::bigsmall;
+use crate::cli_trust::code;
+use crate::cli_trust::json;
 use crate::models::Random;
 use crate::roundtrip::put;
 
@@ -142,6 +145,31 @@ fn no_flipped_bit_becomes_a_weight() {
     }
 }
 
+/// What cannot be done keeps nobody from the rest, and a verify of the folder calls nothing damaged that it cannot judge.
+#[test]
+fn one_that_cannot_be_migrated_is_told_of_and_the_others_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for name in ["bf16-4.0.0.bs", "delta-4.0.0.bs", "f32-1.0.1.bs"] {
+        fs::copy(golden(name), at.join(name)).unwrap();
+    }
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1-storage.bs");
+    fs::copy(ours, at.join("ours.bs")).unwrap();
+    let checked = bigsmall(at, &["verify", "."]);
+    assert_eq!(code(&checked), 0);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(said.matches("file of the Python package").count(), 3);
+    let done = bigsmall(at, &["migrate", ".", "--json"]);
+    assert_eq!(code(&done), 1);
+    let report = json(&done);
+    assert_eq!(report["images"].as_array().unwrap().len(), 2);
+    assert!(report["failed"][0][0].as_str().unwrap().contains("delta"));
+    let delta = fs::read(at.join("delta-4.0.0.bs")).unwrap();
+    assert!(delta == fs::read(golden("delta-4.0.0.bs")).unwrap());
+    put(&at.join("other.bs"), b"text");
+    assert_eq!(code(&bigsmall(at, &["migrate", "other.bs"])), 2);
+}
+
 #[test]
 fn whole_folders_are_migrated_in_place() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,8 +195,11 @@ fn whole_folders_are_migrated_in_place() {
     assert_eq!((report.images.len(), report.left), (0, 2));
     // what cannot be migrated stays as it is
     fs::copy(golden("delta-4.0.0.bs"), &one).unwrap();
-    let error = import::migrate(&paths, &options, &Silent).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::MissingBase);
+    let report = import::migrate(&paths, &options, &Silent).unwrap();
+    let [(path, why)] = &report.failed[..] else {
+        panic!("{report:?}")
+    };
+    assert!(path.ends_with("one.bs") && why.contains("--base"), "{why}");
     assert!(fs::read(&one).unwrap() == fs::read(golden("delta-4.0.0.bs")).unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }

@@ -40,7 +40,7 @@ fn fresh(seed: u64, count: usize, shape: &str) -> Vec<f32> {
     let draw = |random: &mut Random| match shape {
         "normal" => normal(random, 9.0) * 0.02,
         "truncated" => normal(random, 2.0) * 0.02,
-        _ => uniform(random) * 0.1,
+        _ => uniform(random) * 0.125,
     };
     (0..count).map(|_| draw(&mut random)).collect()
 }
@@ -98,6 +98,7 @@ fn what_was_trained_is_told_from_fresh_random_numbers() {
     assert_eq!(checked["images"][0]["notes"], Value::Array(Vec::new()));
     for (number, shape) in ["normal", "truncated", "uniform"].iter().enumerate() {
         for dtype in ["F32", "BF16"] {
+            // the bound of uniform numbers is a power of two where the rounding matters most
             let tensors = [(200, 300), (64, 128), (500, 96)].map(|(rows, columns)| {
                 let values = fresh(number as u64 + rows, (rows * columns) as usize, shape);
                 let data = if dtype == "F32" {
@@ -212,6 +213,19 @@ fn counts_are_what_is_there() {
     sparse.iter_mut().step_by(3).for_each(|value| *value = 0.0);
     sparse.iter_mut().step_by(2).for_each(|value| *value = 0.0);
     assert!(flags(&seen("F32", [64, 100], f32_bytes(&sparse))).contains(&"sparse"));
+    // a normalisation's weights are neither coarse nor few, and of one sign by nature
+    let near_one: Vec<f32> = fresh(7, 6400, "normal").iter().map(|v| 1.0 + v).collect();
+    let near_one = seen("F32", [1, 6400], f32_bytes(&near_one));
+    assert_eq!(flags(&near_one), [""; 0]);
+    assert!(near_one["distinct"].is_null());
+    // rows that hold no numbers are not rows of zeros, and leave the others what they are
+    let mut spoilt = fresh(8, 6400, "normal");
+    spoilt[100..200].fill(f32::NAN);
+    let spoilt = seen("F32", [64, 100], f32_bytes(&spoilt));
+    assert_eq!(flags(&spoilt), ["nan", "unstructured"]);
+    // 0x80 is no zero in this format
+    let fnuz = seen("F8_E4M3FNUZ", [64, 100], vec![0x80; 6400]);
+    assert_eq!((&fnuz["zeros"], &fnuz["nans"]), (&0.into(), &6400.into()));
     // what holds no floats is listed
     assert!(seen("I64", [2, 2], vec![1; 32])["flags"].is_null());
 }
@@ -249,6 +263,17 @@ fn an_image_shows_what_its_original_shows_on_a_page_too() {
     // nothing is fetched, nothing runs, nothing is replaced unasked
     assert!(!page.contains("<script") && page.matches("http").count() == 1);
     assert_eq!(code(&bigsmall(at, &pages)), 2);
+    let image = fs::read(at.join("m.bs")).unwrap();
+    for words in [
+        &["--html", "m.bs", "--force"][..],
+        &["--svg", "./m.bs", "--force"],
+        &["--html", "x", "--svg", "x"],
+        &["--html", "y", "--svg", "m.svg"],
+    ] {
+        assert_eq!(code(&bigsmall(at, &[&["xray", "m.bs"], words].concat())), 2);
+    }
+    assert!(fs::read(at.join("m.bs")).unwrap() == image);
+    assert!(!at.join("x").exists() && !at.join("y").exists());
     for (words, status) in [
         (["xray", "."], 2),
         (["xray", "m.svg"], 2),

@@ -355,6 +355,67 @@ fn what_is_no_one_model_is_refused_and_nothing_written() {
 }
 
 #[test]
+fn the_list_of_a_variant_is_one_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::create_dir(at.join("m")).unwrap();
+    put(
+        &at.join("m/model.fp16.safetensors"),
+        &models::file(&model(2), 0, ""),
+    );
+    done(at, &["compress", "m", "-o", "s"]);
+    done(at, &["reshard", "s", "cut", "--shards", "2"]);
+    let (ours, theirs) = (
+        at.join("cut/model.fp16.safetensors.index.json"),
+        at.join("cut/model.safetensors.index.fp16.json"),
+    );
+    // as transformers calls it
+    fs::rename(&ours, &theirs).unwrap();
+    done(at, &["reshard", "cut", "again", "--shards", "3"]);
+    let list = at.join("again/model.safetensors.index.fp16.json");
+    let list: Value = serde_json::from_slice(&fs::read(list).unwrap()).unwrap();
+    let first = list["weight_map"]["lm_head"].as_str().unwrap();
+    assert!(
+        first.starts_with("model.fp16-0000") && first.contains("-of-00003"),
+        "{first}"
+    );
+    assert_eq!(fs::read_dir(at.join("again")).unwrap().count(), 4);
+}
+
+#[test]
+fn files_have_the_size_that_was_asked_for_headers_included() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let many: Vec<Tensor> = (0..2000)
+        .map(|n| {
+            tensor(
+                &format!("a.long.name.of.a.small.tensor.{n}"),
+                "U8",
+                &[7],
+                vec![1; 7],
+            )
+        })
+        .collect();
+    put(&at.join("m.safetensors"), &models::file(&many, 0, "value"));
+    done(at, &["compress", "m.safetensors"]);
+    let report = json(&bigsmall(
+        at,
+        &["reshard", "m.bs", "cut", "--size", "50kB", "--json"],
+    ));
+    let shards = report["shards"].as_array().unwrap();
+    assert!(shards.len() > 4);
+    for shard in shards {
+        assert!(shard["original_bytes"].as_u64() <= Some(50_000), "{shard}");
+    }
+    assert_eq!(
+        code(&bigsmall(at, &["reshard", "m.bs", "no", "--size", "0"])),
+        2
+    );
+    let plain = bigsmall(at, &["reshard", "m.safetensors", "no", "--join"]);
+    assert!(code(&plain) == 2 && String::from_utf8_lossy(&plain.stderr).contains("is no image"));
+}
+
+#[test]
 fn damage_in_a_block_is_found_before_anything_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -371,7 +432,14 @@ fn damage_in_a_block_is_found_before_anything_is_there() {
         &["reshard", "model.bs", "out", "--shards", "2"][..],
         &["transcode", "model.bs", "new.bs"],
     ] {
-        assert_eq!(code(&bigsmall(at, words)), 4, "{words:?}");
+        let output = bigsmall(at, words);
+        assert_eq!(code(&output), 4, "{words:?}");
+        // it is the source that is named
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("`model.bs`") && !said.contains(".part-"),
+            "{said}"
+        );
     }
     assert!(!at.join("out").exists() && !at.join("new.bs").exists());
     let left: Vec<_> = fs::read_dir(at)

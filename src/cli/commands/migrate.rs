@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::base::units::human_bytes;
+use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
@@ -17,7 +18,7 @@ use crate::ops::import::ImportOptions;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each file is there until its image was written, read back and compared, and then the image has its name. Images of ours stay as
-they are: the format has had one version.")]
+they are: the format has had one version. Exit code 1: some could not be migrated, and are as they were.")]
 pub(crate) struct Arguments {
     /// `.bs` files of the Python package, or folders of them
     #[arg(required = true)]
@@ -44,12 +45,17 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         render::json("bigsmall.migrate/1", &report)?;
     } else if !global.quiet {
         render::out(&format!(
-            "{} files migrated, {} -> {}; {} images needed nothing",
+            "{} files migrated, {} -> {}; {} images needed nothing, {} files failed",
             report.images.len(),
             human_bytes(report.bytes),
             human_bytes(report.image_bytes),
-            report.left
+            report.left,
+            report.failed.len()
         ))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::FINDINGS)
+    })
 }

@@ -24,16 +24,13 @@ the safetensors library writes them. Other files of the folder are copied, and t
 pub(crate) struct Arguments {
     /// An image, or the folder of a model's images
     source: PathBuf,
-    /// The new folder
+    /// The new folder, which appears when all of it is right
     target: PathBuf,
     #[command(flatten)]
     cut: CutArguments,
     /// Where the bases of deltas are looked for, instead of beside the images
     #[arg(long, value_name = "PATH", alias = "base-dir")]
     base: Vec<PathBuf>,
-    /// Write into a folder that exists, replacing what has the same name
-    #[arg(short, long)]
-    force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +62,6 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = ReshardOptions {
         cut,
         bases: arguments.base.clone(),
-        force: arguments.force,
         threads: global.threads(),
     };
     let (source, target) = (&arguments.source, &arguments.target);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::base::Error;
 use crate::base::OutputFile;
 use crate::base::Result;
 use crate::base::atomic;
@@ -14,6 +15,7 @@ use crate::cli::page;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::cli::tables;
+use crate::ops::folder;
 use crate::ops::xray;
 use crate::ops::xray::XrayOptions;
 
@@ -60,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         spectrum: arguments.spectrum,
         threads: global.threads(),
     };
+    check_pages(arguments)?;
     let report = xray::xray(&arguments.model, &options, &Bar::new(global))?;
     if let Some(path) = &arguments.html {
         write(path, &page::html(&report), arguments.force)?;
@@ -73,6 +76,19 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         render::out(&tables::xray(&report, arguments.tensors))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pages replace pages: neither the model nor one another, and nothing is written if one of them cannot be.
+fn check_pages(arguments: &Arguments) -> Result<()> {
+    let pages = [&arguments.html, &arguments.svg];
+    for page in pages.into_iter().flatten() {
+        folder::check_not_same(&arguments.model, page)?;
+        atomic::check_target(page, arguments.force)?;
+    }
+    if arguments.html.is_some() && arguments.html == arguments.svg {
+        return Err(Error::invalid("two pages cannot have one name"));
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {

@@ -47,6 +47,7 @@ pub fn transcode(
         folder::check_apart(source, target)?;
         transcode_folder(source, target, &places, options, &mut report, progress)?;
     } else {
+        folder::check_image(source)?;
         folder::check_not_same(source, target)?;
         let image = transcode_image(source, target, &places, options, progress)?;
         report.images.push(image);

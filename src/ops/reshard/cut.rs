@@ -24,11 +24,17 @@ pub fn cut(tensors: &[(&str, u64)], how: Cut) -> Result<Vec<Vec<usize>>> {
     order.sort_by(|&a, &b| natural(tensors[a].0, tensors[b].0));
     let shards = match how {
         Cut::Join => vec![order],
+        Cut::Size(0) => return Err(Error::invalid("files of no bytes hold no tensors")),
         Cut::Size(size) => by_size(tensors, &order, size),
         Cut::Shards(count) => by_count(tensors, &order, count)?,
         Cut::ByLayer => by_layer(tensors, &order),
     };
-    Ok(shards)
+    // a model without tensors is one file all the same
+    Ok(if shards.is_empty() {
+        vec![Vec::new()]
+    } else {
+        shards
+    })
 }
 
 fn by_size(tensors: &[(&str, u64)], order: &[usize], size: u64) -> Vec<Vec<usize>> {

@@ -1,18 +1,17 @@
 //! Reshard: the tensors of a model's images in other images. Blocks are moved as they are; only the headers are coded.
 
 pub mod cut;
+mod list;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::archive::Archive;
 use crate::archive::BlockCache;
@@ -21,6 +20,7 @@ use crate::archive::VirtualFile;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::FileSource;
 use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::Result;
@@ -41,10 +41,12 @@ use crate::tensor::header;
 use crate::writer;
 use crate::writer::MovedSpan;
 
+use list::List;
+
 pub use cut::Cut;
 
-/// What the list of a model's shards is called behind the model's name.
-const LIST: &str = ".safetensors.index.json";
+/// What the places of a tensor far behind in a file take more in the header than those of one at its beginning.
+const OFFSETS_LEN: u64 = 40;
 
 /// How to reshard.
 #[derive(Debug, Clone)]
@@ -53,8 +55,6 @@ pub struct ReshardOptions {
     pub cut: Cut,
     /// Where the bases of deltas are looked for.
     pub bases: Vec<PathBuf>,
-    /// Write into a folder that exists.
-    pub force: bool,
     /// Threads to use.
     pub threads: usize,
 }
@@ -90,12 +90,14 @@ pub struct ReshardReport {
 
 /// The images of one model.
 struct Model {
+    /// Where they are.
+    source: PathBuf,
     archives: Vec<Arc<Archive>>,
     stamps: Vec<Stamp>,
     /// What its shards' names begin with.
     stem: String,
     /// The list of its shards, if there was one.
-    list: Option<Value>,
+    list: Option<List>,
     /// Everything else in the folder.
     others: Vec<Entry>,
     metadata: BTreeMap<String, String>,
@@ -121,11 +123,18 @@ pub fn reshard(
         .iter()
         .map(|tensor| (tensor.record.span.name.as_str(), tensor.record.span.len))
         .collect();
-    let shards = cut::cut(&lens, options.cut).map_err(|e| e.file(source))?;
-    let output = OutputFolder::create(target, options.force)?;
+    let cut = match options.cut {
+        Cut::Size(size) if size > 0 => {
+            let empty = header::write(&model.metadata, std::iter::empty())?;
+            Cut::Size(size.saturating_sub(empty.len() as u64).max(1))
+        }
+        other => other,
+    };
+    let shards = cut::cut(&model.sizes(cut)?, cut).map_err(|e| e.file(source))?;
+    let output = OutputFolder::create(target, false)?;
     let mut copied_files = 0;
     for entry in &model.others {
-        let copied = output.copy(source, entry, options.force, progress)?;
+        let copied = output.copy(source, entry, false, progress)?;
         copied_files += u64::from(copied.is_some());
     }
     let mut report = ReshardReport {
@@ -153,8 +162,10 @@ pub fn reshard(
         report.shards.push(written);
     }
     if shards.len() > 1 {
-        let list = output.path(Path::new(&format!("{}{LIST}", model.stem)));
-        write_list(&model, &map, &list, options.force)?;
+        let total = lens.iter().map(|(_, len)| len).sum();
+        let list = model.list.clone();
+        let list = list.unwrap_or_else(|| List::new(&model.stem, newest(&model.stamps)));
+        list.write(&map, total, &output)?;
     }
     model.stamps.iter().try_for_each(Stamp::check)?;
     output.commit()?;
@@ -179,13 +190,15 @@ impl Model {
         let (images, others, list) = if source.is_dir() {
             in_folder(source)?
         } else {
+            folder::check_image(source)?;
             (vec![source.to_owned()], Vec::new(), None)
         };
         let mut model = Self {
+            source: source.to_owned(),
             archives: Vec::new(),
             stamps: Vec::new(),
             stem: String::new(),
-            list: list.as_ref().map(|(_, list)| list.clone()),
+            list: None,
             others,
             metadata: BTreeMap::new(),
             tensors: Vec::new(),
@@ -201,10 +214,11 @@ impl Model {
             ));
             model.archives.push(archive);
         }
-        model.stem = match list {
-            Some((stem, _)) => stem,
+        model.stem = match &list {
+            Some(list) => list.stem.clone(),
             None => common_stem(&names),
         };
+        model.list = list;
         for number in 0..model.archives.len() {
             let path = model.archives[number].path().to_owned();
             model
@@ -212,6 +226,28 @@ impl Model {
                 .map_err(|e| e.file(&path))?;
         }
         Ok(model)
+    }
+
+    /// Names and sizes to cut by. What the header says of a tensor counts where a file shall have a size at most.
+    fn sizes(&self, cut: Cut) -> Result<Vec<(&str, u64)>> {
+        let size = |moved: &'_ MovedSpan| {
+            let span = &moved.record.span;
+            let mut entry = 0;
+            if matches!(cut, Cut::Size(_)) {
+                let of = (
+                    span.name.as_str(),
+                    span.dtype.as_str(),
+                    span.shape.as_slice(),
+                    span.len,
+                );
+                entry = header::write(&BTreeMap::new(), std::iter::once(of))?.len() as u64;
+            }
+            Ok(entry + OFFSETS_LEN + span.len)
+        };
+        let tensors = self.tensors.iter();
+        tensors
+            .map(|moved| Ok((moved.record.span.name.as_str(), size(moved)?)))
+            .collect()
     }
 
     fn take_tensors(&mut self, number: usize, progress: &dyn Progress) -> Result<()> {
@@ -275,41 +311,34 @@ fn one_file_only() -> Error {
         .hint("a folder as one image: `bigsmall decompress` it first, then `compress -o FOLDER`")
 }
 
-/// The images of the model in a folder, everything else in it, and the list of its shards with the model's name.
-type InFolder = (Vec<PathBuf>, Vec<Entry>, Option<(String, Value)>);
+/// The images of the model in a folder, everything else in it, and the list of its shards.
+type InFolder = (Vec<PathBuf>, Vec<Entry>, Option<List>);
 
 fn in_folder(root: &Path) -> Result<InFolder> {
     let entries = folder::walk(root)?;
     let is_here =
         |entry: &&Entry| entry.kind == EntryKind::File && entry.path.components().count() == 1;
-    let stem_of = |entry: &Entry| Some(entry.path.to_str()?.strip_suffix(LIST)?.to_owned());
-    let mut lists = entries.iter().filter(is_here).filter_map(stem_of);
-    let stem = lists.next();
+    let is_list = |entry: &Entry| is_here(&entry) && List::stem_of(&entry.path).is_some();
+    let mut lists = entries.iter().filter(|entry| is_list(entry));
+    let list = lists.next();
     if lists.next().is_some() {
         return Err(Error::invalid("holds the lists of several models")
             .file(root)
             .hint("give each model a folder of its own"));
     }
-    let list = stem
-        .map(|stem| read_list(root, &stem).map(|list| (stem, list)))
+    let list = list
+        .map(|entry| List::read(&root.join(&entry.path)))
         .transpose()?;
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    if let Some((_, list)) = &list {
-        let map = list.get("weight_map").and_then(Value::as_object);
-        wanted.extend(
-            map.into_iter()
-                .flat_map(|map| map.values())
-                .filter_map(Value::as_str),
-        );
-    }
+    wanted.extend(list.iter().flat_map(List::files));
     let (mut images, mut others) = (Vec::new(), Vec::new());
     for entry in &entries {
         let full = root.join(&entry.path);
-        if is_here(&entry) && entry.path.to_str().is_some_and(|path| path.ends_with(LIST)) {
+        if is_list(entry) {
             continue;
         }
         let is_ours = is_here(&entry) && folder::is_image(&full) && {
-            let header = crate::archive::peek(&crate::base::FileSource::open(&full)?, &full)?;
+            let header = crate::archive::peek(&FileSource::open(&full)?, &full)?;
             let name = naming::original_name(entry.path.as_os_str(), &header);
             let name = name.as_deref().and_then(OsStr::to_str).unwrap_or_default();
             // in a folder with a list, what that does not name is another model
@@ -323,7 +352,8 @@ fn in_folder(root: &Path) -> Result<InFolder> {
             others.push(entry.clone());
         }
     }
-    if let Some(missing) = wanted.first() {
+    let missing = wanted.first().map(|&missing| missing.to_owned());
+    if let Some(missing) = missing {
         let error = Error::new(
             ErrorKind::NotFound,
             format!("has no image of `{missing}`, a shard of the model"),
@@ -342,13 +372,6 @@ fn in_folder(root: &Path) -> Result<InFolder> {
             .hint("compress the model first; of a folder of models name one"));
     }
     Ok((images, others, list))
-}
-
-fn read_list(root: &Path, stem: &str) -> Result<Value> {
-    let path = root.join(format!("{stem}{LIST}"));
-    let bytes = fs::read(&path).map_err(|e| Error::io("cannot read", &path, e))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::invalid(format!("is no list of shards: {e}")).file(&path))
 }
 
 /// What the names of a model's files begin with; `model` if they differ.
@@ -408,7 +431,7 @@ fn write_shard(
     let label = to.file_name().unwrap_or_default().to_string_lossy();
     let tensor_bytes: u64 = spans.iter().map(|moved| moved.record.span.len).sum();
     let original_bytes = header.len() as u64 + tensor_bytes;
-    let mut output = OutputFile::create(to, options.force)?;
+    let mut output = OutputFile::create(to, false)?;
     progress.begin(&format!("moving to {label}"), original_bytes);
     let mut deltas = model
         .archives
@@ -427,7 +450,7 @@ fn write_shard(
     )?;
     output.sync()?;
     progress.begin(&format!("reading back {label}"), original_bytes);
-    let sha256 = read_back(output.temporary(), places, options.threads, progress)?;
+    let sha256 = read_back(&output, model, places, options.threads, progress)?;
     let image_bytes = unsealed.image_len();
     unsealed.seal(sha256, &output)?;
     let sealed = Archive::open(output.temporary())?;
@@ -455,12 +478,15 @@ fn newest(stamps: &[Stamp]) -> Option<&Stamp> {
 
 /// Decodes all of an image from the disk; every block has its checksum and every tensor its md5, or it is an error.
 fn read_back(
-    image: &Path,
+    output: &OutputFile,
+    model: &Model,
     places: &Places,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<[u8; 32]> {
-    let mut archive = Archive::open(image)?;
+    let written = FileSource::open(output.temporary())?;
+    // what is wrong came from there
+    let mut archive = Archive::from_source(Arc::new(written), &model.source)?;
     if archive.index().is_delta() {
         archive = archive.with_bases(Arc::clone(places.open()?));
     }
@@ -477,25 +503,4 @@ fn read_back(
         Some(fault) => Err(Error::damaged(fault)),
         None => Ok(sha256),
     }
-}
-
-/// The list of shards as transformers writes it, with what the old one said besides.
-fn write_list(model: &Model, map: &BTreeMap<&str, String>, to: &Path, force: bool) -> Result<()> {
-    let total: u64 = model
-        .tensors
-        .iter()
-        .map(|tensor| tensor.record.span.len)
-        .sum();
-    let mut list = model.list.clone().unwrap_or_else(|| serde_json::json!({}));
-    let failed = |e| Error::invalid(format!("the list of shards cannot be written: {e}")).file(to);
-    if !list.is_object() || !list["metadata"].is_object() {
-        list = serde_json::json!({"metadata": {}});
-    }
-    list["metadata"]["total_size"] = total.into();
-    list["weight_map"] = serde_json::to_value(map).map_err(failed)?;
-    let mut text = serde_json::to_string_pretty(&list).map_err(failed)?;
-    text.push('\n');
-    let mut output = OutputFile::create(to, force)?;
-    output.write(text.as_bytes())?;
-    output.commit(None, newest(&model.stamps).map(|stamp| stamp.mode))
 }

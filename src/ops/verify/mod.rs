@@ -172,12 +172,13 @@ pub fn verify(
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
     let places = Places::new(&options.bases, source);
-    let paths = folder::images_under(source)?;
+    let paths = folder::own_images_under(source, progress)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
+    let known = folder::images_under(source)?;
     for path in folder::named_like_images(source)? {
-        if !paths.contains(&path) {
+        if !known.contains(&path) {
             progress.warn(&format!(
                 "`{}` is no image that could be known as one, and was not verified",
                 path.display()

@@ -30,43 +30,53 @@ impl Control {
     pub fn matched(measure: &Measure, shape: Shape) -> Option<Self> {
         /// Deviation of a normal distribution that is cut off at two, in its own.
         const TRUNCATED: f64 = 0.879_626;
-        let finite = (measure.elements() - measure.nans - measure.infinities) as f64;
-        let deviation = (measure.sum_2 / finite).sqrt();
+        let deviation = (measure.sum_2 / measure.numbers() as f64).sqrt();
         let largest = measure.max.abs().max(measure.min.abs());
         if deviation.is_nan() || deviation <= 0.0 {
             return None;
         }
-        let density = |value: f64| match shape {
-            Shape::Normal => (-0.5 * (value / deviation).powi(2)).exp(),
-            Shape::Truncated => {
-                let scale = deviation / TRUNCATED;
-                let inside = value <= 2.0 * scale;
-                if inside {
-                    (-0.5 * (value / scale).powi(2)).exp()
-                } else {
-                    0.0
-                }
-            }
-            Shape::Uniform => f64::from(u8::from(value <= largest)),
+        let scale = deviation / TRUNCATED;
+        let bell = |value: f64, scale: f64| (-0.5 * (value / scale).powi(2)).exp();
+        let up_to = |cell: Cell, most: f64| (cell.end.min(most) - cell.start).max(0.0);
+        let mass = |cell: Cell| match shape {
+            Shape::Normal => bell(cell.value, deviation) * (cell.end - cell.start),
+            Shape::Truncated => bell(cell.value, scale) * up_to(cell, 2.0 * scale),
+            Shape::Uniform => up_to(cell, largest),
         };
-        Some(Self::of(measure.layout, density))
+        Some(Self::of(measure.layout, mass))
     }
 
-    fn of(layout: Layout, density: impl Fn(f64) -> f64) -> Self {
+    fn of(layout: Layout, mass: impl Fn(Cell) -> f64) -> Self {
         let mut control = Self {
             exponents: vec![0.0; layout.exponents()],
             mantissas: vec![0.0; 1 << layout.mantissa_bits],
         };
-        let values = layout.values();
+        let values = &layout.values()[..layout.symbols() / 2];
         let mut total = 0.0;
-        for (symbol, pair) in values[..layout.symbols() / 2].windows(2).enumerate() {
-            let width = pair[1] - pair[0];
+        for (symbol, window) in (1..).zip(values.windows(3)) {
+            let &[before, value, after] = window else {
+                continue;
+            };
             let (_, exponent, mantissa) = layout.split(symbol);
-            // what does not count as infinite, or as no number, lies one symbol further on
-            if !width.is_finite() || (exponent == 0 && mantissa == 0) {
+            // the upper half of a wide float is cut off, what is narrow was rounded
+            let cell = if layout.width == 4 {
+                Cell {
+                    start: value,
+                    value,
+                    end: after,
+                }
+            } else {
+                Cell {
+                    start: f64::midpoint(before, value),
+                    value,
+                    end: f64::midpoint(value, after),
+                }
+            };
+            // infinity, and what is no number, has none
+            if !(cell.end - cell.start).is_finite() {
                 continue;
             }
-            let mass = density(pair[0]) * width;
+            let mass = mass(cell);
             control.exponents[exponent] += mass;
             control.mantissas[mantissa] += mass;
             total += mass;
@@ -75,6 +85,14 @@ impl Control {
         all.for_each(|mass| *mass /= total);
         control
     }
+}
+
+/// The numbers that become one symbol.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    start: f64,
+    value: f64,
+    end: f64,
 }
 
 /// Bits that a symbol needs on average, of counts or of masses.
@@ -120,13 +138,17 @@ mod tests {
     #[test]
     fn masses_are_those_of_the_distribution() {
         let layout = Layout::of("BF16").unwrap();
-        let normal = Control::of(layout, |value| (-0.5 * value * value).exp());
+        let normal = Control::of(layout, |cell| {
+            (-0.5 * cell.value * cell.value).exp() * (cell.end - cell.start)
+        });
         let sum: f64 = normal.exponents.iter().sum();
         assert!((sum - 1.0).abs() < 1e-9);
         // between 1 and 2: 2 * (0.97725 - 0.84134)
         assert!((normal.exponents[127] - 0.271_81).abs() < 1e-3);
-        let uniform = Control::of(layout, |value| f64::from(u8::from(value < 1.0)));
-        assert!((uniform.exponents[126] - 0.5).abs() < 1e-3);
+        let uniform = Control::of(layout, |cell| (cell.end.min(1.0) - cell.start).max(0.0));
+        assert!((uniform.exponents[126] - 0.5).abs() < 2e-3);
+        // rounded up to the bound
+        assert!((uniform.exponents[127] - 0.001).abs() < 1e-3);
         assert!((entropy([1.0, 1.0, 2.0].into_iter()) - 1.5).abs() < 1e-12);
         assert!(divergence(&[1, 1], &[0.5, 0.5]).abs() < 1e-12);
         assert!((divergence(&[1, 0], &[0.5, 0.5]) - 1.0).abs() < 1e-12);

@@ -13,14 +13,14 @@ pub const ELEMENTS_MIN: u64 = 4096;
 const STRUCTURE_MAX: f64 = 3.0;
 /// A distribution is that of the control if it is nearer than this, in bits, besides what chance does.
 const NEAR_MAX: f64 = 0.002;
-/// Mantissas of fewer bits than this below the control's have been somewhere else.
+/// Where the last bit of what is counted says less than a bit by this, the numbers lie on a coarser grid.
 const CARVED_MIN: f64 = 0.02;
 /// Signs of less than this are not in balance.
 const SIGN_MIN: f64 = 0.999;
 /// Of the numbers of a wide dtype so many are of a narrow one: all but a few were.
 const RESIDUE_MIN: f64 = 0.9;
 /// No more different numbers than this come from a table.
-const FEW_MAX: usize = 256;
+const FEW_MAX: u64 = 256;
 
 /// Something worth knowing of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -34,7 +34,7 @@ pub enum Flag {
     Bf16Residue,
     /// Its mantissas use fewer bits than they have.
     UnusedMantissaBits,
-    /// Its mantissas are less even than those of numbers that were computed: it went through a coarser grid.
+    /// Of two neighbouring numbers one is there and the other is not: it went through a coarser grid.
     CarvedMantissas,
     /// It has no more different numbers than a table of eight bits.
     FewValues,
@@ -78,11 +78,11 @@ impl Flag {
 /// Bits for each element.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Entropies {
-    /// Of the sign.
+    /// Of the sign; zeros have none.
     pub sign: f64,
     /// Of the exponent.
     pub exponent: f64,
-    /// Of the mantissa; of F32 its upper seven bits.
+    /// Of the mantissa; of F32 its upper seven bits. Zeros have none.
     pub mantissa: f64,
 }
 
@@ -91,17 +91,17 @@ pub struct Entropies {
 pub struct Findings {
     /// Entropies of its elements.
     pub entropy: Entropies,
-    /// And of normal numbers of the same deviation; none for a tensor of zeros.
+    /// And of normal numbers of the same root mean square; none for zeros, and for fewer than 4,096 elements.
     pub control: Option<Entropies>,
     /// How far its exponents are from those numbers', in bits (Kullback and Leibler).
     pub divergence: Option<f64>,
-    /// The least share of its size that a code for signs and exponents together and for mantissas needs, in percent; lower halves of F32
-    /// count whole unless they are zero.
+    /// The least share of its size that a code for signs and exponents together and for the mantissas of what is not zero needs, in
+    /// percent; lower halves of F32 count whole where they are not zero.
     pub floor_percent: f64,
     /// Mean of the finite elements.
     pub mean: f64,
-    /// Their deviation from zero.
-    pub deviation: f64,
+    /// Their root mean square.
+    pub rms: f64,
     /// The least of them.
     pub min: f64,
     /// The greatest.
@@ -114,8 +114,8 @@ pub struct Findings {
     pub infinities: u64,
     /// Rows of zeros.
     pub dead_rows: u64,
-    /// Different numbers; of F32 different upper halves.
-    pub distinct: u64,
+    /// Different numbers; none for F32 whose lower halves are not all zero, of which only upper halves are counted.
+    pub distinct: Option<u64>,
     /// Low bits of the mantissa that are never set.
     pub unused_mantissa_bits: u32,
     /// How far its rows and its columns differ from each other, in deviations of what chance does.
@@ -139,17 +139,25 @@ pub fn judge(measure: &Measure, dtype: &str) -> Findings {
     let finite = (elements - measure.nans - measure.infinities).max(1) as f64;
     let half = layout.symbols() / 2;
     let sum = |counts: &[u64]| counts.iter().sum::<u64>();
-    let signs = [sum(&measure.counts[..half]), sum(&measure.counts[half..])];
+    // zeros have no sign that says anything
+    let signs = [&measure.counts[1..half], &measure.counts[half + 1..]].map(sum);
     let (exponents, mantissas) = measure.marginals();
     let entropy = Entropies {
         sign: control::entropy_of(&signs),
         exponent: control::entropy_of(&exponents),
         mantissa: control::entropy_of(&mantissas),
     };
-    let normal = Control::matched(measure, Shape::Normal);
+    let normal = Control::matched(measure, Shape::Normal).filter(|_| elements >= ELEMENTS_MIN);
     let masses = |masses: &[f64]| control::entropy(masses.iter().copied());
-    let zeros = measure.counts[0] + measure.counts[half];
+    // what would be negative zero is none in some formats
+    let negative = if layout.values()[half] == 0.0 {
+        measure.counts[half]
+    } else {
+        0
+    };
+    let zeros = measure.counts[0] + negative;
     let is_wide = layout.width == 4;
+    let distinct = measure.counts.iter().filter(|&&count| count > 0).count() as u64;
     let mut findings = Findings {
         entropy,
         control: normal.as_ref().map(|control| Entropies {
@@ -160,9 +168,9 @@ pub fn judge(measure: &Measure, dtype: &str) -> Findings {
         divergence: normal
             .as_ref()
             .map(|control| control::divergence(&exponents, &control.exponents)),
-        floor_percent: floor_percent(measure, entropy.mantissa),
+        floor_percent: floor_percent(measure, zeros, entropy.mantissa),
         mean: measure.sum / finite,
-        deviation: (measure.sum_2 / finite).sqrt(),
+        rms: (measure.sum_2 / finite).sqrt(),
         min: measure.min,
         max: measure.max,
         // the zero of a wide float has a lower half, too
@@ -174,25 +182,31 @@ pub fn judge(measure: &Measure, dtype: &str) -> Findings {
         nans: measure.nans,
         infinities: measure.infinities,
         dead_rows: measure.dead_rows,
-        distinct: measure.counts.iter().filter(|&&count| count > 0).count() as u64,
+        distinct: (measure.low_bits == 0).then_some(distinct),
         unused_mantissa_bits: unused_mantissa_bits(measure),
         structure: measure.structure().filter(|_| elements >= ELEMENTS_MIN),
         flags: Vec::new(),
     };
-    findings.flags = flags(measure, dtype, &findings, (&exponents, &mantissas));
+    findings.flags = flags(measure, dtype, &findings, &exponents);
     findings
 }
 
 /// Of signs and exponents together, and of mantissas apart, as the codecs code them.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
-fn floor_percent(measure: &Measure, mantissa: f64) -> f64 {
+fn floor_percent(measure: &Measure, zeros: u64, mantissa: f64) -> f64 {
     let layout = measure.layout;
+    let elements = measure.elements().max(1) as f64;
     let mut together = vec![0; layout.symbols() >> layout.mantissa_bits];
     for (symbol, &count) in measure.counts.iter().enumerate() {
         together[symbol >> layout.mantissa_bits] += count;
     }
-    let low = f64::from(u8::from(layout.width == 4 && measure.low_bits != 0)) * 16.0;
-    let bits = control::entropy_of(&together) + mantissa + low;
+    let low = if layout.width == 4 {
+        16.0 * (1.0 - measure.low_zero as f64 / elements)
+    } else {
+        0.0
+    };
+    let with_mantissa = 1.0 - zeros as f64 / elements;
+    let bits = control::entropy_of(&together) + with_mantissa * mantissa + low;
     bits * 100.0 / (8 * layout.width) as f64
 }
 
@@ -210,13 +224,36 @@ fn unused_mantissa_bits(measure: &Measure) -> u32 {
     }
 }
 
+/// How much the last bit of the mantissa says when all other bits are known: one bit for numbers that were computed, whatever their
+/// distribution, as that hardly changes from one number to the next. What chance takes from it is added.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
-fn flags(
-    measure: &Measure,
-    dtype: &str,
-    found: &Findings,
-    (exponents, mantissas): (&[u64], &[u64]),
-) -> Vec<Flag> {
+fn last_bit(measure: &Measure) -> f64 {
+    /// Pairs that occur less often say nothing, and so do few of them: an edge of the distribution goes through some.
+    const COUNT_MIN: u64 = 16;
+    const PAIRS_MIN: f64 = 32.0;
+    let (mut bits, mut total, mut used) = (0.0, 0.0, 0.0);
+    let values = measure.layout.values().chunks_exact(2);
+    for (pair, values) in measure.counts.chunks_exact(2).zip(values) {
+        let is_number = values
+            .iter()
+            .all(|value| value.is_finite() && *value != 0.0);
+        let count = pair[0] + pair[1];
+        if is_number && count >= COUNT_MIN {
+            let count = count as f64;
+            bits += count * control::entropy_of(pair);
+            total += count;
+            used += 1.0;
+        }
+    }
+    if used < PAIRS_MIN {
+        return 1.0;
+    }
+    // of few numbers the entropy of a pair comes out lower, by this for each
+    (bits + used / (2.0 * std::f64::consts::LN_2)) / total
+}
+
+#[expect(clippy::cast_precision_loss, reason = "statistics")]
+fn flags(measure: &Measure, dtype: &str, found: &Findings, exponents: &[u64]) -> Vec<Flag> {
     let elements = measure.elements();
     let mut flags = Vec::new();
     let mut flag_if = |is_so: bool, flag: Flag| {
@@ -244,16 +281,20 @@ fn flags(
         Flag::Bf16Residue,
     );
     flag_if(unused > 0 && !is_bf16 && !is_f16, Flag::UnusedMantissaBits);
-    let few = found.distinct as usize <= FEW_MAX && measure.layout.symbol_bits == 16;
+    let few = found.distinct.is_some_and(|distinct| distinct <= FEW_MAX)
+        && measure.layout.symbol_bits == 16;
     flag_if(few, Flag::FewValues);
-    // of as many numbers the entropy comes out lower by this
+    // of as many numbers the divergence comes out larger by this
     let bias =
         |counts: &[u64]| counts.len() as f64 / (elements as f64 * 2.0 * std::f64::consts::LN_2);
-    let below = found
-        .control
-        .map_or(0.0, |control| control.mantissa - found.entropy.mantissa);
-    flag_if(below > CARVED_MIN + bias(mantissas), Flag::CarvedMantissas);
-    flag_if(found.entropy.sign < SIGN_MIN, Flag::SignImbalance);
+    let is_carved = unused == 0 && !few && last_bit(measure) < 1.0 - CARVED_MIN;
+    flag_if(is_carved, Flag::CarvedMantissas);
+    // scales and shifts of a normalisation have one sign by nature
+    let is_matrix = found.structure.is_some();
+    flag_if(
+        is_matrix && found.entropy.sign < SIGN_MIN,
+        Flag::SignImbalance,
+    );
     flag_if(found.zeros > elements / 2, Flag::Sparse);
     flag_if(found.dead_rows > 0, Flag::DeadRows);
     let is_near = |shape: Shape| {

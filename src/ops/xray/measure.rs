@@ -1,5 +1,9 @@
 //! What is counted of one tensor while its bytes pass by, piece by piece.
 
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
 use crate::tensor::values;
 
 /// Longer rows have no sums of their own for each column.
@@ -60,13 +64,18 @@ impl Layout {
         (symbol >> (self.symbol_bits - 1), exponent, mantissa)
     }
 
-    /// The number that each symbol stands for.
-    pub fn values(self) -> Vec<f64> {
-        let Some(values) = values::of(self.dtype) else {
-            return vec![f64::NAN; self.symbols()];
-        };
-        let value = |symbol: usize| (values.value)(&(symbol as u16).to_le_bytes()[..values.width]);
-        (0..self.symbols()).map(value).collect()
+    /// The number that each symbol stands for. Made once for each dtype: a model may have very many small tensors.
+    pub fn values(self) -> &'static [f64] {
+        static ALL: Mutex<BTreeMap<&str, &[f64]>> = Mutex::new(BTreeMap::new());
+        let mut all = ALL.lock();
+        all.entry(self.dtype).or_insert_with(|| {
+            let Some(values) = values::of(self.dtype) else {
+                unreachable!("a dtype with a layout has numbers");
+            };
+            let value =
+                |symbol: usize| (values.value)(&(symbol as u16).to_le_bytes()[..values.width]);
+            (0..self.symbols()).map(value).collect::<Vec<_>>().leak()
+        })
     }
 }
 
@@ -86,7 +95,7 @@ pub fn sides(shape: &[u64]) -> (u64, u64) {
 pub struct Measure {
     /// How its elements are laid out.
     pub layout: Layout,
-    values: Vec<f32>,
+    values: &'static [f64],
     /// How often each symbol occurs.
     pub counts: Vec<u64>,
     /// Of the lower half of wide elements: all bits that occur, and how many are zero.
@@ -101,20 +110,21 @@ pub struct Measure {
     pub sum: f64,
     /// Of their squares.
     pub sum_2: f64,
-    /// Of their fourth powers.
-    pub sum_4: f64,
     /// The least element.
     pub min: f64,
     /// The greatest.
     pub max: f64,
-    /// Of rows that are not all zero: how many, the sum of their mean squares, and of the squares of those.
+    /// Of rows of finite numbers that are not all zero: how many, the sum of their mean squares, and of the squares of those.
     pub rows: [f64; 3],
+    /// The squares and the fourth powers of those rows.
+    powers: [f64; 2],
     /// Rows that are all zero.
     pub dead_rows: u64,
     /// Length of a row.
     pub columns: u64,
     column: usize,
-    row: f64,
+    /// Squares and fourth powers of the row so far, and whether all of it is finite.
+    row: ([f64; 2], bool),
     column_sums: Vec<f64>,
     rest: Vec<u8>,
 }
@@ -127,7 +137,7 @@ impl Measure {
         let sums = usize::try_from(columns).unwrap_or(usize::MAX);
         Some(Self {
             layout,
-            values: layout.values().iter().map(|&value| value as f32).collect(),
+            values: layout.values(),
             counts: vec![0; layout.symbols()],
             low_bits: 0,
             low_zero: 0,
@@ -135,14 +145,14 @@ impl Measure {
             infinities: 0,
             sum: 0.0,
             sum_2: 0.0,
-            sum_4: 0.0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
             rows: [0.0; 3],
+            powers: [0.0; 2],
             dead_rows: 0,
             columns,
             column: 0,
-            row: 0.0,
+            row: ([0.0; 2], true),
             column_sums: vec![0.0; if sums <= COLUMNS_MAX { sums } else { 0 }],
             rest: Vec::new(),
         })
@@ -185,7 +195,7 @@ impl Measure {
 
     fn symbol(&mut self, symbol: usize) {
         self.counts[symbol] += 1;
-        self.element(self.values[symbol].into());
+        self.element(self.values[symbol]);
     }
 
     fn wide(&mut self, bits: u32) {
@@ -201,17 +211,17 @@ impl Measure {
         if square.is_finite() {
             self.sum += value;
             self.sum_2 += square;
-            self.sum_4 += square * square;
-            self.row += square;
+            self.row.0[0] += square;
+            self.row.0[1] += square * square;
             self.min = self.min.min(value);
             self.max = self.max.max(value);
             if let Some(sum) = self.column_sums.get_mut(self.column) {
                 *sum += square;
             }
-        } else if value.is_nan() {
-            self.nans += 1;
         } else {
-            self.infinities += 1;
+            self.row.1 = false;
+            self.nans += u64::from(value.is_nan());
+            self.infinities += u64::from(value.is_infinite());
         }
         self.column += 1;
         if self.column as u64 == self.columns {
@@ -221,15 +231,30 @@ impl Measure {
 
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     fn end_row(&mut self) {
-        if self.row > 0.0 {
-            let mean = self.row / self.columns as f64;
+        let ([squares, fourths], is_finite) = self.row;
+        if is_finite && squares > 0.0 {
+            let mean = squares / self.columns as f64;
             self.rows[0] += 1.0;
             self.rows[1] += mean;
             self.rows[2] += mean * mean;
-        } else {
-            self.dead_rows += 1;
+            self.powers[0] += squares;
+            self.powers[1] += fourths;
         }
-        (self.column, self.row) = (0, 0.0);
+        self.dead_rows += u64::from(is_finite && squares <= 0.0);
+        (self.column, self.row) = (0, ([0.0; 2], true));
+    }
+
+    /// Elements that are finite and not zero, but for those of F32 of which only the lower half is not.
+    pub fn numbers(&self) -> u64 {
+        let half = self.layout.symbols() / 2;
+        let zeros = [0, half].map(|zero| {
+            if self.values[zero] == 0.0 {
+                self.counts[zero]
+            } else {
+                0
+            }
+        });
+        self.elements() - self.nans - self.infinities - zeros[0] - zeros[1]
     }
 
     /// Elements counted.
@@ -237,13 +262,14 @@ impl Measure {
         self.counts.iter().sum()
     }
 
-    /// How often each exponent, and each mantissa, occurs among the elements that are not zero.
+    /// How often each exponent, and each mantissa, occurs among the elements that are finite and not zero.
     pub fn marginals(&self) -> (Vec<u64>, Vec<u64>) {
         let mut exponents = vec![0; self.layout.exponents()];
         let mut mantissas = vec![0; 1 << self.layout.mantissa_bits];
         for (symbol, &count) in self.counts.iter().enumerate() {
             let (_, exponent, mantissa) = self.layout.split(symbol);
-            if exponent > 0 || mantissa > 0 {
+            let is_number = self.values[symbol].is_finite() && (exponent > 0 || mantissa > 0);
+            if is_number {
                 exponents[exponent] += count;
                 mantissas[mantissa] += count;
             }
@@ -255,11 +281,11 @@ impl Measure {
     /// distribution would: in standard deviations of what chance does. None where there are too few of them.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     pub fn structure(&self) -> Option<[f64; 2]> {
-        let finite = (self.elements() - self.nans - self.infinities) as f64;
-        let mean_2 = self.sum_2 / finite;
-        // of the squares: their variance over the square of their mean
-        let spread = self.sum_4 / finite / (mean_2 * mean_2) - 1.0;
         let [rows, sum, sum_2] = self.rows;
+        let elements = rows * self.columns as f64;
+        let mean_2 = self.powers[0] / elements;
+        // of the squares: their variance over the square of their mean
+        let spread = self.powers[1] / elements / (mean_2 * mean_2) - 1.0;
         let columns = &self.column_sums;
         let is_even = spread.is_nan() || spread <= 0.0;
         if rows < SIDE_MIN as f64 || columns.len() < SIDE_MIN as usize || is_even {
