@@ -255,8 +255,11 @@ impl Model {
         let [file] = archive.files() else {
             return Err(one_file_only());
         };
-        if !file.is_safetensors || archive.header().kind != ImageKind::File {
+        if archive.header().kind != ImageKind::File {
             return Err(one_file_only());
+        }
+        if !file.is_safetensors {
+            return Err(Error::invalid("holds plain bytes and no tensors"));
         }
         let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
         let bytes = VirtualFile::new(Arc::clone(&archive), 0, cache)?;
