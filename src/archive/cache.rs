@@ -222,7 +222,7 @@ impl BlockCache {
         bytes(&self.blocks) + bytes(&self.tables) + bytes(&self.tensors)
     }
 
-    /// The bound. [Whole tensors](Self::tensor) come on top: those that are held, and what decoding one of them takes.
+    /// The bound. Whole tensors, of files that can only be decoded so, come on top: those that are held, and what decoding one of them takes.
     pub fn bytes_max(&self) -> u64 {
         let tensors =
             (TENSORS_MAX as u64 + DECODING_TENSORS) * self.largest.load(Ordering::Relaxed);
