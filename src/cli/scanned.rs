@@ -19,7 +19,7 @@ pub(super) fn text(report: &ScanReport) -> String {
     let of_kind = |kind: Kind| report.files.iter().filter(move |file| file.kind == kind);
     let mut models: Vec<&Scanned> = of_kind(Kind::Model).collect();
     // what brings most first; what stays last
-    models.sort_by_key(|file| std::cmp::Reverse(file.bytes.saturating_sub(file.other_bytes)));
+    models.sort_by_key(|file| std::cmp::Reverse(file.saved_bytes()));
     let mut lines: Vec<String> = models.into_iter().map(model).collect();
     let images = of_kind(Kind::Image);
     lines.extend(images.filter_map(|file| {
@@ -70,8 +70,8 @@ fn model(file: &Scanned) -> String {
         Some(why) => format!("{name} {bytes:>9} leave it: {why}{native}"),
         None => format!(
             "{name} {bytes:>9} -> about {} ({:.0} %){native}",
-            human_bytes(file.other_bytes),
-            percent(file.other_bytes, file.bytes)
+            human_bytes(file.image_bytes),
+            percent(file.image_bytes, file.bytes)
         ),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::archive;
 use crate::archive::Archive;
 use crate::archive::BlockCache;
 use crate::archive::VirtualFile;
@@ -16,7 +17,6 @@ use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::bgsm;
 use crate::bgsm::Package;
 use crate::bgsm::Plain;
 use crate::bgsm::package::BaseTensors;
@@ -126,7 +126,7 @@ pub fn migrate(
     };
     for path in paths {
         for file in folder::images_under(path)? {
-            if !is_package(&file)? {
+            if !archive::is_package(&FileSource::open(&file)?) {
                 folder::check_image(&file)?;
                 report.left += 1;
                 continue;
@@ -164,12 +164,6 @@ pub struct MigrateReport {
     pub bytes: u64,
     /// And of their images.
     pub image_bytes: u64,
-}
-
-fn is_package(path: &Path) -> Result<bool> {
-    let source = FileSource::open(path)?;
-    let mut magic = [0; bgsm::MAGIC.len()];
-    Ok(source.read_exact_at(0, &mut magic).is_ok() && magic == bgsm::MAGIC)
 }
 
 fn import_to(

@@ -46,12 +46,21 @@ pub struct Scanned {
     pub kind: Kind,
     /// Its bytes.
     pub bytes: u64,
-    /// About how many it would have; of an image what its originals have.
-    pub other_bytes: u64,
+    /// Bytes of the original: of an image, of what it holds.
+    pub original_bytes: u64,
+    /// Bytes of the image: of a model, about how many it would have.
+    pub image_bytes: u64,
     /// Why there is nothing to gain, if there is nothing.
     pub why_not: Option<String>,
     /// About how many bytes of it are F32 of numbers that BF16 holds.
     pub bf16_in_f32_bytes: u64,
+}
+
+impl Scanned {
+    /// Bytes that its image saves, or would.
+    pub fn saved_bytes(&self) -> u64 {
+        self.original_bytes.saturating_sub(self.image_bytes)
+    }
 }
 
 /// Files that belong together.
@@ -172,7 +181,8 @@ fn look(path: &Path, bytes: u64) -> Found {
             path: path.to_owned(),
             kind: Kind::Other,
             bytes,
-            other_bytes: bytes,
+            original_bytes: bytes,
+            image_bytes: bytes,
             why_not: None,
             bf16_in_f32_bytes: 0,
         },
@@ -186,7 +196,7 @@ fn look(path: &Path, bytes: u64) -> Found {
         scanned.kind = Kind::Image;
         match Archive::open(path) {
             Ok(archive) => {
-                scanned.other_bytes = archive.header().original_len;
+                scanned.original_bytes = archive.header().original_len;
                 let shas = archive.files().iter().flat_map(|file| file.sha256);
                 found.content = Some(shas.collect());
             }
@@ -198,7 +208,7 @@ fn look(path: &Path, bytes: u64) -> Found {
             Ok(look) => {
                 scanned.bf16_in_f32_bytes = look.bf16_in_f32_bytes;
                 match look.worth(bytes) {
-                    Ok(smaller) => scanned.other_bytes = smaller,
+                    Ok(smaller) => scanned.image_bytes = smaller,
                     Err(error) => scanned.why_not = why(error),
                 }
                 found.content = Some([&bytes.to_le_bytes(), &look.sample[..]].concat());
@@ -267,16 +277,16 @@ fn add_up(found: Vec<Found>) -> ScanReport {
             let group = alike.entry(tensors).or_insert_with(new);
             group.paths.push(scanned.path.clone());
         }
-        let (bytes, other) = (scanned.bytes, scanned.other_bytes);
+        let (bytes, saved) = (scanned.bytes, scanned.saved_bytes());
         match scanned.kind {
             Kind::Model => {
                 report.models += 1;
                 report.model_bytes += bytes;
-                report.estimated_saved_bytes += bytes.saturating_sub(other);
+                report.estimated_saved_bytes += saved;
             }
             Kind::Image => {
                 report.images += 1;
-                report.saved_bytes += other.saturating_sub(bytes);
+                report.saved_bytes += saved;
             }
             Kind::Other => {
                 report.others += 1;

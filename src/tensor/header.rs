@@ -79,8 +79,8 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
 
 /// The order in which the safetensors library writes tensors: the widest dtypes first, and those of one dtype by name.
 pub fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
-    let place = |dtype: &str| dtype::place(dtype);
-    place(b.1).cmp(&place(a.1)).then_with(|| a.0.cmp(b.0))
+    let wider_first = dtype::place(b.1).cmp(&dtype::place(a.1));
+    wider_first.then_with(|| a.0.cmp(b.0))
 }
 
 impl Header {

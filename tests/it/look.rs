@@ -325,7 +325,7 @@ fn a_scan_tells_what_would_be_saved_and_why_not() {
     // the estimate is near what compress makes of it
     let words = ["compress", "lib/deep/b.safetensors", "-o", "b.bs"];
     assert_eq!(code(&bigsmall(at, &words)), 0);
-    let estimated = of("b.safetensors")["other_bytes"].as_f64().unwrap();
+    let estimated = of("b.safetensors")["image_bytes"].as_f64().unwrap();
     let real = fs::metadata(at.join("b.bs")).unwrap().len() as f64;
     assert!((estimated / real - 1.0).abs() < 0.03, "{estimated} {real}");
     assert!(of("native.safetensors")["bf16_in_f32_bytes"].as_u64() > Some(1_100_000));

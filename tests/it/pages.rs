@@ -53,3 +53,30 @@ fn every_test_that_a_table_names_exists() {
         }
     }
 }
+
+/// The README's examples name commands and options that there are. Those of mounts are the daemon's, whose own tests run them.
+#[test]
+fn the_readme_names_what_there_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let page = fs::read_to_string(path).unwrap();
+    let mut count = 0;
+    for line in page.lines().filter(|line| line.starts_with("bigsmall ")) {
+        let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
+        let verb = words[1];
+        if ["mount", "unmount", "mounts"].contains(&verb) {
+            continue;
+        }
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_bigsmall"))
+            .args([verb, "--help"])
+            .output()
+            .unwrap();
+        assert!(help.status.success(), "{line}");
+        let help = String::from_utf8(help.stdout).unwrap();
+        for option in words.iter().filter(|word| word.starts_with('-')) {
+            let is_there = |line: &str| line.split([' ', ',', '[']).any(|word| word == *option);
+            assert!(help.lines().any(is_there), "{line}: {option}");
+        }
+        count += 1;
+    }
+    assert!(count >= 8, "{count}");
+}
