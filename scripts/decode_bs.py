@@ -343,7 +343,7 @@ class Image:
         paths, self.records, sha256 = io.BytesIO(part[1]), io.BytesIO(part[2]), io.BytesIO(part[3])
         self.receipts = struct.iter_unpack("<16sII", part[3][32 * count:])
         self.blocks, self.base_of = struct.iter_unpack("<QIBBxx", part[4]), read_bases(part.get(5))
-        self.spans, self.files = [], []
+        self.spans, self.files, self.members = [], [], None
         for _ in range(count):
             kind, path_len, spans, length = struct.unpack("<BxHIQ", paths.read(16)); path = paths.read(path_len)
             WHERE[:] = ["file " + ascii(path.decode())]
@@ -355,6 +355,7 @@ class Image:
         need(self.tail == self.p + 64 and sum(length for _, length, _, _ in self.files) == self.len
              and not paths.read() + self.records.read() and [*self.receipts, *self.blocks, *self.base_of] == [],
              "something is left over, or another length")
+        if 8 in part: self.members = [*read_members(part[8])]; check_members(self.members, self.files, self.kind)
     def read_span(self):
         """Sections 4.2 to 4.5 and 5: the next span."""
         kind, shift, lanes, dtype, rank, name_len, repeats, length = struct.unpack(
@@ -382,17 +383,23 @@ class Image:
         return self.spans[-1]
     def restore(self, target):
         """Section 4.1: writes the files; proves their lengths and sha256."""
-        before, seen = b"", set(); self.kind and os.mkdir(target)
+        before, seen = b"", set(); self.kind and os.mkdir(target, 0o777 if self.members is None else 0o700)
+        for member in self.members or []:  # for nobody else until all is in them
+            if member.kind == 1 and member.path: os.mkdir(below(target, member.path), 0o700)
         for path, length, expected, spans in self.files:
             WHERE[:] = ["file " + ascii(path.decode())]; seen.add(path)
             need(not path or path > before and PATH.fullmatch(path), f"path after {before}"); before = path
             need(not seen & {path[:j] for j, c in enumerate(path) if c == 47}, "a file is a folder too")
-            name = os.path.join(target, *path.decode().split("/")) if path else target
-            os.makedirs(os.path.dirname(name), exist_ok=True); sha = hashlib.sha256()
-            with open(name, "xb") as out:
+            name = below(target, path) if path else target; sha = hashlib.sha256()
+            if self.members is None: os.makedirs(os.path.dirname(name), exist_ok=True)
+            mode = 0o666 if self.members is None else 0o600
+            with open(name, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as out:
                 for part in itertools.chain(*(self.decoded(span, DELTAS_MAX) for span in spans)):
                     out.write(part); sha.update(part)
             need(sha.digest() == expected, "sha256 differs")
+        folders = [member for member in self.members or [] if member.kind == 1]
+        others = sorted([member for member in self.members or [] if member.kind != 1], key=lambda m: m.kind)
+        for member in others + folders[::-1]: finish_member(target, member)  # files, links, the innermost folders
     def decoded(self, span, deltas):
         """Sections 4.2 to 4.5: the blocks of a span, each proven; then its md5.  At most `deltas` deltas are read."""
         WHERE[1:] = [("header ", "tensor ", "bytes ")[span.kind] + ascii(span.name)]; own = hashlib.md5()
@@ -420,8 +427,53 @@ def read_sections(index):
         need(1 <= tag <= 5 or not flags & 1, f"section {tag} is unknown", NotImplementedError)
         need(last < tag and flags < 4 and plain <= 1 << (26 if flags & 2 else 28) and p <= len(index) and (
             plain == stored if flags < 2 else tag not in (3, 4)), f"section {tag} has a bad head")
-        found[tag], last = zstd(payload, plain) if flags > 1 and tag in (1, 2, 5) else payload, tag
+        found[tag], last = zstd(payload, plain) if flags > 1 and tag in (1, 2, 5, 8) else payload, tag
     need(found.keys() >= {1, 2, 3, 4}, "a section is missing"); return found
+Member = collections.namedtuple("Member", "kind mode uid gid time path target attributes")
+def read_members(section):
+    """Section 4.6: the records."""
+    data = io.BytesIO(section); take = lambda n: need(len(v := data.read(n)) == n, "members cut off") or v
+    while data.tell() < len(section):
+        kind, mode, path, target, count, uid, gid, ns, s = struct.unpack("<BxHHHIIIIq", take(32))
+        path, target, attributes = take(path), take(target), []
+        for _ in range(count):
+            name, size = struct.unpack("<HxxI", take(8)); attributes.append((take(name), take(size)))
+            need(re.fullmatch(rb"user\.[^\0]{1,250}", attributes[-1][0]) and size <= 1 << 16, "bad attribute")
+        names = [name for name, _ in attributes]
+        need(kind < 3 and mode < 1 << 12 and ns < 10**9 and names == sorted(set(names)), "bad member")
+        need(kind == 0 or (0 < len(target) < 4096 and b"\0" not in target) == (kind == 2), "bad target")
+        path.decode(), target.decode(); yield Member(kind, mode, uid, gid, s * 10**9 + ns, path, target, attributes)
+def check_members(members, files, is_folder):
+    """Section 4.6: what the records must be together."""
+    before, left = {}, [(path, length, sha) for path, length, sha, _ in files]
+    content = {path: rest for path, *rest in left}; last = None
+    need(is_folder and 0 < len(members) <= 1000000 and (members[0].kind, members[0].path) == (1, b""), "members")
+    for member in members:
+        need(last is None or member.path > last and PATH.fullmatch(member.path), "bad path of a member")
+        last = member.path
+        need(not last or before.get(last.rpartition(b"/")[0]) == (1, b""), "a member in no folder")
+        need(member.kind or left and left.pop(0)[0] == last, "files and members differ")
+        need(member.kind or not member.target or before.get(member.target) == (0, b"")
+             and content[member.target] == content[last], "another name of another file")
+        before[last] = member.kind, member.target if member.kind == 0 else b""
+    need(not left, "a file that is no member")
+def below(folder, path): return os.path.join(folder, *path.decode().split("/")) if path else folder
+def stays_within(path, target):
+    """Section 4.6: whether a link cannot lead out."""
+    up, names = path.count(b"/"), [part for part in target.split(b"/") if part not in (b"", b".")]
+    while names[:1] == [b".."] and up: names.pop(0); up -= 1
+    return not target.startswith(b"/") and b".." not in names
+def finish_member(target, member):
+    """Section 4.6: makes a link; gives a file or folder its owner, permissions and time."""
+    name, owner = below(target, member.path), (member.uid, member.gid)
+    if member.kind == 0 and member.target:
+        os.remove(name); os.link(below(target, member.target), name); return
+    if member.kind == 2 and not stays_within(member.path, member.target):
+        print(f"not made: {ascii(name)}, a link out of its folder", file=sys.stderr); return
+    if member.kind == 2: os.symlink(member.target.decode(), name)
+    if hasattr(os, "geteuid") and os.geteuid() == 0: os.chown(name, *owner, follow_symlinks=False)
+    if member.kind < 2: os.chmod(name, member.mode & 0o777)
+    os.utime(name, ns=(member.time, member.time), follow_symlinks=False)
 def read_bases(section):
     """Section 4.5: an iterator that gives BLAKE3 and name of the base of each span, or None."""
     if section is None: return

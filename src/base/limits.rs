@@ -11,6 +11,8 @@ pub struct Limits {
     pub safetensors_header_len_max: u64,
     /// Original files in one image.
     pub file_count_max: u32,
+    /// Files, folders and links in one image of a folder.
+    pub member_count_max: u32,
     /// Bytes of the tables of one span.
     pub tables_len_max: u32,
 }
@@ -22,6 +24,7 @@ impl Limits {
         shrunk_section_len_max: 64 << 20,
         safetensors_header_len_max: 100_000_000,
         file_count_max: 1_000_000,
+        member_count_max: 1_000_000,
         tables_len_max: 256 << 10,
     };
     /// How many coded bytes a block may have beyond its original bytes.

@@ -12,6 +12,7 @@ use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
+use crate::ops::info::MemberInfo;
 use crate::ops::protect::Protected;
 use crate::ops::repair::ParityState;
 use crate::ops::verify::Checked;
@@ -89,6 +90,13 @@ pub(super) fn compressed(report: &CompressReport) -> String {
         rate(report.original_bytes, report.seconds)
     ));
     lines.join("\n")
+}
+
+/// What an image of a folder holds beside the bytes of its files.
+pub(super) fn members(members: &[MemberInfo]) -> String {
+    let count = |kind| members.iter().filter(|member| member.kind == kind).count();
+    let (folders, links) = (count("folder"), count("link"));
+    format!("  {folders} folder(s), {links} link(s); permissions, owners and times are kept")
 }
 
 /// What was found in one image.

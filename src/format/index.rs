@@ -19,6 +19,8 @@ use crate::format::header::FEATURE_SHARED_TABLES;
 use crate::format::header::Header;
 use crate::format::header::ImageKind;
 use crate::format::header::TAIL_PADDING;
+use crate::format::member;
+use crate::format::member::Member;
 use crate::format::record::Reader;
 use crate::format::section;
 use crate::format::span::SpanRecord;
@@ -71,6 +73,8 @@ pub struct Index {
     pub bases: Vec<BaseRecord>,
     /// Where the base was when the image was made, as words for a person; empty if that is not known.
     pub base_place: String,
+    /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
+    pub members: Vec<Member>,
     /// The blocks of all spans that do not repeat others, in order.
     pub blocks: Vec<BlockRecord>,
     /// Where the last block ends, padding included.
@@ -90,6 +94,7 @@ impl Index {
             spans,
             bases,
             base_place: String::new(),
+            members: Vec::new(),
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -233,7 +238,12 @@ impl Index {
             section::write(section::BASES, &bases, false, &mut out);
         }
         if !self.base_place.is_empty() {
-            section::write_optional(section::BASE_PLACE, self.base_place.as_bytes(), &mut out);
+            let place = self.base_place.as_bytes();
+            section::write_optional(section::BASE_PLACE, place, false, &mut out);
+        }
+        if !self.members.is_empty() {
+            let members = member::encode(&self.members);
+            section::write_optional(section::MEMBERS, &members, true, &mut out);
         }
         out
     }
@@ -256,6 +266,7 @@ impl Index {
             spans: Vec::new(),
             bases: Vec::new(),
             base_place: String::new(),
+            members: Vec::new(),
             blocks: Vec::new(),
             data_end: 0,
         };
@@ -296,6 +307,9 @@ impl Index {
         if let Some(place) = sections.get(&section::BASE_PLACE) {
             let place = place.get(..place.len().min(BASE_PLACE_LEN_MAX));
             index.base_place = String::from_utf8_lossy(place.unwrap_or_default()).into_owned();
+        }
+        if let Some(payload) = sections.get(&section::MEMBERS) {
+            index.parse_members(payload, header.kind)?;
         }
         index.parse_blocks(&mut blocks)?;
         blocks.finish()?;
@@ -348,6 +362,15 @@ impl Index {
             spans: first..self.spans.len(),
             sha256: [0; 32],
         });
+        Ok(())
+    }
+
+    fn parse_members(&mut self, payload: &[u8], kind: ImageKind) -> Result<()> {
+        if kind == ImageKind::File {
+            return Err(Error::damaged("an image of one file has members"));
+        }
+        let mut reader = Reader::new(payload, "list of members");
+        self.members = member::parse(&mut reader, &self.files)?;
         Ok(())
     }
 

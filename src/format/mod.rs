@@ -4,6 +4,7 @@
 mod base;
 pub mod header;
 pub mod index;
+pub mod member;
 mod record;
 mod section;
 mod span;
@@ -15,4 +16,6 @@ pub use header::ImageKind;
 pub use index::BlockRecord;
 pub use index::FileRecord;
 pub use index::Index;
+pub use member::Member;
+pub use member::MemberKind;
 pub use span::SpanRecord;

@@ -20,6 +20,8 @@ pub(super) const RECEIPTS: u32 = 3;
 pub(super) const BLOCKS: u32 = 4;
 pub(super) const BASES: u32 = 5;
 pub(super) const BASE_PLACE: u32 = 6;
+/// Behind 7, which is kept for parity.
+pub(super) const MEMBERS: u32 = 8;
 
 const REQUIRED: u32 = 1;
 const ZSTD: u32 = 2;
@@ -34,8 +36,8 @@ pub(super) fn write(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8
 }
 
 /// Appends a section that a reader may pass over.
-pub(super) fn write_optional(tag: u32, payload: &[u8], out: &mut Vec<u8>) {
-    write_flagged(tag, 0, payload, false, out);
+pub(super) fn write_optional(tag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
+    write_flagged(tag, 0, payload, may_shrink, out);
 }
 
 fn write_flagged(tag: u32, flag: u32, payload: &[u8], may_shrink: bool, out: &mut Vec<u8>) {
@@ -76,7 +78,7 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
         let stored = reader.take(stored_len as usize)?;
         let padded_len = stored_len.next_multiple_of(8);
         reader.take(padded_len.saturating_sub(stored_len) as usize)?;
-        let known = (FILES..=BASE_PLACE).contains(&tag);
+        let known = (FILES..=BASE_PLACE).contains(&tag) || tag == MEMBERS;
         if !known || flags & !(REQUIRED | ZSTD) != 0 {
             if flags & REQUIRED != 0 {
                 return Err(

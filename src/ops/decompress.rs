@@ -18,8 +18,11 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
+use crate::base::error::escaped;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
+use crate::format::Member;
+use crate::format::MemberKind;
 use crate::ops::base::Places;
 use crate::ops::compress::Output;
 use crate::ops::folder;
@@ -28,6 +31,10 @@ use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
 use crate::ops::report;
 use crate::ops::stream;
+use crate::ops::unpack;
+use crate::ops::unpack::ANY_FOLDER_MODE;
+use crate::ops::unpack::NotMade;
+use crate::ops::unpack::Unpacking;
 
 /// How to decompress.
 #[derive(Debug, Clone)]
@@ -64,6 +71,8 @@ pub struct DecompressReport {
     pub files: Vec<FileRestored>,
     /// Files copied as they are.
     pub copied_files: u64,
+    /// Links of images that were not made, as they would lead out of their folder.
+    pub not_made: Vec<NotMade>,
     /// Bytes of all files, copies included.
     pub bytes: u64,
     /// Wall time.
@@ -87,6 +96,7 @@ pub fn decompress(
     let report = DecompressReport {
         files: Vec::new(),
         copied_files: 0,
+        not_made: Vec::new(),
         bytes: 0,
         seconds: 0.0,
     };
@@ -150,7 +160,7 @@ impl Job<'_> {
 
     fn file(&mut self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
         folder::check_not_same(archive.path(), target)?;
-        self.write(archive, file, target)?;
+        self.write(archive, file, target, None)?;
         self.restored(archive, file, target);
         Ok(())
     }
@@ -163,14 +173,24 @@ impl Job<'_> {
         output: &OutputFolder,
         relative: &Path,
     ) -> Result<()> {
-        self.write(archive, file, &output.path(relative))?;
+        self.write(archive, file, &output.path(relative), None)?;
         self.restored(archive, file, &output.target_path(relative));
         Ok(())
     }
 
-    fn write(&self, archive: &Archive, file: &FileRecord, target: &Path) -> Result<()> {
+    /// With what was noted of the file, else with time and permissions of the image.
+    fn write(
+        &self,
+        archive: &Archive,
+        file: &FileRecord,
+        target: &Path,
+        member: Option<&Member>,
+    ) -> Result<()> {
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
+        if let Some(member) = member {
+            return unpack::commit_file(output, member);
+        }
         let stamp = Stamp::of(archive.path())?;
         output.commit(Some(stamp.mtime), Some(stamp.mode))
     }
@@ -235,22 +255,48 @@ impl Job<'_> {
         output.commit()
     }
 
-    /// The files of an image go below `within`. Their paths were checked when the image was opened: relative, plain
-    /// parts only, none of them a folder of another.
+    /// What is in an image goes below `within`. The paths were checked when the image was opened: relative, plain parts only, none of
+    /// them below a file or a link.
     fn folder_files(
         &mut self,
         archive: &Archive,
         output: &OutputFolder,
         within: &Path,
     ) -> Result<()> {
-        for file in archive.files() {
-            let relative = within.join(&file.path);
-            if let Some(parent) = relative.parent() {
-                output.make_folder(parent)?;
-            }
-            self.file_in(archive, file, output, &relative)?;
+        let members = &archive.index().members;
+        let mut unpacking = Unpacking::new(output, within, self.options.force);
+        if members.is_empty() {
+            unpacking.make_folder(within, ANY_FOLDER_MODE)?;
         }
-        Ok(())
+        unpacking.make_folders(members)?;
+        for file in archive.files() {
+            let relative = unpacking.place(&file.path);
+            if let (Some(parent), true) = (relative.parent(), members.is_empty()) {
+                unpacking.make_folder(parent, ANY_FOLDER_MODE)?;
+            }
+            let member = members.binary_search_by(|member| member.path.cmp(&file.path));
+            let member = member.ok().and_then(|number| members.get(number));
+            let first = member.and_then(|member| match &member.kind {
+                MemberKind::File { first } => first.as_deref(),
+                _ => None,
+            });
+            let first = first.map(|first| unpacking.place(first));
+            let is_named = first.map(|first| unpacking.make_name(&first, &relative));
+            if !is_named.transpose()?.unwrap_or(false) {
+                self.write(archive, file, &output.path(&relative), member)?;
+            }
+            self.restored(archive, file, &output.target_path(&relative));
+        }
+        let not_made = unpacking.make_links(members)?;
+        for link in &not_made {
+            let path = link.path.display();
+            self.progress.warn(&format!(
+                "`{path}` is not made: the link leads to `{}`, out of its folder",
+                escaped(&link.target)
+            ));
+        }
+        self.report.not_made.extend(not_made);
+        unpacking.finish(members)
     }
 
     fn mirror(&mut self, source: &Path) -> Result<()> {

@@ -16,6 +16,8 @@ use crate::base::Result;
 use crate::base::digest::hex;
 use crate::base::units;
 use crate::format::ImageKind;
+use crate::format::Member;
+use crate::format::MemberKind;
 use crate::format::SpanRecord;
 use crate::ops::base::Places;
 use crate::ops::folder;
@@ -98,6 +100,27 @@ pub struct DtypeInfo {
     pub codecs: BTreeMap<String, u64>,
 }
 
+/// A file, folder or link of a folder, with what was noted of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberInfo {
+    /// Path within the folder; empty for the folder itself.
+    pub path: String,
+    /// `file`, `folder` or `link`.
+    pub kind: &'static str,
+    /// Where a link leads, or the first path of a file of which this is another.
+    pub target: Option<String>,
+    /// Permissions, in octal.
+    pub mode: String,
+    /// Number of the owner.
+    pub uid: u32,
+    /// Number of the group.
+    pub gid: u32,
+    /// Time of change in seconds since 1970.
+    pub seconds: i64,
+    /// What is left of it.
+    pub nanoseconds: u32,
+}
+
 /// One image.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageInfo {
@@ -120,6 +143,8 @@ pub struct ImageInfo {
     pub index_bytes: u64,
     /// The model that it is stored as differences from.
     pub base: Option<BaseSummary>,
+    /// Of a folder what it holds beside the bytes of its files, if that was noted.
+    pub members: Option<Vec<MemberInfo>>,
     /// Sums for each dtype; `-` for what is no tensor.
     pub dtypes: BTreeMap<String, DtypeInfo>,
     /// The files.
@@ -185,6 +210,28 @@ fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
     }
 }
 
+fn member_infos(archive: &Archive) -> Option<Vec<MemberInfo>> {
+    let members = &archive.index().members;
+    let info = |member: &Member| {
+        let (kind, target) = match &member.kind {
+            MemberKind::File { first } => ("file", first.clone()),
+            MemberKind::Folder => ("folder", None),
+            MemberKind::Link { target } => ("link", Some(target.clone())),
+        };
+        MemberInfo {
+            path: member.path.clone(),
+            kind,
+            target,
+            mode: format!("{:04o}", member.mode),
+            uid: member.uid,
+            gid: member.gid,
+            seconds: member.modified.seconds,
+            nanoseconds: member.modified.nanoseconds,
+        }
+    };
+    (!members.is_empty()).then(|| members.iter().map(info).collect())
+}
+
 fn image_info(archive: &Archive) -> ImageInfo {
     let header = archive.header();
     let mut dtypes: BTreeMap<String, DtypeInfo> = BTreeMap::new();
@@ -233,6 +280,7 @@ fn image_info(archive: &Archive) -> ImageInfo {
         percent: units::percent(header.image_len, header.original_len),
         index_bytes: 2 * header.index_len,
         base: None,
+        members: member_infos(archive),
         dtypes,
         files,
     }

@@ -22,5 +22,6 @@ pub mod scan;
 pub mod scrub;
 pub mod stat;
 pub mod stream;
+pub mod unpack;
 pub mod verify;
 pub mod xray;

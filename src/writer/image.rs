@@ -15,6 +15,7 @@ use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::format::ImageKind;
 use crate::format::Index;
+use crate::format::Member;
 use crate::format::SpanRecord;
 use crate::tensor::Layout;
 use crate::writer::coding;
@@ -57,6 +58,8 @@ pub struct WriteOptions {
     pub threads: usize,
     /// Where the base is, as words for a person; empty if there is none.
     pub base_place: String,
+    /// What the folder holds beside the bytes of its files; empty for one file, or if that is not noted.
+    pub members: Vec<Member>,
 }
 
 /// What was written.
@@ -73,7 +76,7 @@ pub struct Written {
 }
 
 /// Writes an image of `sources`, in ascending order of their paths, to `output`, which is not committed.
-/// The result depends on the bytes and the profile alone. Memory is bounded by the number of threads.
+/// The result depends on the bytes, the members and the profile alone. Memory is bounded by the number of threads.
 pub fn write_image(
     kind: ImageKind,
     suffix: &str,
@@ -93,6 +96,7 @@ pub fn write_image(
     if !index.bases.is_empty() {
         index.base_place.clone_from(&options.base_place);
     }
+    index.members.clone_from(&options.members);
     let index_len = index.encode().len() as u64;
     let data_offset = Header::data_offset(index_len);
     let mut data = DataWriter::new(output);

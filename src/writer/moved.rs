@@ -155,6 +155,7 @@ fn code_header(
         profile: Profile::default(),
         threads: 1,
         base_place: String::new(),
+        members: Vec::new(),
     };
     let job = Job {
         options: &options,

@@ -328,6 +328,13 @@ fn write_images() {
     let options = roundtrip::options(&image, Profile::Balanced, 1);
     compress::compress(&source, &options, &Silent).unwrap();
     put("image", "folder", &front(&fs::read(image).unwrap()));
+    // a folder with all kinds of members
+    std::os::unix::fs::symlink("a/x.safetensors", source.join("link")).unwrap();
+    fs::hard_link(source.join("zeros"), source.join("a/zeros")).unwrap();
+    let image = folder.path().join("members.bs");
+    let options = roundtrip::options(&image, Profile::Balanced, 1);
+    compress::compress(&source, &options, &Silent).unwrap();
+    put("image", "members", &front(&fs::read(image).unwrap()));
 }
 
 fn write_headers() {

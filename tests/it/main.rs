@@ -27,6 +27,7 @@ mod golden;
 mod gpu_kernels;
 mod import;
 mod look;
+mod members;
 mod models;
 mod pages;
 mod parity;

@@ -21,7 +21,9 @@ use crate::ops::decompress::DecompressReport;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 An image of a file gives the file beside it, or at `-o`. A folder of images, or an image of a folder, needs `-o FOLDER`.
-Every block is checked, and the sha256 of every file compared, before a file appears.")]
+Every block is checked, and the sha256 of every file compared, before a file appears. An image of a folder gives permissions,
+times, links and empty folders back, to root owners, too; setuid and the like, and links out of the folder, are never made.
+Exit code 1: a link was not made.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     pub(super) source: PathBuf,
@@ -53,7 +55,11 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         (_, false) if global.quiet => {}
         (_, false) => render::out(&text(&report))?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if report.not_made.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::FINDINGS)
+    })
 }
 
 fn text(report: &DecompressReport) -> String {
@@ -69,6 +75,13 @@ fn text(report: &DecompressReport) -> String {
     }
     if report.copied_files > 0 {
         lines.push(format!("{} other files copied", report.copied_files));
+    }
+    match report.not_made.len() {
+        0 => {}
+        1 => lines.push("1 link was not made: it leads out of its folder".to_owned()),
+        count => lines.push(format!(
+            "{count} links were not made: they lead out of their folders"
+        )),
     }
     lines.push(format!(
         "restored {}",

@@ -76,6 +76,7 @@ fn text(image: &ImageInfo, tensors: bool) -> String {
         ));
     }
     lines.extend(image.base.as_ref().map(base_text));
+    lines.extend(image.members.as_deref().map(render::members));
     for file in &image.files {
         let path = if file.path.is_empty() {
             ""

@@ -19,6 +19,7 @@ use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
+use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::sources::refuse_faults;
 use crate::ops::compress::sources::restored;
@@ -68,10 +69,9 @@ pub(super) fn mirror(
                 if !output.is_in_place() && fs::symlink_metadata(&to).is_ok() {
                     fs::remove_file(&to).map_err(|e| Error::io("cannot replace", &to, e))?;
                 }
-                let sources = [open_source(&full, String::new(), options.opaque)?];
-                let kind = ImageKind::File;
-                let mut image =
-                    write_verified(kind, suffix, &sources, &full, &to, options, progress)?;
+                let opened = open_source(&full, String::new(), options.opaque)?;
+                let contents = Contents::of_file(suffix, opened);
+                let mut image = write_verified(&contents, &full, &to, options, progress)?;
                 image.output = target.join(path);
                 report.images.push(image);
             }
@@ -110,9 +110,8 @@ pub(super) fn recode(
 ) -> Result<ImageWritten> {
     let bases = options.base.as_ref();
     let bases = bases.ok_or_else(|| Error::invalid("coded anew without a base").file(full))?;
-    let restored = restored(full, Some(bases), None)?;
-    let (kind, suffix, sources) = (restored.kind, &restored.suffix, &restored.sources);
-    write_verified(kind, suffix, sources, full, to, options, progress)
+    let contents = restored(full, Some(bases), None)?;
+    write_verified(&contents, full, to, options, progress)
 }
 
 /// Whether there is an image of this file already, as it would be written: of its length, and of its time or its content. The time

@@ -1,6 +1,7 @@
 //! Compress: a file into an image, a folder into one image, or a folder into a mirror of it. Sources are never touched,
 //! and nothing counts as written before it was read back from the disk and proved equal.
 
+mod members;
 mod mirror;
 mod series;
 mod sources;
@@ -23,14 +24,14 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::codec::Profile;
-use crate::format::ImageKind;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::mirror::holds_the_same;
 use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::mirror::recode;
+use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::Opened;
-use crate::ops::compress::sources::folder_sources;
+use crate::ops::compress::sources::folder_contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::stream_out;
 use crate::ops::compress::write::to_stdout;
@@ -177,9 +178,8 @@ pub fn compress_bytes(
             bases: Vec::new(),
         },
     };
-    let kind = ImageKind::File;
-    let suffix = naming::MODEL_EXTENSION;
-    let image = write_verified(kind, suffix, &[opened], source, target, options, progress)?;
+    let contents = Contents::of_file(naming::MODEL_EXTENSION, opened);
+    let image = write_verified(&contents, source, target, options, progress)?;
     let mut report = CompressReport::new(options.profile);
     report.images.push(image);
     report.add_up(begun);
@@ -242,9 +242,9 @@ fn compress_file(
     if is_recoded {
         return recode(source, &target, options, progress).map(Some);
     }
-    let sources = [open_source(source, String::new(), options.opaque)?];
-    let kind = ImageKind::File;
-    write_verified(kind, suffix, &sources, source, &target, options, progress).map(Some)
+    let opened = open_source(source, String::new(), options.opaque)?;
+    let contents = Contents::of_file(suffix, opened);
+    write_verified(&contents, source, &target, options, progress).map(Some)
 }
 
 fn compress_folder(
@@ -261,11 +261,10 @@ fn compress_folder(
             ));
             }
             Output::Stdout => {
-                let sources = folder_sources(source, options.opaque, progress)?;
-                let kind = ImageKind::Folder;
+                let contents = folder_contents(source, options.opaque, progress)?;
                 report
                     .images
-                    .push(stream_out(kind, "", &sources, source, options, progress)?);
+                    .push(stream_out(&contents, source, options, progress)?);
                 return Ok(());
             }
             Output::Path(path) => path,
@@ -278,9 +277,8 @@ fn compress_folder(
     let written_as_folder = target.as_os_str().as_encoded_bytes().ends_with(b"/");
     if target.file_name().is_some_and(naming::is_image_name) && !written_as_folder {
         crate::base::atomic::check_target(target, options.force)?;
-        let sources = folder_sources(source, options.opaque, progress)?;
-        let kind = ImageKind::Folder;
-        let image = write_verified(kind, "", &sources, source, target, options, progress)?;
+        let contents = folder_contents(source, options.opaque, progress)?;
+        let image = write_verified(&contents, source, target, options, progress)?;
         report.images.push(image);
         return Ok(());
     }

@@ -17,12 +17,12 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest;
-use crate::format::ImageKind;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::mirror::Planned;
 use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::plan_mirror;
+use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::write_verified;
 use crate::ops::estimate::Sample;
@@ -223,10 +223,10 @@ impl Series<'_> {
         };
         for (path, image, suffix) in missing {
             let full = self.root.join(path);
-            let sources = [open_source(&full, String::new(), self.options.opaque)?];
-            let (kind, to) = (ImageKind::File, self.target.join(image));
-            let written =
-                write_verified(kind, suffix, &sources, &full, &to, &options, self.progress)?;
+            let opened = open_source(&full, String::new(), self.options.opaque)?;
+            let contents = Contents::of_file(suffix, opened);
+            let to = self.target.join(image);
+            let written = write_verified(&contents, &full, &to, &options, self.progress)?;
             self.report.images.push(written);
         }
         Ok(Done { images, depth })

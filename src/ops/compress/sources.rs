@@ -1,7 +1,6 @@
 //! What goes into an image: files opened, their spans found, and what the disk said of them before.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +16,11 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
+use crate::format::Member;
 use crate::format::SpanRecord;
 use crate::ops::base;
+use crate::ops::compress::members::Members;
+use crate::ops::compress::members::stored_path;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
@@ -59,20 +61,34 @@ pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<O
     })
 }
 
-/// An image that is to be coded anew: what it holds, as if it were restored first.
-pub(super) struct Restored {
+/// All that goes into an image.
+pub(super) struct Contents {
     pub(super) kind: ImageKind,
     pub(super) suffix: String,
     pub(super) sources: Vec<Opened>,
+    /// What a folder holds beside the bytes of its files.
+    pub(super) members: Vec<Member>,
 }
 
-/// Opens an image that is to be coded anew. If it is a delta itself, its bases are looked for among `bases`; `keeps` tells whether what
+impl Contents {
+    /// One file.
+    pub(super) fn of_file(suffix: &str, opened: Opened) -> Self {
+        Self {
+            kind: ImageKind::File,
+            suffix: suffix.to_owned(),
+            sources: vec![opened],
+            members: Vec::new(),
+        }
+    }
+}
+
+/// Opens an image that is to be coded anew: what it holds, as if it were restored first. If it is a delta itself, its bases are looked for among `bases`; `keeps` tells whether what
 /// was a difference stays one from the same base, and where that is then seen from.
 pub(super) fn restored(
     path: &Path,
     bases: Option<&Arc<Bases>>,
     keeps: Option<&Path>,
-) -> Result<Restored> {
+) -> Result<Contents> {
     let stamp = Stamp::of(path)?;
     let mut archive = Archive::open(path)?;
     if let Some(bases) = bases {
@@ -101,10 +117,11 @@ pub(super) fn restored(
         })
     };
     let sources = archive.files().iter().enumerate().map(open);
-    Ok(Restored {
+    Ok(Contents {
         kind: archive.header().kind,
         suffix: archive.header().suffix.clone(),
         sources: sources.collect::<Result<_>>()?,
+        members: archive.index().members.clone(),
     })
 }
 
@@ -138,44 +155,33 @@ fn named_better(error: Error, file: &FileSource) -> Error {
     }
 }
 
-/// All files of a folder as they go into one image. Links to files are followed; models are split into tensors, and
-/// everything else is stored as bytes.
-pub(super) fn folder_sources(
+/// All of a folder as it goes into one image: models are split into tensors, other files are stored as bytes, folders and links are
+/// kept as what they are. A link to a file outside is stored as that file.
+pub(super) fn folder_contents(
     root: &Path,
     opaque: bool,
     progress: &dyn Progress,
-) -> Result<Vec<Opened>> {
+) -> Result<Contents> {
     let (mut sources, mut faults) = (Vec::new(), Vec::new());
+    let mut members = Members::of(root)?;
     for entry in folder::walk(root)? {
         let full = root.join(&entry.path);
-        match &entry.kind {
-            EntryKind::Folder => continue,
-            EntryKind::Link(_) if !fs::metadata(&full).is_ok_and(|m| m.is_file()) => {
-                progress.warn(&format!(
-                    "`{}` is left out: a link to no file",
-                    full.display()
-                ));
-                continue;
-            }
-            EntryKind::Special => {
-                progress.warn(&format!("`{}` is left out: not a file", full.display()));
-                continue;
-            }
-            EntryKind::File | EntryKind::Link(_) => {}
+        if entry.kind == EntryKind::Special {
+            progress.warn(&format!("`{}` is left out: not a file", full.display()));
+            continue;
         }
-        let path = entry
-            .path
-            .to_str()
-            .filter(|path| crate::format::index::path_is_valid(path));
-        let path = path.ok_or_else(|| {
-            Error::invalid("the name cannot be stored in an image").file(&full).hint(
-                "names in an image are UTF-8 without `\\`; compress to a folder instead (`-o FOLDER`)",
-            )
-        })?;
-        let as_bytes = opaque || !folder::is_model(&full);
-        match open_source(&full, path.to_owned(), as_bytes) {
-            Ok(source) => sources.push(source),
-            Err(error) => faults.push(error),
+        let path = stored_path(&entry.path, &full)?;
+        match &entry.kind {
+            EntryKind::Folder => members.folder(&full, path)?,
+            EntryKind::Link(target) => members.link((&full, path), target, progress)?,
+            EntryKind::File | EntryKind::Special => {
+                let as_bytes = opaque || !folder::is_model(&full);
+                match open_source(&full, path.clone(), as_bytes) {
+                    Ok(source) => sources.push(source),
+                    Err(error) => faults.push(error),
+                }
+                members.file(&full, path)?;
+            }
         }
     }
     refuse_faults(root, &faults)?;
@@ -183,7 +189,12 @@ pub(super) fn folder_sources(
     if sources.is_empty() {
         return Err(Error::invalid("there is no file in this folder").file(root));
     }
-    Ok(sources)
+    Ok(Contents {
+        kind: ImageKind::Folder,
+        suffix: String::new(),
+        sources,
+        members: members.finish(root)?,
+    })
 }
 
 /// One error for all files of a folder that cannot be compressed.

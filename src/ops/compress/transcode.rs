@@ -65,7 +65,7 @@ fn transcode_image(
 ) -> Result<ImageWritten> {
     let is_delta = Archive::open(source)?.index().is_delta();
     let bases = is_delta.then(|| places.open()).transpose()?;
-    let restored = restored(source, bases, bases.map(|_| target))?;
+    let contents = restored(source, bases, bases.map(|_| target))?;
     let options = CompressOptions {
         output: Output::Path(target.to_owned()),
         profile: options.profile,
@@ -76,8 +76,7 @@ fn transcode_image(
         opaque: false,
         threads: options.threads,
     };
-    let (kind, suffix, sources) = (restored.kind, &restored.suffix, &restored.sources);
-    write_verified(kind, suffix, sources, source, target, &options, progress)
+    write_verified(&contents, source, target, &options, progress)
 }
 
 fn transcode_folder(

@@ -21,7 +21,8 @@ use crate::format::ImageKind;
 use crate::ops::base;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::ImageWritten;
-use crate::ops::compress::sources::Opened;
+use crate::ops::compress::members;
+use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::folder::Stamp;
 use crate::ops::stream;
@@ -31,9 +32,7 @@ use crate::writer::WriteOptions;
 
 /// Writes an image, reads it back whole from the disk and compares it with the sources, and only then puts it in place.
 pub(super) fn write_verified(
-    kind: ImageKind,
-    suffix: &str,
-    sources: &[Opened],
+    contents: &Contents,
     source: &Path,
     target: &Path,
     options: &CompressOptions,
@@ -44,22 +43,15 @@ pub(super) fn write_verified(
     } else {
         OutputFile::create(target, options.force)?
     };
-    let written = write_and_prove(
-        kind,
-        suffix,
-        sources,
-        source,
-        &mut output,
-        options,
-        progress,
-    )?;
-    let stamp = match sources {
-        [only] if kind == ImageKind::File => only.stamp.clone(),
+    let written = write_and_prove(contents, source, &mut output, options, progress)?;
+    let is_folder = contents.kind == ImageKind::Folder;
+    let stamp = match contents.sources.as_slice() {
+        [only] if !is_folder => only.stamp.clone(),
         _ => Stamp::of(source)?,
     };
     // a folder's bits say who may list it: an image of it is a plain file
-    let mode = if kind == ImageKind::Folder {
-        stamp.mode & 0o666
+    let mode = if is_folder {
+        members::image_mode(stamp.mode, &contents.members) & 0o666
     } else {
         stamp.mode
     };
@@ -68,15 +60,13 @@ pub(super) fn write_verified(
 }
 
 fn write_and_prove(
-    kind: ImageKind,
-    suffix: &str,
-    sources: &[Opened],
+    contents: &Contents,
     source: &Path,
     output: &mut OutputFile,
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
-    let opened = sources;
+    let (kind, suffix, opened) = (contents.kind, &contents.suffix, &contents.sources);
     let stamps: Vec<&Stamp> = opened.iter().map(|opened| &opened.stamp).collect();
     let known_md5s: Vec<_> = opened.iter().map(|opened| &opened.md5s).collect();
     let kept_place = opened.iter().find_map(|opened| opened.base_place.clone());
@@ -111,6 +101,7 @@ fn write_and_prove(
         profile: options.profile,
         threads: options.threads,
         base_place: base_place.clone(),
+        members: contents.members.clone(),
     };
     let written = writer::write_image(kind, suffix, &sources, &write, output, progress)?;
     output.sync()?;
@@ -213,30 +204,25 @@ pub(super) fn to_stdout(
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
-    let sources = [open_source(source, String::new(), options.opaque)?];
-    stream_out(ImageKind::File, suffix, &sources, source, options, progress)
+    let opened = open_source(source, String::new(), options.opaque)?;
+    stream_out(
+        &Contents::of_file(suffix, opened),
+        source,
+        options,
+        progress,
+    )
 }
 
 /// An image is finished at its beginning last, so it is made in a temporary file and then copied out.
 pub(super) fn stream_out(
-    kind: ImageKind,
-    suffix: &str,
-    sources: &[Opened],
+    contents: &Contents,
     source: &Path,
     options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
     let target = crate::base::atomic::temporary_for(&std::env::temp_dir().join("bigsmall"));
     let mut output = OutputFile::create(&target, true)?;
-    let mut written = write_and_prove(
-        kind,
-        suffix,
-        sources,
-        source,
-        &mut output,
-        options,
-        progress,
-    )?;
+    let mut written = write_and_prove(contents, source, &mut output, options, progress)?;
     written.output = PathBuf::from("-");
     let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);
     let mut image = fs::File::open(output.temporary()).map_err(failed)?;

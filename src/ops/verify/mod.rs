@@ -1,5 +1,6 @@
 //! Verify: is what an image holds what was put into it? As a whole, in its structure only, or in a sample of its blocks.
 
+mod members;
 mod sample;
 pub mod whole;
 

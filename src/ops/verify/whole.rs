@@ -23,6 +23,7 @@ use crate::ops::stream;
 use crate::ops::verify::Checked;
 use crate::ops::verify::FileReport;
 use crate::ops::verify::ImageReport;
+use crate::ops::verify::members;
 use crate::ops::xray::passing::Passing;
 
 /// Verifies an open image as a whole, and compares it with `original`, the file or folder that it was made from, if that is given.
@@ -93,6 +94,8 @@ pub fn verify_image(
         });
     }
     progress.end();
+    let original_members = original.map(|folder| members::differences(archive, folder));
+    report.notes.extend(original_members.unwrap_or_default());
     report.is_equal_to_source = original.map(|_| !differs && report.damaged_blocks == 0);
     report.blocks_in_all = report.blocks;
     report.conclude(faults);
