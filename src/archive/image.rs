@@ -62,6 +62,17 @@ pub fn peek(source: &dyn ReadAt, path: &Path) -> Result<Header> {
         .map_err(|e| e.file(path))
 }
 
+/// The header of an image in whatever state, from its beginning or its end, and its bytes; none if
+/// neither is right. What is between may be lost, and its length another.
+pub fn header_left(source: &dyn ReadAt) -> Option<(Header, [u8; HEADER_LEN])> {
+    let at = |offset: u64| {
+        let mut bytes = [0_u8; HEADER_LEN];
+        source.read_exact_at(offset, &mut bytes).ok()?;
+        Some((Header::parse(&bytes).ok()?, bytes))
+    };
+    at(0).or_else(|| at(source.len().checked_sub(HEADER_LEN as u64)?))
+}
+
 /// Whether a file begins or ends as an image does, ours or one of the Python package, whatever its state: other programs
 /// have files named `.bs`, too, and those are nobody's images.
 pub fn claims_to_be_image(source: &dyn ReadAt) -> bool {

@@ -17,6 +17,7 @@ pub use cache::ImageId;
 pub use digests::DigestIndex;
 pub use image::Archive;
 pub use image::claims_to_be_image;
+pub use image::header_left;
 pub use image::is_package;
 pub use image::peek;
 pub use original::Original;

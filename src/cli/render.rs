@@ -13,8 +13,8 @@ use crate::base::units::percent;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
 use crate::ops::info::MemberInfo;
+use crate::ops::own_parity::ParityState;
 use crate::ops::protect::Protected;
-use crate::ops::repair::ParityState;
 use crate::ops::verify::Checked;
 use crate::ops::verify::ImageReport;
 
@@ -159,7 +159,15 @@ fn verdict(image: &ImageReport) -> String {
 }
 
 fn parity(parity: &ParityState) -> String {
+    if parity.is_of_another_file {
+        return "  note: this parity is of another file, or of another version of this one; \
+                `bigsmall protect --force` makes it anew"
+            .to_owned();
+    }
     let mut text = match (parity.ok, parity.repairable) {
+        (true, _) if parity.lost > 0 => {
+            return "  parity is right; what differs from it is space between blocks".to_owned();
+        }
         (true, _) => return "  parity is right".to_owned(),
         (false, true) if parity.lost > 0 => format!(
             "  {} parts of the file are DAMAGED; `bigsmall repair` can put it together again",

@@ -29,6 +29,7 @@ use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
+use crate::ops::protect::Protected;
 use crate::ops::report;
 use crate::ops::verify;
 use crate::ops::verify::VerifyOptions;
@@ -90,6 +91,8 @@ impl Plan {
 pub struct ConvertReport {
     /// Models converted.
     pub converted: u64,
+    /// Parity that was made for images, since there was some of others under their names.
+    pub parity: Vec<Protected>,
     /// Models that stay as they are, and why.
     pub stayed: Vec<(String, String)>,
     /// Models that could not be converted, and why; they are as they were.
@@ -205,8 +208,9 @@ pub fn convert(
         progress.check()?;
         let progress = Part::new(progress, number + 1, count);
         match convert_file(&plan.folder, file, options, &progress) {
-            Ok(image_bytes) => {
+            Ok((image_bytes, parity)) => {
                 report.converted += 1;
+                report.parity.extend(parity);
                 report.original_bytes += file.bytes;
                 report.image_bytes += image_bytes;
             }
@@ -224,13 +228,13 @@ pub fn convert(
     Ok(report)
 }
 
-/// Converts one model; the bytes of its image.
+/// Converts one model; the bytes of its image, and its parity if that lay there of one before.
 fn convert_file(
     root: &Path,
     file: &Planned,
     options: &ConvertOptions,
     progress: &dyn Progress,
-) -> Result<u64> {
+) -> Result<(u64, Vec<Protected>)> {
     let (original, image) = (root.join(&file.path), root.join(&file.image));
     let stamp = Stamp::of(&original)?;
     let compress_options = CompressOptions {
@@ -260,7 +264,7 @@ fn convert_file(
     }
     atomic::sync_folder(atomic::folder_of(&original))?;
     let metadata = fs::metadata(&image).map_err(|e| Error::io("cannot stat", &image, e))?;
-    Ok(metadata.len())
+    Ok((metadata.len(), report.parity))
 }
 
 /// An error unless the image holds exactly the file.

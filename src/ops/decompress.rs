@@ -24,11 +24,13 @@ use crate::format::ImageKind;
 use crate::format::Member;
 use crate::format::MemberKind;
 use crate::ops::base::Places;
+use crate::ops::companions;
 use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
+use crate::ops::protect::Protected;
 use crate::ops::report;
 use crate::ops::stream;
 use crate::ops::unpack;
@@ -69,6 +71,8 @@ pub struct FileRestored {
 pub struct DecompressReport {
     /// Every file.
     pub files: Vec<FileRestored>,
+    /// Parity that was made anew, since there was some of what stood there before.
+    pub parity: Vec<Protected>,
     /// Files copied as they are.
     pub copied_files: u64,
     /// Links of images that were not made, as they would lead out of their folder.
@@ -95,6 +99,7 @@ pub fn decompress(
     let begun = Instant::now();
     let report = DecompressReport {
         files: Vec::new(),
+        parity: Vec::new(),
         copied_files: 0,
         not_made: Vec::new(),
         bytes: 0,
@@ -180,7 +185,7 @@ impl Job<'_> {
 
     /// With what was noted of the file, else with time and permissions of the image.
     fn write(
-        &self,
+        &mut self,
         archive: &Archive,
         file: &FileRecord,
         target: &Path,
@@ -188,11 +193,15 @@ impl Job<'_> {
     ) -> Result<()> {
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
-        if let Some(member) = member {
-            return unpack::commit_file(output, member);
-        }
-        let stamp = Stamp::of(archive.path())?;
-        output.commit(Some(stamp.mtime), Some(stamp.mode))
+        let stamp = if let Some(member) = member {
+            unpack::prepare_file(&mut output, member)?
+        } else {
+            let stamp = Stamp::of(archive.path())?;
+            (Some(stamp.mtime), Some(stamp.mode))
+        };
+        let parity = companions::commit(output, stamp, self.options.threads, self.progress)?;
+        self.report.parity.extend(parity);
+        Ok(())
     }
 
     fn restored(&mut self, archive: &Archive, file: &FileRecord, target: &Path) {

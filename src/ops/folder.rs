@@ -20,6 +20,8 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::base::digest;
 use crate::base::file::Identity;
+use crate::base::progress::Silent;
+use crate::ops::companions;
 use crate::parity;
 
 /// What stands at a path.
@@ -310,7 +312,8 @@ pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     let bytes = std::io::copy(&mut source, output.file())
         .map_err(|e| Error::io(format!("cannot copy `{}`", from.display()), to, e))?;
     stamp.check()?;
-    output.commit(Some(stamp.mtime), Some(stamp.mode))?;
+    let stamp = (Some(stamp.mtime), Some(stamp.mode));
+    companions::commit(output, stamp, 1, &Silent)?;
     Ok(bytes)
 }
 

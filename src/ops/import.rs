@@ -27,6 +27,7 @@ use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
+use crate::ops::protect::Protected;
 use crate::tensor::Layout;
 
 /// How to import.
@@ -115,6 +116,7 @@ pub fn migrate(
 ) -> Result<MigrateReport> {
     let mut report = MigrateReport {
         images: Vec::new(),
+        parity: Vec::new(),
         failed: Vec::new(),
         left: 0,
         bytes: 0,
@@ -136,6 +138,7 @@ pub fn migrate(
                 Ok(done) => {
                     report.bytes += before;
                     report.image_bytes += done.output_bytes;
+                    report.parity.extend(done.parity);
                     report.images.extend(done.images);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
@@ -156,6 +159,8 @@ pub fn migrate(
 pub struct MigrateReport {
     /// Every image that was written.
     pub images: Vec<ImageWritten>,
+    /// Parity that was made anew, since there was some of the files before.
+    pub parity: Vec<Protected>,
     /// Files that could not be migrated, and why; they are as they were.
     pub failed: Vec<(String, String)>,
     /// Images that needed nothing.

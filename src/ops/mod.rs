@@ -3,6 +3,7 @@
 pub mod auto_base;
 pub mod base;
 pub mod bench;
+pub mod companions;
 pub mod compress;
 pub mod convert;
 pub mod decompress;
@@ -12,6 +13,7 @@ pub mod folder;
 pub mod hf_cache;
 pub mod import;
 pub mod info;
+pub mod own_parity;
 pub mod protect;
 pub mod remove;
 pub mod repair;

@@ -17,7 +17,7 @@ use crate::base::atomic::OutputFile;
 use crate::base::file::Identity;
 use crate::ops::compress::ImageWritten;
 use crate::ops::folder;
-use crate::ops::repair;
+use crate::ops::own_parity;
 use crate::ops::report;
 use crate::parity;
 use crate::parity::Layout;
@@ -96,7 +96,7 @@ pub fn protect(
         for file in files {
             let mut force = options.force;
             if is_folder && !force && parity_path(&file).exists() {
-                if repair::is_of(&FileSource::open(&file)?, &parity_path(&file)) {
+                if own_parity::is_of(&FileSource::open(&file)?, &parity_path(&file)) {
                     report.kept += 1;
                     continue;
                 }
@@ -147,13 +147,9 @@ pub(super) fn write_parity(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Protected> {
-    let target = parity_path(path);
-    let label = path.file_name().unwrap_or_default().to_string_lossy();
-    progress.begin(&format!("protecting {label}"), layout.data_len);
-    let mut output = OutputFile::create(&target, force)?;
-    let header = parity::protect(file, layout, &mut output, threads, progress);
-    let header = header.map_err(|e| e.file(path))?;
-    if expected.is_some_and(|blake3| blake3 != header.blake3) {
+    let mut output = OutputFile::create(&parity_path(path), force)?;
+    let blake3 = write_to(path, file, layout, &mut output, threads, progress)?;
+    if expected.is_some_and(|expected| expected != blake3) {
         let error = Error::damaged("is not the file that was protected: its parity stays as it is");
         return Err(error.file(path));
     }
@@ -163,11 +159,33 @@ pub(super) fn write_parity(
         return Err(error.file(path).hint("run it again"));
     }
     output.commit(None, Some(metadata.permissions().mode()))?;
+    protected(path, layout)
+}
+
+/// Writes the parity of the open file that is or will be at `path`; the digest of that.
+pub(super) fn write_to(
+    path: &Path,
+    file: &FileSource,
+    layout: &Layout,
+    output: &mut OutputFile,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<[u8; 32]> {
+    let label = path.file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(&format!("protecting {label}"), layout.data_len);
+    let header = parity::protect(file, layout, output, threads, progress);
+    let header = header.map_err(|e| e.file(path))?;
     progress.end();
-    let written = fs::metadata(&target).map_err(|e| Error::io("cannot stat", &target, e))?;
+    Ok(header.blake3)
+}
+
+/// What is said of a file whose parity was written just now.
+pub(super) fn protected(path: &Path, layout: &Layout) -> Result<Protected> {
+    let parity = parity_path(path);
+    let written = fs::metadata(&parity).map_err(|e| Error::io("cannot stat", &parity, e))?;
     Ok(Protected {
         path: path.to_owned(),
-        parity: target,
+        parity,
         bytes: layout.data_len,
         parity_bytes: written.len(),
         shard_bytes: layout.shard_len,

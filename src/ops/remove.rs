@@ -18,6 +18,7 @@ use crate::base::ErrorKind;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::ops::companions;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::report;
@@ -52,7 +53,7 @@ pub fn remove(
     progress: &dyn Progress,
 ) -> Result<RemoveReport> {
     let mut going = BTreeSet::new();
-    let (mut named, mut roots) = (BTreeSet::new(), Vec::new());
+    let (mut named, mut with_file, mut roots) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for path in paths {
         let failed = |e| Error::io("cannot find", path, e);
         fs::symlink_metadata(path).map_err(failed)?;
@@ -62,6 +63,7 @@ pub fn remove(
         // what was looked at is what goes: `link/` would be the folder behind the link
         let full = folder.join(name);
         going.extend(files_under(&full)?);
+        with_file.extend(companions::of(&full, progress)?);
         named.insert(full);
         roots.push(folder);
     }
@@ -75,18 +77,25 @@ pub fn remove(
     }
     staying.retain(|path| !going.contains(path));
     let deltas = orphans(&going, &staying, &roots, progress)?;
+    going.extend(with_file.iter().cloned());
     let sizes = going
         .iter()
         .map(|path| fs::symlink_metadata(path).map_or(0, |m| m.len()));
     let bytes = sizes.sum();
     for path in named.iter().filter(|_| !options.dry_run) {
         let failed = |e| Error::io("cannot remove", path, e);
-        if fs::symlink_metadata(path).map_err(failed)?.is_dir() {
-            fs::remove_dir_all(path).map_err(failed)?;
-        } else {
-            fs::remove_file(path).map_err(failed)?;
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                fs::remove_dir_all(path).map_err(failed)?;
+                atomic::sync_folder(atomic::folder_of(path))?;
+            }
+            // parity that was named goes with its file
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && with_file.contains(path) => {}
+            Err(e) => return Err(failed(e)),
+            Ok(_) => {
+                companions::remove(path, progress)?;
+            }
         }
-        atomic::sync_folder(atomic::folder_of(path))?;
     }
     Ok(RemoveReport {
         removed: going.into_iter().collect(),

@@ -1,22 +1,25 @@
-//! Repair: a damaged file put together again from what is left of it and its parity.
+//! Repair: a damaged file put together again from what is left of it and its parity. An image whose
+//! own checksums hold is never replaced, nor one whose header says that this is the parity of
+//! another.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::archive;
 use crate::base::Error;
-use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Progress;
-use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
-use crate::base::digest;
 use crate::base::progress::Silent;
+use crate::ops::companions;
+use crate::ops::own_parity;
+use crate::ops::own_parity::Kin;
 use crate::ops::protect;
 use crate::ops::protect::parity_path;
 use crate::ops::report;
@@ -31,7 +34,8 @@ pub struct RepairOptions {
     pub output: Option<PathBuf>,
     /// Its parity, if that is not beside it.
     pub parity: Option<PathBuf>,
-    /// Replace an output that exists.
+    /// Replace an output that exists, and in its place a file that was written to since its parity
+    /// was made.
     pub force: bool,
     /// Threads to use.
     pub threads: usize,
@@ -65,90 +69,6 @@ pub struct RepairReport {
     pub seconds: f64,
 }
 
-/// What the parity of a file says of both.
-#[derive(Debug, Clone, Serialize)]
-pub struct ParityState {
-    /// Whether the file and its parity are whole.
-    pub ok: bool,
-    /// Shards of the file that are lost or elsewhere.
-    pub lost: usize,
-    /// Parity shards that are lost.
-    pub parity_lost: usize,
-    /// Whether `repair` can put the file together again.
-    pub repairable: bool,
-    /// What else is wrong with the parity file.
-    pub faults: Vec<String>,
-}
-
-fn open_parity(path: &Path) -> Result<Sidecar> {
-    let source = FileSource::open(path).map_err(|error| {
-        if error.kind() == ErrorKind::NotFound {
-            return error.hint("parity is made with `bigsmall protect`, while a file is whole");
-        }
-        error
-    })?;
-    Sidecar::open(Arc::new(source), path)
-}
-
-fn is_whole(file: &dyn ReadAt, sidecar: &Sidecar, located: &Located) -> bool {
-    let layout = &sidecar.header.layout;
-    located.lost() == 0 && located.moved(layout) == 0 && file.len() == layout.data_len
-}
-
-/// What the parity beside a file says; none if there is none. One that cannot be read is a fault in the report, and no error: the file
-/// may be right all the same, and in a library others come after it.
-pub fn look(path: &Path, progress: &dyn Progress) -> Result<Option<ParityState>> {
-    let parity = parity_path(path);
-    if !parity.exists() {
-        return Ok(None);
-    }
-    match look_into(path, &parity, progress) {
-        Err(error) if error.kind() != ErrorKind::Interrupted => Ok(Some(ParityState {
-            ok: false,
-            lost: 0,
-            parity_lost: 0,
-            repairable: false,
-            faults: vec![error.to_string()],
-        })),
-        state => state.map(Some),
-    }
-}
-
-fn look_into(path: &Path, parity: &Path, progress: &dyn Progress) -> Result<ParityState> {
-    let sidecar = open_parity(parity)?;
-    let file = FileSource::open(path)?;
-    let located = parity::locate(&file, &sidecar, progress)?;
-    let is_whole = is_whole(&file, &sidecar, &located);
-    let mut faults = sidecar.faults;
-    if located.lost() > located.offsets.len() / 2 {
-        let what = "most of the file is not what it protects: it may be the parity of another one";
-        faults.push(what.to_owned());
-    }
-    Ok(ParityState {
-        ok: is_whole && located.parity_lost == 0 && faults.is_empty(),
-        lost: located.lost() + located.moved(&sidecar.header.layout),
-        parity_lost: located.parity_lost,
-        repairable: located.is_repairable,
-        faults,
-    })
-}
-
-/// Whether the parity beside an open file is that file's, as far as its length and its first and last shard tell.
-pub(super) fn is_of(file: &FileSource, parity: &Path) -> bool {
-    let Ok(sidecar) = open_parity(parity) else {
-        return false;
-    };
-    let layout = sidecar.header.layout;
-    let is_right = |number: usize| {
-        let range = layout.shard(number);
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        let read = file.read_exact_at(range.start, &mut bytes);
-        let mark = sidecar.table.marks.get(number).copied().flatten();
-        read.is_ok() && mark.is_some_and(|mark| mark.hash == digest::xxh3(&bytes))
-    };
-    file.len() == layout.data_len && is_right(0) && is_right(layout.shards() - 1)
-}
-
 /// Repairs a file, and its parity if that was damaged, too.
 pub fn repair(
     path: &Path,
@@ -158,14 +78,15 @@ pub fn repair(
     let begun = Instant::now();
     let beside = parity_path(path);
     let parity_path = options.parity.as_ref().unwrap_or(&beside);
-    let sidecar = open_parity(parity_path)?;
+    let sidecar = own_parity::open(parity_path)?;
     let layout = sidecar.header.layout;
     let file = FileSource::open(path)?;
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("looking at {label}"), layout.data_len);
     let located = parity::locate(&file, &sidecar, progress)?;
     progress.end();
-    let is_whole = is_whole(&file, &sidecar, &located);
+    let is_whole = own_parity::is_whole(&file, &sidecar, &located)
+        || !needs_repair(&file, &sidecar, &located, options, progress)?;
     let mut report = RepairReport {
         path: path.to_owned(),
         repaired: false,
@@ -195,8 +116,15 @@ pub fn repair(
             progress,
         )
         .map_err(|e| e.file(path))?;
-        let mtime = metadata.modified().ok();
-        output.commit(mtime, Some(metadata.permissions().mode()))?;
+        let stamp = (
+            metadata.modified().ok(),
+            Some(metadata.permissions().mode()),
+        );
+        if in_place {
+            output.commit(stamp.0, stamp.1)?;
+        } else {
+            companions::commit(output, stamp, options.threads, progress)?;
+        }
         progress.end();
         report.repaired = true;
     }
@@ -217,4 +145,52 @@ pub fn repair(
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Whether a file that is not as it was protected is to be put together again. An error where that
+/// would put another file in its place, or might.
+fn needs_repair(
+    file: &FileSource,
+    sidecar: &Sidecar,
+    located: &Located,
+    options: &RepairOptions,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let path = file.path();
+    let kin = own_parity::kin(file, sidecar, located)?;
+    let holds = || own_parity::own_checks_hold(path, options.threads, progress);
+    let is_image = kin != Kin::Unknown || archive::claims_to_be_image(file);
+    match kin {
+        Kin::Another => return Err(of_another(path)),
+        Kin::This => return Ok(!holds()?),
+        Kin::Unknown if is_image && holds()? => return Err(of_another(path)),
+        Kin::Unknown => {}
+    }
+    if options.output.is_none() && !options.force && is_newer(path, sidecar.path())? {
+        let error = Error::invalid(
+            "was written to after its parity was made: if that was no damage, repair would undo it",
+        );
+        return Err(error.file(path).hint(
+            "write what was protected elsewhere with `-o FILE`, or put it in place with `--force`",
+        ));
+    }
+    Ok(true)
+}
+
+fn of_another(path: &Path) -> Error {
+    let error = Error::invalid(
+        "is not what this parity was made of: this parity is of another file, or another version",
+    );
+    error.file(path).hint(
+        "nothing was changed; `bigsmall verify` says whether the file is right, and for one that \
+         is, `bigsmall protect --force` makes its own parity",
+    )
+}
+
+fn is_newer(path: &Path, than: &Path) -> Result<bool> {
+    let changed = |path: &Path| {
+        let metadata = fs::metadata(path).and_then(|metadata| metadata.modified());
+        metadata.map_err(|e| Error::io("cannot stat", path, e))
+    };
+    Ok(changed(path)? > changed(than)?)
 }

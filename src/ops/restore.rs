@@ -22,6 +22,7 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::base::digest;
 use crate::base::progress::Part;
+use crate::ops::companions;
 use crate::ops::compress::Output;
 use crate::ops::convert;
 use crate::ops::decompress;
@@ -66,6 +67,9 @@ pub struct RestoreReport {
     pub restored: u64,
     /// Images that stay, and why.
     pub stayed: Vec<(String, String)>,
+    /// Parity of those images, which went with them.
+    #[serde(serialize_with = "report::paths")]
+    pub parity_removed: Vec<PathBuf>,
     /// Bytes of the files.
     pub bytes: u64,
     /// Wall time.
@@ -160,8 +164,9 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
         progress.check()?;
         let progress = Part::new(progress, number + 1, plan.files.len());
         match restore_file(&plan.folder, file, threads, &progress) {
-            Ok(()) => {
+            Ok(parity) => {
                 report.restored += 1;
+                report.parity_removed.extend(parity);
                 report.bytes += file.bytes;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
@@ -185,7 +190,7 @@ fn restore_file(
     file: &Planned,
     threads: usize,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<Option<PathBuf>> {
     let (image, original) = (root.join(&file.image), root.join(&file.path));
     let _lock = folder::hold(&image)?;
     if let Ok(metadata) = fs::symlink_metadata(&original) {
@@ -217,6 +222,5 @@ fn restore_file(
     atomic::remove_stale_temporaries(&original);
     atomic::remove_stale_temporaries(&image);
     folder::take_owner(&image, &original);
-    fs::remove_file(&image).map_err(|e| Error::io("cannot remove", &image, e))?;
-    atomic::sync_folder(atomic::folder_of(&image))
+    companions::remove(&image, progress)
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::UtimensatFlags;
@@ -213,8 +214,11 @@ fn owner_for(member: &Member, made_by: u32) -> Option<(Option<u32>, Option<u32>)
     (made_by == 0).then_some((Some(member.uid), Some(member.gid)))
 }
 
-/// Puts a file in place as the member that it is.
-pub(super) fn commit_file(mut output: OutputFile, member: &Member) -> Result<()> {
+/// Gives a file that is not in place yet the owner that the member has; time and mode for when it is.
+pub(super) fn prepare_file(
+    output: &mut OutputFile,
+    member: &Member,
+) -> Result<(Option<SystemTime>, Option<u32>)> {
     let target = output.target().to_owned();
     let failed = |e| Error::io("cannot write", &target, e);
     let file = output.file();
@@ -222,6 +226,8 @@ pub(super) fn commit_file(mut output: OutputFile, member: &Member) -> Result<()>
         std::os::unix::fs::fchown(file, uid, gid).map_err(failed)?;
     }
     // last, as nobody may read it who could not: before, it was the writer's alone
-    let mode = member.mode & MODE_BITS;
-    output.commit(Some(member.modified.system()), Some(mode))
+    Ok((
+        Some(member.modified.system()),
+        Some(member.mode & MODE_BITS),
+    ))
 }

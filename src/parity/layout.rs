@@ -14,10 +14,15 @@ pub const SHARD_LEN_MIN: u32 = 512;
 pub const SHARD_LEN_MAX: u32 = 4 << 20;
 /// Shards are no longer than this unless there would be more than [`SHARDS_MAX`].
 const SHARD_LEN_USUAL: u32 = 64 << 10;
-/// Shards are made shorter for so many: one that is lost in part is lost whole, and of few that is much.
-const SHARDS_WANTED: usize = 1280;
-/// But not if all that is written would be more than the percentage by so much: 5.3 instead of 5.
-const COST_WANTED: (u128, u128) = (106, 100);
+/// Shards are made shorter for so many: one of which a byte is lost is lost whole, and scattered
+/// damage hits as many as there are bytes of it. 5 % of so many bear 400.
+const SHARDS_WANTED: usize = 8192;
+/// But not if all that is written, with the table of so many, would be more than the percentage by
+/// so much: 6 instead of 5.
+const COST_WANTED: (u128, u128) = (120, 100);
+/// Of a short file so many are worth more: 8.5 instead of 5.
+const SHARDS_FEW: usize = 1024;
+const COST_OF_FEW: (u128, u128) = (170, 100);
 /// Most shards of a file: each has 16 bytes in a table that is held in memory.
 pub const SHARDS_MAX: u64 = 1 << 19;
 /// Most shards of a set, its parity rounded up to a power of two counted with it.
@@ -34,6 +39,8 @@ pub struct Layout {
     pub set_count: u32,
     /// Parity shards of each set.
     pub parity_count: u32,
+    /// The percentage that it was chosen for; 0 if that is not known.
+    pub percent: u32,
 }
 
 impl Layout {
@@ -42,30 +49,38 @@ impl Layout {
     pub fn choose(data_len: u64, percent: u32) -> Option<Self> {
         let lens =
             (SHARD_LEN_MIN.trailing_zeros()..=SHARD_LEN_MAX.trailing_zeros()).map(|b| 1_u32 << b);
-        let layouts = lens.filter_map(|len| Self::with_shards(data_len, percent, len));
-        let layouts: Vec<Self> = layouts.collect();
-        let is_usual = |layout: &&Self| layout.shard_len <= SHARD_LEN_USUAL;
-        let mut usual = layouts.iter().rev().filter(is_usual);
-        let first = layouts
-            .iter()
-            .find(|layout| layout.shard_len > SHARD_LEN_USUAL);
-        let enough = usual.find(|layout| layout.shards() >= SHARDS_WANTED);
-        // what is too short for so many, and what is too long even for the usual shards
-        let chosen = enough.or_else(|| layouts.first()).or(first)?;
-        let cost = |layout: &Self| Places::of(layout).len;
-        let wanted = u128::from(data_len) * u128::from(percent) / 100;
-        if u128::from(cost(chosen)) * COST_WANTED.1 <= wanted * COST_WANTED.0 {
-            return Some(*chosen);
+        let all = lens.filter_map(|len| Self::with_shards(data_len, percent, len));
+        let all: Vec<Self> = all.collect();
+        let usual = || {
+            let usual = all.iter().copied();
+            usual.filter(|layout| layout.shard_len <= SHARD_LEN_USUAL)
+        };
+        let cost = |layout: &Self| u128::from(Places::of(layout).len);
+        let wanted = u128::from(data_len) * u128::from(percent);
+        let within =
+            |layout: &Self, (more, than): (u128, u128)| cost(layout) * than * 100 <= wanted * more;
+        let is_enough = |layout: &Self| layout.shards() >= SHARDS_WANTED;
+        // no shorter than need be
+        let first = usual().rfind(is_enough).or_else(|| usual().next());
+        let Some(first) = first else {
+            // too long even for the usual shards
+            return all.first().copied();
+        };
+        let chosen = usual()
+            .filter(|layout| layout.shard_len >= first.shard_len)
+            .find(|layout| within(layout, COST_WANTED));
+        if chosen.is_some_and(|layout| layout.shards() >= SHARDS_FEW) {
+            return chosen;
         }
-        // the table of so many short shards is long
-        let longer = layouts
-            .iter()
-            .filter(|layout| layout.shard_len >= chosen.shard_len);
-        longer
-            .filter(is_usual)
-            .min_by_key(|layout| cost(layout))
-            .or(Some(chosen))
+        let few: Vec<Self> = usual()
+            .filter(|layout| within(layout, COST_OF_FEW))
+            .collect();
+        let longest = few.iter().rfind(|layout| layout.shards() >= SHARDS_FEW);
+        // where header and table are most of it, that which is least
+        longest
+            .or(few.first())
             .copied()
+            .or_else(|| usual().min_by_key(cost))
     }
 
     fn with_shards(data_len: u64, percent: u32, shard_len: u32) -> Option<Self> {
@@ -90,6 +105,7 @@ impl Layout {
             shard_len,
             set_count: u32::try_from(sets).ok()?,
             parity_count: u32::try_from(lost.div_ceil(sets).min(parity_max)).ok()?,
+            percent,
         };
         layout.check().ok()?;
         Some(layout)
@@ -149,6 +165,20 @@ impl Layout {
         row * self.set_count as usize + set
     }
 
+    /// The percentages that this may have been chosen for: each needs as many parity shards.
+    pub fn percents(&self) -> impl Iterator<Item = u32> + use<> {
+        let (shards, sets) = (self.shards() as u64, u64::from(self.set_count));
+        let (parity, known) = (u64::from(self.parity_count), self.percent);
+        let needs = move |percent: u32| {
+            let lost = (shards * u64::from(percent)).div_ceil(100) + 1;
+            lost.div_ceil(sets)
+        };
+        (1..=100).filter(move |&percent| match known {
+            0 => needs(percent) == parity,
+            known => percent == known,
+        })
+    }
+
     /// Bytes of all parity shards.
     pub fn parity_len(&self) -> u64 {
         self.parity_shards() as u64 * u64::from(self.shard_len)
@@ -195,19 +225,57 @@ mod tests {
     #[test]
     fn the_default_costs_little() {
         for (data_len, most) in [
-            (100_000, 13.0),
-            (1_300_000, 6.3),
-            (16 << 20, 5.4),
-            (22 << 20, 5.35),
-            (30_000_000, 5.3),
-            (60 << 20, 5.3),
-            (90_000_000, 5.3),
-            (988_000_000, 5.3),
-            (1 << 35, 5.3),
+            (100_000, 10.0),
+            (1_300_000, 8.5),
+            (4_000_000, 6.8),
+            (16 << 20, 5.9),
+            (30_000_000, 5.9),
+            (90_000_000, 5.5),
+            (338_000_000, 5.2),
+            (988_000_000, 5.1),
+            (1 << 35, 5.1),
         ] {
             let layout = Layout::choose(data_len, 5).unwrap();
             let percent = units::percent(Places::of(&layout).len, data_len);
             assert!(percent <= most, "{percent} % of {data_len}: {layout:?}");
+        }
+    }
+
+    /// At most 6 % of a file of 8 MB and more, 8.5 % of a shorter one, and of the shortest so many
+    /// bytes more, for two headers.
+    #[test]
+    fn no_length_costs_more_than_is_said() {
+        const HEADERS_AND_MORE: u64 = 3000;
+        let mut state = 1_u64;
+        let mut lens: Vec<u64> = (0..4000).collect();
+        for bits in 12..41 {
+            for _ in 0..200 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                lens.push((1 << bits) + (state >> 20) % (1 << bits));
+            }
+        }
+        lens.extend([7_999_999, 8_000_000, 8_000_001]);
+        for data_len in lens {
+            let Some(layout) = Layout::choose(data_len, 5) else {
+                assert_eq!(data_len, 0);
+                continue;
+            };
+            layout.check().unwrap();
+            let most = match data_len {
+                8_000_000.. => data_len * 6 / 100,
+                250_000.. => data_len * 85 / 1000,
+                _ => data_len * 85 / 1000 + HEADERS_AND_MORE,
+            };
+            let cost = Places::of(&layout).len;
+            assert!(cost <= most, "{cost} bytes of {data_len}: {layout:?}");
+            assert_eq!(layout.percents().collect::<Vec<_>>(), [5]);
+            let unsaid = Layout {
+                percent: 0,
+                ..layout
+            };
+            assert!(unsaid.percents().any(|percent| percent == 5));
         }
     }
 

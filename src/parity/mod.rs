@@ -12,6 +12,7 @@ pub use layout::Layout;
 pub use locate::Located;
 pub use locate::locate;
 pub use protect::protect;
+pub use rebuild::beginning;
 pub use rebuild::rebuild;
 pub use sidecar::Sidecar;
 

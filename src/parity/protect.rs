@@ -12,22 +12,23 @@ use crate::base::atomic::OutputFile;
 use crate::base::digest;
 use crate::base::parallel;
 use crate::parity::Layout;
+use crate::parity::sidecar::HEAD_LEN;
 use crate::parity::sidecar::Header;
 use crate::parity::sidecar::Places;
 use crate::parity::table;
 use crate::parity::table::Mark;
 
 /// Longest part of a shard that is worked on at once: a set has up to 2048 of them in memory, for each thread.
-pub(super) const SLICE_LEN_MAX: u32 = 16 << 10;
-/// Shortest, if there is so little to do that threads would idle.
-const SLICE_LEN_MIN: u32 = 512;
+const SLICE_LEN_MAX: u32 = 16 << 10;
+/// Shortest, if a shard has so much: each is a read of its own.
+const SLICE_LEN_MIN: u32 = 4 << 10;
 /// Shards read and hashed at once.
 const BATCH_LEN: u64 = 4 << 20;
 
 /// The parts in which the shards of a layout are worked on. Symbols of the code stand in runs of 64 bytes, and what lies in one run
 /// does not touch another.
 pub(super) fn slices(layout: &Layout) -> impl Iterator<Item = (u64, usize)> + use<> {
-    let len = (layout.shard_len / 8).clamp(SLICE_LEN_MIN, SLICE_LEN_MAX);
+    let len = (layout.shard_len / 8).clamp(SLICE_LEN_MIN.min(layout.shard_len), SLICE_LEN_MAX);
     let shard_len = layout.shard_len;
     (0..shard_len.div_ceil(len)).map(move |slice| (u64::from(slice * len), len as usize))
 }
@@ -62,9 +63,12 @@ pub fn protect(
     progress: &dyn Progress,
 ) -> Result<Header> {
     let (marks, blake3) = hash_all(file, layout, threads, progress)?;
+    let mut head = vec![0; layout.data_len.min(HEAD_LEN) as usize];
+    file.read_exact_at(0, &mut head)?;
     let header = Header {
         layout: *layout,
         blake3,
+        head: Some(digest::xxh3(&head)),
     };
     let places = Places::of(layout);
     write_parity(file, layout, output, threads, progress)?;

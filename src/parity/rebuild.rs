@@ -13,6 +13,7 @@ use crate::base::parallel;
 use crate::parity::Layout;
 use crate::parity::Located;
 use crate::parity::Sidecar;
+use crate::parity::layout::SHARD_LEN_MIN;
 use crate::parity::protect::code_failed;
 use crate::parity::protect::read_slice;
 use crate::parity::protect::slices;
@@ -77,6 +78,40 @@ pub fn restore(
     })
 }
 
+/// The first `len` bytes of the file that was protected, no more than a shard has; none if more of
+/// their set is lost than its parity makes up for. They are not proved.
+pub fn beginning(
+    file: &dyn ReadAt,
+    sidecar: &Sidecar,
+    located: &Located,
+    len: usize,
+) -> Result<Option<Vec<u8>>> {
+    let layout = &sidecar.header.layout;
+    if layout.shard(0).end < len as u64 {
+        return Ok(None);
+    }
+    if let Some(Some(offset)) = located.offsets.first() {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(*offset, &mut bytes)?;
+        return Ok(Some(bytes));
+    }
+    let broken = broken_set(sidecar, located, 0);
+    let Some(broken) = broken.filter(|broken| broken.parity.len() == broken.lost.len()) else {
+        return Ok(None);
+    };
+    let slice = (0, SHARD_LEN_MIN as usize);
+    let restored = decode_slice(
+        file,
+        sidecar,
+        located,
+        &mut Scratch::default(),
+        &broken,
+        slice,
+    )?;
+    let first = restored.into_iter().find(|(offset, _)| *offset == 0);
+    Ok(first.and_then(|(_, bytes)| bytes.get(..len).map(<[u8]>::to_vec)))
+}
+
 /// All that is there, in its place.
 fn copy(
     file: &dyn ReadAt,
@@ -100,26 +135,26 @@ fn copy(
 }
 
 fn broken_sets(sidecar: &Sidecar, located: &Located) -> Vec<Broken> {
+    let sets = 0..sidecar.header.layout.set_count as usize;
+    sets.filter_map(|set| broken_set(sidecar, located, set))
+        .collect()
+}
+
+/// A set, if shards of it are lost; with no more parity than it needs.
+fn broken_set(sidecar: &Sidecar, located: &Located, set: usize) -> Option<Broken> {
     let layout = &sidecar.header.layout;
+    let lost = layout
+        .set(set)
+        .filter(|shard| located.offsets[*shard].is_none());
+    let lost: Vec<usize> = lost.collect();
     let mut buffer = Vec::new();
-    let mut broken = Vec::new();
-    for set in 0..layout.set_count as usize {
-        let lost = layout
-            .set(set)
-            .filter(|shard| located.offsets[*shard].is_none());
-        let lost: Vec<usize> = lost.collect();
-        if lost.is_empty() {
-            continue;
-        }
-        let rows = 0..layout.parity_count as usize;
-        let parity = rows.filter_map(|row| {
-            let number = layout.parity_shard(set, row);
-            Some((row, sidecar.find_parity(number, &mut buffer)?))
-        });
-        let parity = parity.take(lost.len()).collect();
-        broken.push(Broken { set, lost, parity });
-    }
-    broken
+    let rows = 0..layout.parity_count as usize;
+    let parity = rows.filter_map(|row| {
+        let number = layout.parity_shard(set, row);
+        Some((row, sidecar.find_parity(number, &mut buffer)?))
+    });
+    let parity = parity.take(lost.len()).collect();
+    (!lost.is_empty()).then_some(Broken { set, lost, parity })
 }
 
 /// Buffers of a thread.

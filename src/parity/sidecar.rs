@@ -16,6 +16,9 @@ use crate::parity::table::Table;
 
 /// Bytes of the header, which is also the trailer.
 pub const HEADER_LEN: u64 = 256;
+/// So many of a file's first bytes tell it from its other versions, if it is an image: as many as
+/// the header of one has.
+pub const HEAD_LEN: u64 = 128;
 /// The first bytes of a parity file.
 pub const MAGIC: [u8; 8] = *b"\x89BigPar\n";
 const VERSION: u16 = 1;
@@ -30,6 +33,8 @@ pub struct Header {
     pub layout: Layout,
     /// BLAKE3 of it.
     pub blake3: [u8; 32],
+    /// XXH3 of its first [`HEAD_LEN`] bytes, or of all if it is shorter; none if that is not said.
+    pub head: Option<u64>,
 }
 
 impl Header {
@@ -39,13 +44,14 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_LEN as usize);
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend([CODE, 0]);
+        bytes.extend([CODE, u8::try_from(layout.percent).unwrap_or(0)]);
         bytes.extend(layout.shard_len.to_le_bytes());
         bytes.extend(layout.data_len.to_le_bytes());
         bytes.extend(layout.set_count.to_le_bytes());
         bytes.extend(layout.parity_count.to_le_bytes());
         bytes.extend((table::table_len(layout) as u64).to_le_bytes());
         bytes.extend(self.blake3);
+        bytes.extend(self.head.unwrap_or(0).to_le_bytes());
         bytes.resize(CHECKED_LEN, 0);
         bytes.extend(digest::xxh3(&bytes).to_le_bytes());
         let mut whole = [0; HEADER_LEN as usize];
@@ -73,7 +79,7 @@ impl Header {
             let what = format!("parity of version {version} with code {code}");
             return Err(Error::unsupported(what).hint("a newer bigsmall may know it"));
         }
-        take(1);
+        let percent = take(1) as u32;
         let shard_len = take(4) as u32;
         let data_len = take(8);
         let layout = Layout {
@@ -81,16 +87,31 @@ impl Header {
             data_len,
             set_count: take(4) as u32,
             parity_count: take(4) as u32,
+            percent: if percent <= 100 { percent } else { 0 },
         };
         layout.check()?;
         if take(8) != table::table_len(&layout) as u64 {
             return Err(damaged());
         }
+        let (blake3, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        let head = rest.first_chunk().ok_or_else(damaged)?;
         Ok(Self {
             layout,
-            blake3: *rest.first_chunk().ok_or_else(damaged)?,
+            blake3: *blake3,
+            // until 2026-11 these bytes were reserved
+            head: Some(u64::from_le_bytes(*head)).filter(|head| *head != 0),
         })
     }
+}
+
+/// Whether a file begins or ends as a parity file does, whatever its state and version.
+pub fn claims_to_be_parity(source: &dyn ReadAt) -> bool {
+    let begins_at = |offset: u64| {
+        let mut magic = [0; MAGIC.len()];
+        source.read_exact_at(offset, &mut magic).is_ok() && magic == MAGIC
+    };
+    let trailer = source.len().checked_sub(HEADER_LEN);
+    begins_at(0) || trailer.is_some_and(begins_at)
 }
 
 /// Where in a parity file what lies.
@@ -267,6 +288,7 @@ mod tests {
         let header = Header {
             layout: Layout::choose(12_345_678, 5).unwrap(),
             blake3: [7; 32],
+            head: Some(11),
         };
         let bytes = header.encode();
         assert_eq!(Header::parse(&bytes).unwrap(), header);

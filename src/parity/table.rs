@@ -165,6 +165,7 @@ mod tests {
             shard_len: 512,
             set_count: 2,
             parity_count: 50,
+            percent: 0,
         };
         let shard =
             |n: usize| Mark::of(&[&[0; 100][..], &(n as u64).to_le_bytes(), b"and more"].concat());

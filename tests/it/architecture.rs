@@ -31,6 +31,34 @@ const UNSAFE: &[&str] = &[
     "src/entropy/simd/neon/context.rs",
     "src/entropy/simd/neon/mod.rs",
 ];
+/// Of the verbs, the only files that may put files in place or remove them by themselves, and why:
+/// elsewhere that is done by `ops/companions.rs`, which takes along what belongs to a file.
+const REMOVERS: &[&str] = &[
+    // that place
+    "src/ops/companions.rs",
+    // an original, whose parity stays for the way back
+    "src/ops/convert.rs",
+    // the record of what was converted
+    "src/ops/restore.rs",
+    // links, and folders that nobody has seen yet
+    "src/ops/unpack.rs",
+    "src/ops/folder.rs",
+    "src/ops/compress/mirror.rs",
+    // an image that only a measurement has needed
+    "src/ops/bench.rs",
+];
+/// The same for outputs that are put in place.
+const COMMITTERS: &[&str] = &[
+    "src/ops/companions.rs",
+    // a file by its own parity, and parity itself
+    "src/ops/repair.rs",
+    "src/ops/protect.rs",
+    // a new folder
+    "src/ops/reshard/list.rs",
+    "src/ops/reshard/mod.rs",
+    // its memory
+    "src/ops/scrub.rs",
+];
 /// A file longer than this (tests apart) is two files.
 const FILE_LINES_MAX: usize = 600;
 /// A command parses, calls one op and renders; more is in the wrong place.
@@ -225,6 +253,27 @@ fn unsafe_stays_in_its_rooms() {
     {
         for (n, _) in source.code().filter(|(_, line)| has_word(line, "unsafe")) {
             faults.push(format!("{}:{n}: unsafe", source.path));
+        }
+    }
+    report(&faults);
+}
+
+/// A file that is replaced or removed takes its parity along.
+#[test]
+fn files_go_with_what_belongs_to_them() {
+    let mut faults = Vec::new();
+    for source in sources("src/ops") {
+        let path = source.path.as_str();
+        let code: Vec<(usize, &str)> = source.code().collect();
+        let makes_files = code.iter().any(|(_, line)| line.contains("OutputFile::"));
+        for (n, line) in code {
+            let removes = line.contains("remove_file(") && !REMOVERS.contains(&path);
+            // folders are put in place by `output.commit()`
+            let line = line.replace("output.commit()", "");
+            let puts = line.contains("output.commit(") || line.contains("file.commit(");
+            if removes || puts && makes_files && !COMMITTERS.contains(&path) {
+                faults.push(format!("{path}:{n}: not by `ops/companions.rs`"));
+            }
         }
     }
     report(&faults);

@@ -16,6 +16,7 @@ mod chains;
 mod cli;
 mod cli_deltas;
 mod cli_trust;
+mod companions;
 mod convert;
 mod damage;
 mod delta;

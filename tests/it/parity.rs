@@ -213,6 +213,43 @@ fn scattered_bits_are_made_up_for() {
     }
 }
 
+/// What README.md and docs/parity.md say of the default: so many bytes anywhere in files of these
+/// lengths.
+#[test]
+fn scattered_bytes_of_small_files_are_made_up_for() {
+    let mut chance = Chance(6);
+    for (len, bytes, rounds) in [
+        (100_000, 3, 10),
+        (1_300_000, 12, 40),
+        (1_300_000, 50, 10),
+        (4_000_000, 60, 10),
+        (30_000_000, 200, 8),
+    ] {
+        let case = Case::new(content(len, &mut chance), 5);
+        let most = match len {
+            8_000_000.. => 60,
+            250_000.. => 85,
+            _ => 100,
+        };
+        assert!(
+            case.parity.len() <= len * most / 1000,
+            "{len}: {}",
+            case.parity.len()
+        );
+        for round in 0..rounds {
+            let mut damaged = case.whole.clone();
+            for _ in 0..bytes {
+                let at = chance.below(len);
+                damaged[at] ^= 1 + chance.below(255) as u8;
+            }
+            let report = case.repair(&damaged, &case.parity);
+            let report =
+                report.unwrap_or_else(|error| panic!("{bytes} of {len}, {round}: {error}"));
+            assert!(report.repaired && report.lost <= bytes, "{}", report.lost);
+        }
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_and_left_alone() {
     let mut chance = Chance(4);

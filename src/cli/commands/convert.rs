@@ -14,7 +14,6 @@ use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
-use crate::codec::Profile;
 use crate::ops::convert;
 use crate::ops::convert::ConvertOptions;
 use crate::ops::convert::ConvertReport;
@@ -64,7 +63,6 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if !global.quiet && !global.json {
         exit::complain(&plan_text(&plan));
     }
-    let profile: Profile = arguments.profile.parse()?;
     if plan.chosen().next().is_some() {
         let what = match &arguments.keep {
             Some(keep) => format!("Convert, and move the originals to `{}`?", keep.display()),
@@ -73,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         ask::confirm(&what, arguments.yes)?;
     }
     let options = ConvertOptions {
-        profile,
+        profile: arguments.profile.parse()?,
         keep: arguments.keep.clone(),
         threads: global.threads(),
     };
@@ -117,7 +115,8 @@ fn plan_text(plan: &Plan) -> String {
 
 fn text(report: &ConvertReport) -> String {
     let saved = report.original_bytes.saturating_sub(report.image_bytes);
-    format!(
+    let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
+    lines.push(format!(
         "{} models converted, {} stay as they are, {} failed; saved {} of {}; read back and compared; {}",
         report.converted,
         report.stayed.len(),
@@ -125,5 +124,6 @@ fn text(report: &ConvertReport) -> String {
         human_bytes(saved),
         human_bytes(report.original_bytes),
         render::rate(report.original_bytes, report.seconds)
-    )
+    ));
+    lines.join("\n")
 }

@@ -73,6 +73,7 @@ fn text(report: &DecompressReport) -> String {
             file.sha256
         ));
     }
+    lines.extend(report.parity.iter().map(render::protected));
     if report.copied_files > 0 {
         lines.push(format!("{} other files copied", report.copied_files));
     }

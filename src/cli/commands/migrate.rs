@@ -44,14 +44,16 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if global.json {
         render::json("bigsmall.migrate/1", &report)?;
     } else if !global.quiet {
-        render::out(&format!(
+        let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
+        lines.push(format!(
             "{} files migrated, {} -> {}; {} images needed nothing, {} files failed",
             report.images.len(),
             human_bytes(report.bytes),
             human_bytes(report.image_bytes),
             report.left,
             report.failed.len()
-        ))?;
+        ));
+        render::out(&lines.join("\n"))?;
     }
     Ok(if report.failed.is_empty() {
         ExitCode::SUCCESS

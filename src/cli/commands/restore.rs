@@ -71,8 +71,12 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     } else if !global.quiet {
         let rate = render::rate(report.bytes, report.seconds);
         let (restored, stayed) = (report.restored, report.stayed.len());
+        let parity = match report.parity_removed.len() {
+            0 => String::new(),
+            gone => format!("; {gone} parity files went with their images"),
+        };
         render::out(&format!(
-            "{restored} files restored, {stayed} images stay; {rate}"
+            "{restored} files restored, {stayed} images stay{parity}; {rate}"
         ))?;
     }
     let code = if report.stayed.is_empty() {

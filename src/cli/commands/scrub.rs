@@ -15,6 +15,7 @@ use crate::cli::render;
 use crate::ops::scrub;
 use crate::ops::scrub::ScrubOptions;
 use crate::ops::scrub::ScrubReport;
+use crate::ops::verify::ImageReport;
 
 /// Words of `scrub`.
 #[derive(Debug, Args)]
@@ -71,6 +72,11 @@ fn text(report: &ScrubReport) -> String {
     let bad = report.images.iter().filter(|image| !image.ok);
     let mut lines: Vec<String> = bad.map(render::verified).collect();
     let damaged = lines.len();
+    let is_stale = |image: &&ImageReport| {
+        let parity = image.parity.as_ref();
+        image.ok && parity.is_some_and(|parity| parity.is_of_another_file)
+    };
+    lines.extend(report.images.iter().filter(is_stale).map(render::verified));
     let oldest = report.oldest_days.map_or_else(
         || "some were never read whole".to_owned(),
         |days| format!("all were read whole within {days} days"),

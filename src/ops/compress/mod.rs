@@ -39,6 +39,7 @@ use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
 use crate::ops::protect::Protected;
+use crate::ops::protect::parity_path;
 use crate::ops::report;
 use crate::tensor::Layout;
 use crate::writer::Source;
@@ -101,6 +102,22 @@ pub struct ImageWritten {
     pub resumed_bytes: u64,
     /// sha256 of the original; of each, joined by blanks, in an image of a folder.
     pub sha256: String,
+    /// Parity that was made anew, since there was some of what stood there before.
+    #[serde(skip)]
+    pub parity: Option<Protected>,
+}
+
+impl ImageWritten {
+    /// Its parity, where it is now: the folder that both are in may have had another name when it
+    /// was written.
+    fn parity_in_place(&self) -> Option<Protected> {
+        let parity = self.parity.clone()?;
+        Some(Protected {
+            path: self.output.clone(),
+            parity: parity_path(&self.output),
+            ..parity
+        })
+    }
 }
 
 /// What was done.
@@ -108,7 +125,7 @@ pub struct ImageWritten {
 pub struct CompressReport {
     /// The profile.
     pub profile: &'static str,
-    /// Parity that was written for the images, where that was asked for.
+    /// Parity that was written for the images, where that was asked for or there was some before.
     pub parity: Vec<Protected>,
     /// What was looked for as a base, and found, where that was asked for.
     pub auto_base: Option<Choice>,
@@ -149,6 +166,8 @@ impl CompressReport {
         self.original_bytes = self.copied_bytes + originals.sum::<u64>();
         let images = self.images.iter().map(|image| image.image_bytes);
         self.output_bytes = self.copied_bytes + images.sum::<u64>();
+        let renewed = self.images.iter().filter_map(ImageWritten::parity_in_place);
+        self.parity = renewed.collect();
         self.seconds = begun.elapsed().as_secs_f64();
     }
 }

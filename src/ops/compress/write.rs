@@ -19,6 +19,7 @@ use crate::base::digest::hex;
 use crate::codec::Profile;
 use crate::format::ImageKind;
 use crate::ops::base;
+use crate::ops::companions;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::ImageWritten;
 use crate::ops::compress::members;
@@ -43,7 +44,7 @@ pub(super) fn write_verified(
     } else {
         OutputFile::create(target, options.force)?
     };
-    let written = write_and_prove(contents, source, &mut output, options, progress)?;
+    let mut written = write_and_prove(contents, source, &mut output, options, progress)?;
     let is_folder = contents.kind == ImageKind::Folder;
     let stamp = match contents.sources.as_slice() {
         [only] if !is_folder => only.stamp.clone(),
@@ -55,7 +56,8 @@ pub(super) fn write_verified(
     } else {
         stamp.mode
     };
-    output.commit(Some(stamp.mtime), Some(mode))?;
+    let stamp = (Some(stamp.mtime), Some(mode));
+    written.parity = companions::commit(output, stamp, options.threads, progress)?;
     Ok(written)
 }
 
@@ -125,6 +127,7 @@ fn write_and_prove(
         image_bytes: written.image_len,
         resumed_bytes: written.resumed_len,
         base: written.is_delta.then_some(base_place),
+        parity: None,
         sha256: written
             .sha256s
             .iter()

@@ -19,8 +19,8 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::ops::base::Places;
 use crate::ops::folder;
-use crate::ops::repair;
-use crate::ops::repair::ParityState;
+use crate::ops::own_parity;
+use crate::ops::own_parity::ParityState;
 use crate::ops::report;
 
 pub use sample::Sample;
@@ -252,12 +252,14 @@ pub(super) fn verify_path(
         }
         Err(error) => return Err(error),
     };
-    report.parity = repair::look(path, progress)?;
-    if let Some(parity) = &report.parity
-        && !parity.ok
-    {
-        report.ok = false;
-    }
+    let holds = match report.checked {
+        Checked::Whole => Some(report.ok),
+        _ => (!report.ok).then_some(false),
+    };
+    report.parity = own_parity::look(path, holds, threads, progress)?;
+    // parity of another file says nothing of this one
+    let is_wrong = |parity: &ParityState| !parity.ok && !parity.is_of_another_file;
+    report.ok &= !report.parity.as_ref().is_some_and(is_wrong);
     Ok(report)
 }
 

@@ -1,0 +1,161 @@
+//! What lies beside a file and belongs to it: its parity. Every command that puts a file in the
+//! place of another, or removes one, does so here, so that no file is left beside the parity of
+//! another. The old parity is out of the way before the new file has its name: a run that is
+//! stopped at any moment leaves a file without parity, and never one with parity that could be
+//! mistaken for its own.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::base::Error;
+use crate::base::FileSource;
+use crate::base::Progress;
+use crate::base::ReadAt;
+use crate::base::Result;
+use crate::base::atomic;
+use crate::base::atomic::OutputFile;
+use crate::ops::protect;
+use crate::ops::protect::PERCENT_DEFAULT;
+use crate::ops::protect::Protected;
+use crate::ops::protect::parity_path;
+use crate::parity::Layout;
+use crate::parity::Sidecar;
+use crate::parity::sidecar;
+
+/// Puts a file that was written in place, with `mtime` and `mode` if given. If there is parity
+/// beside it, that of the file that stood there before, whether that is still there or not, then
+/// the new one gets as much of its own, which is what is returned.
+pub fn commit(
+    output: OutputFile,
+    (mtime, mode): (Option<SystemTime>, Option<u32>),
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Option<Protected>> {
+    let target = output.target().to_owned();
+    let Some(old) = Old::beside(&target, progress)? else {
+        output.commit(mtime, mode)?;
+        return Ok(None);
+    };
+    output.sync()?;
+    let file = FileSource::open(output.temporary())?;
+    let layout = Layout::choose(file.len(), old.percent);
+    let write = |layout: &Layout| {
+        let mut parity = OutputFile::create(&old.path, true)?;
+        protect::write_to(&target, &file, layout, &mut parity, threads, progress)?;
+        Ok((*layout, parity))
+    };
+    // a file without bytes needs none
+    let new = layout.as_ref().map(write).transpose()?;
+    let aside = old.set_aside()?;
+    if let Err(error) = output.commit(mtime, mode) {
+        aside.put_back();
+        return Err(error);
+    }
+    let written = match new {
+        Some((layout, parity)) => {
+            let mode = mode.unwrap_or_else(atomic::mode_of_new_file);
+            parity.commit(None, Some(mode))?;
+            Some(protect::protected(&target, &layout)?)
+        }
+        None => None,
+    };
+    aside.remove()?;
+    Ok(written)
+}
+
+/// Removes a file and its parity; where that was, if there was some.
+pub fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+    let old = Old::beside(path, progress)?;
+    let aside = old.map(Old::set_aside).transpose()?;
+    if let Err(e) = fs::remove_file(path) {
+        aside.iter().for_each(Aside::put_back);
+        return Err(Error::io("cannot remove", path, e));
+    }
+    atomic::sync_folder(atomic::folder_of(path))?;
+    aside.map(Aside::remove).transpose()
+}
+
+/// The parity of the file at `path` that would go with that; none if there is none, or what is
+/// there is none of ours.
+pub fn of(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+    Ok(Old::beside(path, progress)?.map(|old| old.path))
+}
+
+/// Parity that is there already.
+struct Old {
+    path: PathBuf,
+    /// How much of its file it makes up for.
+    percent: u32,
+}
+
+impl Old {
+    /// That beside a file. A file of that name that cannot be known as parity may be anything, and
+    /// is left alone.
+    fn beside(path: &Path, progress: &dyn Progress) -> Result<Option<Self>> {
+        let parity = parity_path(path);
+        // a folder of that name, or a link that leads nowhere, is no parity
+        if !parity.is_file() {
+            return Ok(None);
+        }
+        let source = Arc::new(FileSource::open(&parity)?);
+        if !sidecar::claims_to_be_parity(&*source) {
+            let path = parity.display();
+            let text = format!("`{path}` is no parity file of bigsmall, and stays as it is");
+            progress.warn(&text);
+            return Ok(None);
+        }
+        // of a later version, or its beginning is all that is left of it
+        let percent = Sidecar::open(source, &parity).map_or(PERCENT_DEFAULT, |sidecar| {
+            let asked: Vec<u32> = sidecar.header.layout.percents().collect();
+            let is_usual = asked.contains(&PERCENT_DEFAULT) || asked.is_empty();
+            asked
+                .first()
+                .filter(|_| !is_usual)
+                .copied()
+                .unwrap_or(PERCENT_DEFAULT)
+        });
+        Ok(Some(Self {
+            path: parity,
+            percent,
+        }))
+    }
+
+    /// Takes it out of the way, under a name that a later run removes if this one is stopped.
+    fn set_aside(self) -> Result<Aside> {
+        let at = atomic::temporary_for(&self.path);
+        atomic::rename(&self.path, &at, false)?;
+        Ok(Aside {
+            path: self.path,
+            at,
+        })
+    }
+}
+
+/// Parity that is out of the way.
+struct Aside {
+    path: PathBuf,
+    at: PathBuf,
+}
+
+impl Aside {
+    /// Its file stays after all.
+    fn put_back(&self) {
+        // the error that kept the file is the one to tell
+        let _ = atomic::rename(&self.at, &self.path, false);
+    }
+
+    fn remove(self) -> Result<PathBuf> {
+        match fs::remove_file(&self.at) {
+            // another run took it for what it is: left over
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(self.path),
+            Err(e) => Err(Error::io("cannot remove", &self.at, e)),
+            Ok(()) => {
+                atomic::sync_folder(atomic::folder_of(&self.at))?;
+                Ok(self.path)
+            }
+        }
+    }
+}
