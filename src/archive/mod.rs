@@ -28,3 +28,5 @@ pub use virtual_file::VirtualFile;
 pub use crate::format::FileRecord;
 pub use crate::format::Header;
 pub use crate::format::ImageKind;
+pub use crate::format::Member;
+pub use crate::format::MemberKind;

@@ -88,6 +88,16 @@ pub struct Member {
     pub attributes: BTreeMap<String, Vec<u8>>,
 }
 
+impl Member {
+    /// Whether it stays within the folder, as all does but some links.
+    pub fn stays_within(&self) -> bool {
+        match &self.kind {
+            MemberKind::Link { target } => stays_within(&self.path, target),
+            MemberKind::File { .. } | MemberKind::Folder => true,
+        }
+    }
+}
+
 /// Whether `target` may stand in a link.
 pub fn target_is_valid(target: &str) -> bool {
     (1..=TARGET_LEN_MAX).contains(&target.len()) && !target.contains('\0')
@@ -95,7 +105,7 @@ pub fn target_is_valid(target: &str) -> bool {
 
 /// Whether a link at `path` with this target stays within the folder wherever it stands. Its target may go up as far as the folder
 /// only, and only at its beginning: what follows is names, and the links among them stay within as well.
-pub fn stays_within(path: &str, target: &str) -> bool {
+fn stays_within(path: &str, target: &str) -> bool {
     if target.starts_with('/') {
         return false;
     }

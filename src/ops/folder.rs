@@ -1,5 +1,7 @@
 //! Folders: what is in them, in a fixed order, and which of it are models or images.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
@@ -335,6 +337,8 @@ pub struct OutputFolder {
     in_place: bool,
     keep: bool,
     committed: bool,
+    /// Folders in which others or links were made: their names are on the disk when these are synced.
+    grown: RefCell<BTreeSet<PathBuf>>,
     /// Held while the folder is written: it tells others that somebody lives who does.
     _lock: Option<LockedFile>,
 }
@@ -383,6 +387,7 @@ impl OutputFolder {
             in_place: exists,
             keep,
             committed: false,
+            grown: RefCell::default(),
             _lock: lock,
         })
     }
@@ -405,6 +410,10 @@ impl OutputFolder {
     /// Makes a folder in it.
     pub fn make_folder(&self, relative: &Path) -> Result<()> {
         let path = self.path(relative);
+        for missing in path.ancestors().take_while(|at| !at.exists()) {
+            let above = atomic::folder_of(missing).to_owned();
+            self.grown.borrow_mut().insert(above);
+        }
         match fs::create_dir_all(&path) {
             Ok(()) => Ok(()),
             Err(e) => Err(Error::io("cannot make the folder", &path, e)),
@@ -421,7 +430,10 @@ impl OutputFolder {
             return Ok(());
         }
         std::os::unix::fs::symlink(target, &path)
-            .map_err(|e| Error::io("cannot make the link", &path, e))
+            .map_err(|e| Error::io("cannot make the link", &path, e))?;
+        let above = atomic::folder_of(&path).to_owned();
+        self.grown.borrow_mut().insert(above);
+        Ok(())
     }
 
     /// Copies what is not a model from the folder `root`; the bytes of a file. What is no file is left out, and told of.
@@ -446,6 +458,9 @@ impl OutputFolder {
 
     /// Puts the folder in place.
     pub fn commit(mut self) -> Result<()> {
+        for folder in self.grown.take() {
+            atomic::sync_folder(&folder)?;
+        }
         if !self.in_place {
             atomic::sync_folder(&self.root)?;
             atomic::rename(&self.root, &self.target, false)?;

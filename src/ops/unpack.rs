@@ -25,7 +25,6 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::format::Member;
 use crate::format::MemberKind;
-use crate::format::member::stays_within;
 use crate::ops::folder::OutputFolder;
 use crate::ops::report;
 
@@ -140,7 +139,7 @@ impl<'a> Unpacking<'a> {
                 continue;
             };
             let relative = self.place(&member.path);
-            if !stays_within(&member.path, target) {
+            if !member.stays_within() {
                 not_made.push(NotMade {
                     path: self.output.target_path(&relative),
                     target: target.clone(),

@@ -80,7 +80,7 @@ impl Fs {
             What::Disk(Meaning::Folder | Meaning::ImageFolder) | What::ImageFolder(_) => {
                 Err(Errno::EISDIR)
             }
-            What::Disk(Meaning::Link) => Err(Errno::ELOOP),
+            What::Disk(Meaning::Link) | What::ImageLink(..) => Err(Errno::ELOOP),
         }
     }
 

@@ -25,7 +25,9 @@ impl Place {
     pub(crate) fn of(node: &Node) -> Self {
         let inner = match &node.what {
             What::Disk(_) => None,
-            What::ImageFolder(inner) | What::ImageFile(_, inner) => Some(inner.clone()),
+            What::ImageFolder(inner) | What::ImageFile(_, inner) | What::ImageLink(_, inner) => {
+                Some(inner.clone())
+            }
         };
         Self {
             path: node.path.clone(),

@@ -4,7 +4,10 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use bigsmall::archive::Archive;
 use bigsmall::archive::FileRecord;
+use bigsmall::archive::Member;
+use bigsmall::archive::MemberKind;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
@@ -97,6 +100,9 @@ impl Fs {
     /// The names directly under `inner` in an image of a folder.
     fn list_within(&self, image: &Node, inner: &str) -> Result<Vec<Listed>> {
         let archive = self.image(image)?.ok_or(Errno::ENOTDIR)?;
+        if !archive.index().members.is_empty() {
+            return Ok(list_members(image, &archive, inner));
+        }
         let mut listing: Vec<Listed> = Vec::new();
         // files stand in ascending order of their paths, so those of one folder are neighbours
         for (number, file) in archive.files().iter().enumerate() {
@@ -132,6 +138,12 @@ impl Fs {
         } else {
             format!("{inner}/{wanted}")
         };
+        let members = &archive.index().members;
+        if !members.is_empty() {
+            let member = members.binary_search_by(|member| member.path.cmp(&path));
+            let member = member.ok().map(|number| &members[number]);
+            return Ok(member.and_then(|member| node_of(image, &archive, member)));
+        }
         let number = files.partition_point(|file| file.path < path);
         if let Some(file) = files.get(number).filter(|file| file.path == path) {
             return Ok(Some(Node::within(
@@ -146,6 +158,47 @@ impl Fs {
         let is_folder = first.is_some_and(|file| file.path.starts_with(&below));
         Ok(is_folder.then(|| Node::within(image, &path, What::ImageFolder(path.clone()), 0)))
     }
+}
+
+/// What an image has noted of the names directly under `inner`, in ascending order.
+fn list_members(image: &Node, archive: &Archive, inner: &str) -> Vec<Listed> {
+    let within = if inner.is_empty() {
+        String::new()
+    } else {
+        format!("{inner}/")
+    };
+    let members = &archive.index().members;
+    let first = members.partition_point(|member| member.path.as_str() <= within.as_str());
+    let below = members[first..].iter();
+    let below = below.map_while(|member| Some((member.path.strip_prefix(&within)?, member)));
+    below
+        .filter(|(name, _)| !name.contains('/'))
+        .filter_map(|(name, member)| {
+            let node = node_of(image, archive, member)?;
+            Some(Listed::new(name.into(), node))
+        })
+        .collect()
+}
+
+/// The node of a member of an image of a folder. A link that could lead out of the folder is none: whoever made the image would say
+/// what others read in its place.
+fn node_of(image: &Node, archive: &Archive, member: &Member) -> Option<Node> {
+    let path = member.path.clone();
+    let (what, size) = match &member.kind {
+        MemberKind::Folder => (What::ImageFolder(path), 0),
+        MemberKind::Link { target } if member.stays_within() => {
+            (What::ImageLink(target.clone(), path), target.len() as u64)
+        }
+        MemberKind::Link { .. } => return None,
+        MemberKind::File { .. } => {
+            let files = archive.files();
+            let number = files.partition_point(|file| file.path < path);
+            let len = files.get(number)?.len;
+            (What::ImageFile(number, path), len)
+        }
+    };
+    let node = Node::within(image, &member.path, what, size);
+    Some(node.noted_as(member))
 }
 
 /// The path of `file` below folder `inner`, if it is there.

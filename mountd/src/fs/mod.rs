@@ -321,7 +321,11 @@ impl Fs {
 
     /// The target of a link.
     pub(crate) fn read_link(&self, ino: u64) -> Result<OsString> {
-        self.root.read_link(&self.node(ino)?.path)
+        let node = self.node(ino)?;
+        match &node.what {
+            What::ImageLink(target, _) => Ok(target.into()),
+            _ => self.root.read_link(&node.path),
+        }
     }
 
     /// Room and limits of the source's disk.

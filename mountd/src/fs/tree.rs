@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bigsmall::archive::Member;
 use bigsmall::base::digest;
 use parking_lot::Mutex;
 
@@ -26,6 +27,8 @@ pub(crate) enum What {
     ImageFolder(String),
     /// A file within an image of a folder: its number, and its path within.
     ImageFile(usize, String),
+    /// A link within an image of a folder: its target, and its path within.
+    ImageLink(String, String),
 }
 
 /// What kind of thing the kernel is told.
@@ -107,6 +110,15 @@ impl Node {
         }
     }
 
+    /// The same with what an image has noted of it: who may read the image may look into it, and there these permissions count.
+    #[must_use]
+    pub(crate) fn noted_as(mut self, member: &Member) -> Self {
+        self.attr.mtime = member.modified.system();
+        // bits that lend somebody's rights are not given
+        self.attr.mode = (member.mode & 0o777) as u16;
+        self
+    }
+
     /// The same at another path.
     fn moved(&self, path: PathBuf) -> Self {
         Self {
@@ -119,10 +131,10 @@ impl Node {
 
     /// A folder or file within the image of a folder at `image`.
     pub(crate) fn within(image: &Self, inner: &str, what: What, size: u64) -> Self {
-        let kind = if matches!(what, What::ImageFolder(_)) {
-            Kind::Folder
-        } else {
-            Kind::File
+        let kind = match what {
+            What::ImageFolder(_) => Kind::Folder,
+            What::ImageLink(..) => Kind::Link,
+            What::ImageFile(..) | What::Disk(_) => Kind::File,
         };
         let ino = number(&image.path, &image.stat.identity(), inner);
         let attr = attr(ino, kind, size, &image.stat);

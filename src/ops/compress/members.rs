@@ -15,7 +15,6 @@ use crate::format::MemberKind;
 use crate::format::index::path_is_valid;
 use crate::format::member::MODE_BITS;
 use crate::format::member::Time;
-use crate::format::member::stays_within;
 use crate::format::member::target_is_valid;
 
 /// What goes into an image of a folder, as far as it was met.
@@ -53,13 +52,14 @@ impl Members {
         let target = target
             .ok_or_else(|| Error::invalid("the target of the link cannot be stored").file(full))?
             .to_owned();
-        if !stays_within(&path, &target) {
+        self.push(path, MemberKind::Link { target }, &metadata);
+        let last = self.members.last();
+        if last.is_some_and(|(member, _)| !member.stays_within()) {
             progress.warn(&format!(
                 "`{}` leads out of the folder, to no file: the link is noted, and will not be made when the image is restored",
                 full.display()
             ));
         }
-        self.push(path, MemberKind::Link { target }, &metadata);
         Ok(())
     }
 
