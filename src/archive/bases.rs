@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::archive::BlockCache;
 use crate::archive::digests::DigestIndex;
 use crate::archive::image::Archive;
+use crate::archive::shards::ShardNote;
 use crate::archive::tensors::Tensor;
 use crate::archive::tensors::Tensors;
 use crate::base::Error;
@@ -32,6 +33,9 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// Most tensors that one search looks at. Those of a name are looked at once; only where bases have other names, each of which leads
 /// to others, are there more.
 const LOOKS_MAX: usize = 1 << 20;
+
+/// Of so many of the tensors that a delta needs it is looked whether they are what they should be.
+const LOOKED_AT: usize = 32;
 
 /// Whether a base is at hand, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,10 +121,25 @@ impl Bases {
         &self.tensors.places
     }
 
-    /// All tensors of what was named.
+    /// All tensors of what was named, but for those in other files than the index of the shards says.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let all = self.tensors.by_name.values().flatten();
-        all.filter(|tensor| tensor.is_named)
+        let standing = self.tensors.standing();
+        all.filter(|tensor| tensor.is_named && standing.counts(tensor))
+    }
+
+    /// What is odd about which tensors count, as far as no index of shards decides.
+    pub fn shard_notes(&self) -> &[ShardNote] {
+        &self.tensors.standing().notes
+    }
+
+    /// The folders in which the file of a tensor stands.
+    pub fn folders_of(&self, tensor: &Tensor) -> impl Iterator<Item = &Path> {
+        let homes = self.tensors.files[tensor.file].homes.get(&tensor.place.0);
+        homes
+            .into_iter()
+            .flatten()
+            .map(|home| home.folder.as_path())
     }
 
     /// All files with tensors.
@@ -150,9 +169,13 @@ impl Bases {
     pub fn all_like(&self, span: &Span) -> impl Iterator<Item = &Tensor> {
         let may_have = span.kind == SpanKind::Tensor && span.len > 0;
         let alike = self.tensors.by_name.get(&span.name).filter(|_| may_have);
+        let standing = self.tensors.standing();
         alike.into_iter().flatten().filter(|tensor| {
             let other = &tensor.span;
-            tensor.is_named && other.dtype == span.dtype && other.shape == span.shape
+            tensor.is_named
+                && standing.counts(tensor)
+                && other.dtype == span.dtype
+                && other.shape == span.shape
         })
     }
 
@@ -196,17 +219,49 @@ impl Bases {
         alike.is_some_and(|alike| alike.iter().any(|tensor| tensor.span.len == len))
     }
 
-    /// The files in which there is a tensor of the name and this length that is not known to be another.
-    pub fn files_with(&self, record: &BaseRecord, len: u64) -> Vec<&Path> {
-        let alike = self.tensors.by_name.get(&record.name).into_iter().flatten();
-        let may_be_it = |tensor: &&Tensor| {
-            let known = self.tensors.known_blake3(tensor);
-            tensor.span.len == len && known.is_none_or(|known| known == record.blake3)
-        };
-        alike
-            .filter(may_be_it)
-            .map(|tensor| self.file_of(tensor))
+    /// The files that have bases of these records and lengths, or may have them: none of which is
+    /// known to have another tensor in the place of one.
+    pub fn files_of(&self, records: &[(BaseRecord, u64)]) -> BTreeSet<&Path> {
+        let (mut may_be, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for (record, len) in records {
+            for tensor in self.alike(record, *len) {
+                let known = self.tensors.known_blake3(tensor);
+                if known.is_none_or(|known| known == record.blake3) {
+                    may_be.insert(tensor.file);
+                } else {
+                    others.insert(tensor.file);
+                }
+            }
+        }
+        let files = may_be.difference(&others);
+        files
+            .map(|&file| self.tensors.files[file].path.as_path())
             .collect()
+    }
+
+    /// Reads what may be the bases of some of these records, spread over all of them, so that it is
+    /// known: of all together about `bytes_max` at most.
+    pub fn look_at_some(&self, records: &[(BaseRecord, u64)], bytes_max: u64) {
+        let mut left = bytes_max;
+        let step = records.len().div_ceil(LOOKED_AT).max(1);
+        for (record, len) in records.iter().step_by(step) {
+            for tensor in self.alike(record, *len) {
+                if *len > left {
+                    return;
+                }
+                if self.tensors.known_blake3(tensor).is_none() {
+                    left -= len;
+                    // one that cannot be read stays unknown
+                    let settled = self.settled(tensor, DELTAS_MAX - 1);
+                    let _ = settled.and_then(|_| self.tensors.blake3(tensor));
+                }
+            }
+        }
+    }
+
+    fn alike(&self, record: &BaseRecord, len: u64) -> impl Iterator<Item = &Tensor> {
+        let alike = self.tensors.by_name.get(&record.name).into_iter().flatten();
+        alike.filter(move |tensor| tensor.span.len == len)
     }
 
     /// What can be said of the base of this record and length without reading tensors.

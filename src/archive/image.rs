@@ -512,8 +512,9 @@ impl Archive {
 fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
     if digest::xxh3(decoded) != block.checksum {
         return Err(
-            Error::damaged("the bytes are not what was stored (checksum differs)")
-                .hint("restore the file from a copy; `bigsmall verify` lists all damage"),
+            Error::damaged("the bytes are not what was stored (checksum differs)").hint(
+                "`bigsmall repair` mends it if there is parity; else get the file from a copy",
+            ),
         );
     }
     Ok(())

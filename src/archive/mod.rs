@@ -7,6 +7,8 @@ pub mod image;
 pub mod naming;
 pub mod original;
 pub mod package_file;
+pub mod shards;
+mod standing;
 pub mod tensors;
 pub mod virtual_file;
 
@@ -22,6 +24,8 @@ pub use image::is_package;
 pub use image::peek;
 pub use original::Original;
 pub use package_file::PackageFile;
+pub use shards::ShardIndex;
+pub use shards::ShardNote;
 pub use virtual_file::Piece;
 pub use virtual_file::VirtualFile;
 

@@ -1,6 +1,7 @@
 //! The tensors of models at hand, by name, whatever files they are in.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -15,6 +16,11 @@ use crate::archive::digests::DigestIndex;
 use crate::archive::digests::Place;
 use crate::archive::image::Archive;
 use crate::archive::naming;
+use crate::archive::shards;
+use crate::archive::shards::ShardIndex;
+use crate::archive::standing;
+use crate::archive::standing::Home;
+use crate::archive::standing::Standing;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -23,6 +29,8 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::base::file::Identity;
 use crate::base::read_at::Part;
+use crate::format::Header;
+use crate::format::ImageKind;
 use crate::tensor::Layout;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
@@ -66,10 +74,29 @@ impl Tensor {
 pub(super) struct ModelFile {
     pub(super) path: PathBuf,
     identity: Identity,
+    /// Of an image.
+    pub(super) header: Option<Header>,
+    /// Of each of its files, the places where it stands: links give several.
+    pub(super) homes: BTreeMap<usize, Vec<Home>>,
     /// The image, if it is a delta.
     pub(super) delta: Option<Arc<Archive>>,
     /// Digests that are known of it; none before they were asked for.
     known: Mutex<Option<Known>>,
+}
+
+impl ModelFile {
+    /// Notes that it stands at `path`, too.
+    fn stands_at(&mut self, path: &Path) {
+        let name = path.file_name().unwrap_or_default();
+        let name = match &self.header {
+            Some(header) if header.kind == ImageKind::Folder => return,
+            Some(header) => naming::original_name(name, header),
+            None => Some(name.to_owned()),
+        };
+        let folder = crate::base::atomic::folder_of(path).to_owned();
+        let home = name.map(|name| Home { folder, name });
+        self.homes.entry(0).or_default().extend(home);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +121,12 @@ pub(super) struct Tensors {
     pub(super) places: Vec<PathBuf>,
     pub(super) files: Vec<ModelFile>,
     pub(super) by_name: BTreeMap<String, Vec<Tensor>>,
+    /// Indexes of shards in the folders that were looked at, not read yet.
+    pub(super) indexes: BTreeSet<PathBuf>,
+    /// Those in images of folders.
+    pub(super) in_images: Vec<ShardIndex>,
+    /// Which tensors count, once that was asked.
+    standing: OnceLock<Standing>,
     /// What could not be read, and whether it was named or under what was.
     pub(super) faults: Vec<(bool, Error)>,
     /// Whether links to files in folders are followed.
@@ -110,6 +143,9 @@ impl Tensors {
             places: Vec::new(),
             files: Vec::new(),
             by_name: BTreeMap::new(),
+            indexes: BTreeSet::new(),
+            in_images: Vec::new(),
+            standing: OnceLock::new(),
             faults: Vec::new(),
             follows_links: true,
             trusts_index: true,
@@ -118,11 +154,16 @@ impl Tensors {
         }
     }
 
-    /// Adds the tensors of a model file, an image, or all of them under a folder. In a folder, what cannot be read is passed over.
+    /// Adds the tensors of a model file, an image, the shards that an index names, or all of them
+    /// under a folder. In a folder, what cannot be read is passed over.
     pub(super) fn add(&mut self, path: &Path) -> Result<()> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
         let is_model = if metadata.is_dir() {
             let files = self.model_files(path, true)?;
+            self.add_all(&files, true)
+        } else if ShardIndex::stem_of(path).is_some() {
+            self.indexes.insert(path.to_owned());
+            let files = shards::files_of(path)?;
             self.add_all(&files, true)
         } else {
             let added = self.add_file(path, true)?;
@@ -151,8 +192,11 @@ impl Tensors {
 
     /// Adds those of these files that are models.
     pub(super) fn add_files<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
-        let is_model = |path: &&PathBuf| path.file_name().is_some_and(is_model_file);
-        let paths: Vec<PathBuf> = paths.filter(is_model).cloned().collect();
+        let is_model = |path: &PathBuf| path.file_name().is_some_and(is_model_file);
+        let (paths, others): (Vec<PathBuf>, Vec<PathBuf>) = paths.cloned().partition(is_model);
+        let indexes = others.into_iter();
+        self.indexes
+            .extend(indexes.filter(|path| ShardIndex::stem_of(path).is_some()));
         self.add_all(&paths, true);
         self.places.extend(match paths.as_slice() {
             [only] => Some(only.clone()),
@@ -185,7 +229,7 @@ impl Tensors {
 
     /// What is in one folder: files that may be models, and folders.
     fn list(
-        &self,
+        &mut self,
         folder: &Path,
         files: &mut Vec<PathBuf>,
         folders: &mut Vec<PathBuf>,
@@ -200,6 +244,10 @@ impl Tensors {
                 && (self.follows_links || !kind.is_symlink())
             {
                 files.push(entry.path());
+            } else if ShardIndex::stem_of(&entry.path()).is_some()
+                && (self.follows_links || !kind.is_symlink())
+            {
+                self.indexes.insert(entry.path());
             }
         }
         Ok(())
@@ -222,10 +270,12 @@ impl Tensors {
 
     /// A file that is there already is not added again; it may have been beside what was named, and be named now.
     fn add_file(&mut self, path: &Path, is_named: bool) -> Result<Added> {
+        self.standing.take();
         let source = FileSource::open(path)?;
         let identity = source.on_disk();
         let known = self.files.iter().position(|file| file.identity == identity);
         if let Some(known) = known {
+            self.files[known].stands_at(path);
             let all = self.by_name.values_mut().flatten();
             for tensor in all.filter(|tensor| is_named && tensor.file == known) {
                 tensor.is_named = true;
@@ -233,10 +283,12 @@ impl Tensors {
             let is_delta = self.files[known].delta.is_some();
             return Ok(if is_delta { Added::Delta } else { Added::Model });
         }
-        let file = |delta| ModelFile {
+        let mut file = ModelFile {
             path: path.to_owned(),
             identity,
-            delta,
+            header: None,
+            homes: BTreeMap::new(),
+            delta: None,
             known: Mutex::new(None),
         };
         if !crate::archive::claims_to_be_image(&source) {
@@ -252,7 +304,8 @@ impl Tensors {
             for span in &layout.spans {
                 self.add_tensor(span, &bytes, 0, None, is_named);
             }
-            self.files.push(file(None));
+            file.stands_at(path);
+            self.files.push(file);
             return Ok(Added::Model);
         }
         let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
@@ -268,8 +321,17 @@ impl Tensors {
                 self.add_tensor(&record.span, &bytes, number, delta, is_named);
             }
         }
+        file.header = Some(archive.header().clone());
+        file.stands_at(path);
+        if archive.header().kind == ImageKind::Folder {
+            file.homes = shards::homes_in(&archive);
+            let indexes = shards::indexes_in(&archive).into_iter();
+            self.in_images
+                .extend(indexes.filter_map(|(index, _)| index.ok()));
+        }
         let is_delta = archive.index().is_delta();
-        self.files.push(file(Some(archive).filter(|_| is_delta)));
+        file.delta = Some(archive).filter(|_| is_delta);
+        self.files.push(file);
         Ok(if is_delta { Added::Delta } else { Added::Model })
     }
 
@@ -300,6 +362,11 @@ impl Tensors {
             blake3: Mutex::new(None),
             is_named,
         });
+    }
+
+    /// Which tensors count, and what is odd about them.
+    pub(super) fn standing(&self) -> &Standing {
+        self.standing.get_or_init(|| standing::decide(self))
     }
 
     /// The digest of a tensor, if it need not be read for it.

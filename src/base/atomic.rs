@@ -22,6 +22,7 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::renameat2;
 
 use crate::base::Error;
+use crate::base::ErrorKind;
 use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::digest;
@@ -33,7 +34,7 @@ const TEMPORARY_MARK: &str = ".part-";
 /// everything that is neither a regular file nor a link to one.
 pub fn check_target(target: &Path, force: bool) -> Result<()> {
     let Ok(link) = fs::symlink_metadata(target) else {
-        return Ok(());
+        return check_folder(target);
     };
     let kind = fs::metadata(target).map_or(link.file_type(), |m| m.file_type());
     if kind.is_dir() {
@@ -52,6 +53,21 @@ pub fn check_target(target: &Path, force: bool) -> Result<()> {
             .hint("replace it with `--force`"));
     }
     Ok(())
+}
+
+/// An error that names the folder in which something is to be written, if that is not there. It is not
+/// made: it may be a disk that is not mounted, or a slip.
+pub fn check_folder(target: &Path) -> Result<()> {
+    let folder = folder_of(target);
+    let is_missing = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
+    if !fs::metadata(folder).is_err_and(is_missing) {
+        return Ok(());
+    }
+    let folder = folder.display();
+    let what = format!("cannot be written: there is no folder `{folder}`");
+    Err(Error::new(ErrorKind::NotFound, what)
+        .file(target)
+        .hint(format!("make it first: `mkdir -p '{folder}'`")))
 }
 
 /// The folder that holds `path`; `.` for a bare name.

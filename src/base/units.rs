@@ -21,6 +21,14 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// `part` in percent of `whole`; 100 if the whole is empty.
 #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
 pub fn percent(part: u64, whole: u64) -> f64 {

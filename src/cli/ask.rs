@@ -6,13 +6,14 @@ use std::io::IsTerminal;
 use std::io::Write;
 
 use crate::base::Error;
-use crate::base::ErrorKind;
 use crate::base::Result;
+use crate::cli::exit;
 
-/// Asks on the terminal unless the answer was given. Where nobody can be asked, that is an error, and nothing is to be done.
-pub(super) fn confirm(question: &str, yes: bool) -> Result<()> {
+/// Asks on the terminal unless the answer was given. No is a fine answer: it is said that nothing was
+/// done, and nothing is to be. Where nobody can be asked, that is an error.
+pub(super) fn confirm(question: &str, yes: bool) -> Result<bool> {
     if yes {
-        return Ok(());
+        return Ok(true);
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         let what = "nothing was changed: there is no terminal on which to ask";
@@ -21,8 +22,9 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<()> {
     let mut answer = String::new();
     let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let _ = io::stdin().lock().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
+    let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !is_yes {
+        exit::complain("nothing was done");
     }
-    Err(Error::new(ErrorKind::Interrupted, "nothing was changed"))
+    Ok(is_yes)
 }

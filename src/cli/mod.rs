@@ -2,8 +2,11 @@
 
 mod ask;
 mod commands;
+mod described;
+mod differences;
 mod exit;
 mod global;
+mod legend;
 mod mount;
 mod page;
 mod progress;

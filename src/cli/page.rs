@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::base::units::human_bytes;
+use crate::cli::legend;
 use crate::ops::xray::Findings;
 use crate::ops::xray::TensorXray;
 use crate::ops::xray::XrayReport;
@@ -122,6 +123,10 @@ fn planes(out: &mut String, seen: &[Seen<'_>]) {
         );
     }
     for (number, (tensor, found, bits)) in seen.iter().enumerate() {
+        if *bits <= 0.0 {
+            // without elements there are no bits
+            continue;
+        }
         let (x, width) = place(number, seen.len());
         let low = found.floor_percent / 100.0 * bits - found.entropy.sign - found.entropy.exponent;
         let parts = [
@@ -219,25 +224,46 @@ pub(super) fn html(report: &XrayReport) -> String {
     let name = escaped(&name);
     let bytes = report.tensors.iter().map(|tensor| tensor.bytes).sum();
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title><style>\
-         body{{font-family:sans-serif;color:{INK};max-width:{WIDTH}px;margin:2em auto}}\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{name}</title><style>\
+         body{{font-family:sans-serif;color:{INK};max-width:{WIDTH}px;margin:2em auto;padding:0 8px}}\
+         svg{{max-width:100%;height:auto}}.t{{overflow-x:auto}}dt{{font-weight:bold;float:left;clear:left;margin-right:8px}}\
          table{{border-collapse:collapse;font-size:12px}}td,th{{padding:2px 8px;text-align:right;border-bottom:1px solid #eee}}\
          td:first-child,th:first-child,td:last-child,th:last-child{{text-align:left}}td:first-child{{font-family:monospace;overflow-wrap:anywhere}}\
          .f{{color:{FLAGGED}}}</style></head><body><h1>{name}</h1><p>{} tensors, {}.</p>",
         report.tensors.len(),
         human_bytes(bytes)
     );
-    let _ = write!(out, "<p>{}</p>", escaped(&verdict(report)));
+    let _ = write!(out, "<p>{}</p>", escaped(&legend::verdict(report)));
     out.push_str(&svg(report));
+    definitions(&mut out, report);
     out.push_str(
-        "<table><tr><th>tensor</th><th>dtype</th><th>elements</th><th>sign</th><th>exponent</th><th>mantissa</th>\
-         <th>of normal numbers</th><th>floor</th><th>rms</th><th>min</th><th>max</th><th></th></tr>",
+        "<div class=\"t\"><table><tr><th>tensor</th><th>dtype</th><th>elements</th><th>sign</th><th>exponent</th><th>mantissa</th>\
+         <th>of normal numbers</th><th>floor</th><th>rms</th><th>min</th><th>max</th><th>flags</th></tr>",
     );
     for tensor in &report.tensors {
         row(&mut out, tensor);
     }
-    out.push_str("</table></body></html>\n");
+    out.push_str("</table></div></body></html>\n");
     out
+}
+
+/// What the columns and the flags say.
+fn definitions(out: &mut String, report: &XrayReport) {
+    out.push_str("<dl>");
+    for (word, meaning) in legend::COLUMNS.into_iter().chain(legend::flags(report)) {
+        let _ = write!(out, "<dt>{word}</dt><dd>{meaning}</dd>");
+    }
+    out.push_str("</dl>");
+}
+
+/// A number; nothing where there is none, as of a tensor without finite elements.
+fn number(value: f64) -> String {
+    if value.is_finite() {
+        format!("{value:.3e}")
+    } else {
+        String::new()
+    }
 }
 
 fn row(out: &mut String, tensor: &TensorXray) {
@@ -259,42 +285,16 @@ fn row(out: &mut String, tensor: &TensorXray) {
     let entropy = found.entropy;
     let _ = write!(
         out,
-        "<td>{:.3}</td><td>{:.2}</td><td>{:.2}</td><td>{control}</td><td>{:.1} %</td><td>{:.3e}</td><td>{:.3e}</td><td>{:.3e}</td><td class=\"f\">{}</td></tr>",
+        "<td>{:.3}</td><td>{:.2}</td><td>{:.2}</td><td>{control}</td><td>{:.1} %</td><td>{}</td><td>{}</td><td>{}</td><td class=\"f\">{}</td></tr>",
         entropy.sign,
         entropy.exponent,
         entropy.mantissa,
         found.floor_percent,
-        found.rms,
-        found.min,
-        found.max,
+        number(found.rms),
+        number(found.min),
+        number(found.max),
         flags.join(" ")
     );
-}
-
-/// What to think of it, in a sentence.
-pub(super) fn verdict(report: &XrayReport) -> String {
-    if report.judged_bytes == 0 {
-        return "No matrix is large enough to be told from random numbers.".to_owned();
-    }
-    let (judged, fresh) = (report.judged_bytes, report.unstructured_bytes);
-    if report.looks_untrained {
-        return format!(
-            "It looks untrained: {} of {} in matrices cannot be told from fresh random numbers.",
-            human_bytes(fresh),
-            human_bytes(judged)
-        );
-    }
-    if fresh > 0 {
-        return format!(
-            "It looks trained, but {} of {} in matrices cannot be told from fresh random numbers.",
-            human_bytes(fresh),
-            human_bytes(judged)
-        );
-    }
-    format!(
-        "It looks trained: all {} in matrices differ from random numbers.",
-        human_bytes(judged)
-    )
 }
 
 #[cfg(test)]
@@ -315,6 +315,11 @@ mod tests {
             path: "<b>.safetensors".into(),
             tensors: vec![tensor],
             flags: std::collections::BTreeMap::new(),
+            nans: 0,
+            infinities: 0,
+            f32_bytes: 0,
+            bf16_in_f32_bytes: 0,
+            f16_in_f32_bytes: 0,
             judged_bytes: 0,
             unstructured_bytes: 0,
             looks_untrained: false,

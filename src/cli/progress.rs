@@ -19,6 +19,11 @@ use crate::cli::global::Global;
 /// Exit code after a second ^C, which does not wait for anything.
 const INTERRUPTED: i32 = 130;
 
+/// What is drawn of work whose end is known, and of other work.
+const BAR: &str = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \
+                   {decimal_bytes_per_sec} {eta} left";
+const SPINNER: &str = "{spinner} {msg}";
+
 /// A bar on stderr, if that is a terminal.
 #[derive(Debug)]
 pub(super) struct Bar {
@@ -37,11 +42,6 @@ impl Bar {
             ProgressDrawTarget::stderr()
         };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \
-                        {decimal_bytes_per_sec} {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
         Self {
             bar,
             interrupted: on_interrupt(),
@@ -68,8 +68,13 @@ fn on_interrupt() -> Arc<AtomicBool> {
 
 impl Progress for Bar {
     fn begin(&self, what: &str, bytes_total: u64) {
-        self.bar.reset();
+        // without an end there is no bar: one of nothing would be drawn full
+        let template = if bytes_total == 0 { SPINNER } else { BAR };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
         self.bar.set_length(bytes_total);
+        self.bar.reset();
         self.bar.set_message(what.to_owned());
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }

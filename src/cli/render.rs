@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
+use crate::ops::compress::ImageWritten;
 use crate::ops::info::MemberInfo;
 use crate::ops::own_parity::ParityState;
 use crate::ops::protect::Protected;
@@ -56,37 +59,32 @@ pub(super) fn rate(bytes: u64, seconds: f64) -> String {
     )
 }
 
+/// What is worth knowing, one line each.
+pub(super) fn notes(notes: &[String]) -> impl Iterator<Item = String> {
+    notes.iter().map(|note| format!("note: {note}"))
+}
+
 /// What compress did.
 pub(super) fn compressed(report: &CompressReport) -> String {
     let mut lines = Vec::new();
     lines.extend(report.auto_base.as_ref().map(Choice::to_string));
-    for image in &report.images {
-        lines.push(format!(
-            "{} -> {}  {} -> {} ({:.1} %){}",
-            image.source.display(),
-            image.output.display(),
-            human_bytes(image.original_bytes),
-            human_bytes(image.image_bytes),
-            percent(image.image_bytes, image.original_bytes),
-            image
-                .base
-                .as_ref()
-                .map_or_else(String::new, |base| format!(" from `{base}`"))
-        ));
-    }
+    lines.extend(report.images.iter().map(written));
     lines.extend(report.parity.iter().map(protected));
     if report.kept_images > 0 {
-        lines.push(format!("{} images were there already", report.kept_images));
+        let images = counted(report.kept_images, "image");
+        lines.push(format!("there already, and kept: {images}"));
     }
     if report.copied_files > 0 {
         let (files, bytes) = (report.copied_files, human_bytes(report.copied_bytes));
-        lines.push(format!("{files} other files copied ({bytes})"));
+        lines.push(format!(
+            "{} copied as they are ({bytes})",
+            counted(files, "other file")
+        ));
     }
-    let saved = report.original_bytes.saturating_sub(report.output_bytes);
+    lines.extend(notes(&report.notes));
     lines.push(format!(
-        "saved {} of {}; read back and compared; {}",
-        human_bytes(saved),
-        human_bytes(report.original_bytes),
+        "{}; read back and compared; {}",
+        saved(report.source_bytes, report.output_bytes),
         rate(report.original_bytes, report.seconds)
     ));
     lines.join("\n")
@@ -96,7 +94,52 @@ pub(super) fn compressed(report: &CompressReport) -> String {
 pub(super) fn members(members: &[MemberInfo]) -> String {
     let count = |kind| members.iter().filter(|member| member.kind == kind).count();
     let (folders, links) = (count("folder"), count("link"));
-    format!("  {folders} folder(s), {links} link(s); permissions, owners and times are kept")
+    format!(
+        "  {}, {}; permissions, owners and times are kept",
+        counted(folders as u64, "folder"),
+        counted(links as u64, "link")
+    )
+}
+
+/// One line of an image that was written. What was an image before has a size of its own.
+fn written(image: &ImageWritten) -> String {
+    let (source, output) = (image.source.display(), image.output.display());
+    let (before, after) = (image.source_bytes, image.image_bytes);
+    let sizes = format!("{} -> {}", human_bytes(before), human_bytes(after));
+    let share = if before == image.original_bytes {
+        format!("{:.1} % of its size", percent(after, before))
+    } else {
+        let original = image.original_bytes;
+        let share = percent(after, original);
+        format!("{share:.1} % of the original's {}", human_bytes(original))
+    };
+    let base = image.base.as_ref();
+    let base = base.map_or_else(String::new, |base| {
+        format!(", differences from `{}`", escaped(base))
+    });
+    format!("{source} -> {output}  {sizes} ({share}){base}")
+}
+
+/// `saved 34.3 % (1 MB of 3 MB)`, or by how much it grew.
+pub(super) fn saved(before: u64, after: u64) -> String {
+    if after > before {
+        let more = human_bytes(after - before);
+        return format!(
+            "{more} more than the {} that were read",
+            human_bytes(before)
+        );
+    }
+    let saved = before - after;
+    let share = if before == 0 {
+        0.0
+    } else {
+        percent(saved, before)
+    };
+    format!(
+        "saved {share:.1} % ({} of {})",
+        human_bytes(saved),
+        human_bytes(before)
+    )
 }
 
 /// What was found in one image.
@@ -121,6 +164,8 @@ pub(super) fn verified(image: &ImageReport) -> String {
     if image.is_equal_to_source == Some(true) {
         lines.push("  every byte is that of the original".to_owned());
     }
+    let differences = image.differences.iter();
+    lines.extend(differences.map(|what| format!("  the source DIFFERS: {what}")));
     lines.extend(image.parity.as_ref().map(parity));
     for file in &image.files {
         let path = if file.path.is_empty() {
@@ -128,30 +173,38 @@ pub(super) fn verified(image: &ImageReport) -> String {
         } else {
             &file.path
         };
-        let verdict = if file.ok { "matches" } else { "DIFFERS" };
-        lines.push(format!("  sha256 of {path} {verdict}: {}", file.sha256));
+        let verdict = if file.ok {
+            "is as recorded:"
+        } else {
+            "is NOT the one that was recorded,"
+        };
+        lines.push(format!("  sha256 of {path} {verdict} {}", file.sha256));
     }
     lines.join("\n")
 }
 
 fn verdict(image: &ImageReport) -> String {
     let path = image.path.display();
+    let is_sample = image.checked == Checked::Sample;
     if !image.faults.is_empty() {
-        return format!(
-            "{path}: DAMAGED, {} of {} blocks",
-            image.damaged_blocks, image.blocks
-        );
+        return match (image.damaged_blocks, image.blocks) {
+            (0, _) => format!("{path}: DAMAGED"),
+            (damaged, looked_at) if is_sample => {
+                format!("{path}: DAMAGED, {damaged} of the {looked_at} blocks that were looked at")
+            }
+            (damaged, all) => format!("{path}: DAMAGED, {damaged} of {all} blocks"),
+        };
     }
     let whole = match image.checked {
         Checked::Whole => format!(
-            "ok, {} in {} blocks, {} file(s)",
+            "ok, {} in {} of {}",
             human_bytes(image.verified_bytes),
-            image.blocks,
-            image.files.len()
+            counted(image.blocks, "block"),
+            counted(image.files.len() as u64, "file")
         ),
         Checked::Structure => "header and index are right".to_owned(),
         Checked::Sample => format!(
-            "{} of {} blocks are right",
+            "all blocks that were looked at are right: {}, a sample of {}",
             image.blocks, image.blocks_in_all
         ),
     };

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
+use crate::cli::render;
 use crate::ops::scan::Group;
 use crate::ops::scan::Kind;
 use crate::ops::scan::ScanReport;
@@ -33,21 +35,21 @@ pub(super) fn text(report: &ScanReport) -> String {
             .or_default();
         *sum = (sum.0 + 1, sum.1 + file.bytes);
     }
-    lines.extend(
-        others
-            .into_iter()
-            .map(|(why, (count, bytes))| format!("{count} files, {}: {why}", human_bytes(bytes))),
-    );
+    lines.extend(others.into_iter().map(|(why, (count, bytes))| {
+        let files = counted(count, "file");
+        format!("{files}, {}: {why}", human_bytes(bytes))
+    }));
     lines.extend(groups(
-        "look the same in 24 places; compare them before one goes",
+        "are the same wherever they were looked at, so one would do: `cmp` tells whether every byte is",
         &report.duplicates,
         |group| group.bytes * (group.paths.len() as u64 - 1),
     ));
     lines.extend(groups(
-        "have tensors of the same names and shapes: if they are fine-tunes of one, `--auto-delta` stores differences",
+        "have tensors of the same names and shapes: if one was made from another, `compress --auto-delta` stores the differences only",
         &report.alike,
         |group| group.bytes * group.paths.len() as u64,
     ));
+    lines.extend(render::notes(&report.notes));
     lines.push(summary(report));
     lines.join("\n")
 }
@@ -58,18 +60,26 @@ fn name(path: &Path) -> String {
 
 fn model(file: &Scanned) -> String {
     let (name, bytes) = (name(&file.path), human_bytes(file.bytes));
-    let native = if file.bf16_in_f32_bytes > 0 {
-        format!(
-            ", {} of it are BF16 in F32",
-            human_bytes(file.bf16_in_f32_bytes)
-        )
-    } else {
-        String::new()
+    let of_dtype = |bytes: u64, dtype: &str| {
+        let text = format!(
+            "; {} of it is F32 that holds numbers of {dtype} only",
+            human_bytes(bytes)
+        );
+        if bytes > 0 { text } else { String::new() }
     };
+    let native = of_dtype(file.bf16_in_f32_bytes, "BF16") + &of_dtype(file.f16_in_f32_bytes, "F16");
+    let elsewhere = match file.names_elsewhere {
+        0 => String::new(),
+        names => format!(
+            "; it has {} outside, and takes its room until that is gone, too",
+            counted(names, "further name")
+        ),
+    };
+    let native = native + &elsewhere;
     match &file.why_not {
         Some(why) => format!("{name} {bytes:>9} leave it: {why}{native}"),
         None => format!(
-            "{name} {bytes:>9} -> about {} ({:.0} %){native}",
+            "{name} {bytes:>9} -> about {} ({:.0} % of its size){native}",
             human_bytes(file.image_bytes),
             percent(file.image_bytes, file.bytes)
         ),
@@ -80,7 +90,7 @@ fn groups(what: &str, groups: &[Group], bytes: impl Fn(&Group) -> u64) -> Vec<St
     let mut lines = Vec::new();
     for group in groups.iter().take(GROUPS_LISTED_MAX) {
         let (count, bytes) = (group.paths.len(), human_bytes(bytes(group)));
-        lines.push(format!("{count} files {what} ({bytes})"));
+        lines.push(format!("{count} files {what} ({bytes}):"));
         let paths = group.paths.iter().take(GROUPS_LISTED_MAX);
         lines.extend(paths.map(|path| format!("  {}", escaped(&path.to_string_lossy()))));
         if count > GROUPS_LISTED_MAX {
@@ -98,27 +108,30 @@ fn groups(what: &str, groups: &[Group], bytes: impl Fn(&Group) -> u64) -> Vec<St
 
 fn summary(report: &ScanReport) -> String {
     let mut parts = vec![format!(
-        "{} models, {}: about {} would be saved",
-        report.models,
+        "{}, {}: about {} would be saved",
+        counted(report.models, "model"),
         human_bytes(report.model_bytes),
         human_bytes(report.estimated_saved_bytes)
     )];
     if report.images > 0 {
         parts.push(format!(
-            "{} images save {} already",
-            report.images,
+            "{} there already, which saved {}",
+            counted(report.images, "image"),
             human_bytes(report.saved_bytes)
         ));
     }
     if report.others > 0 {
         parts.push(format!(
-            "{} other files, {}",
-            report.others,
+            "{}, {}",
+            counted(report.others, "other file"),
             human_bytes(report.other_bytes)
         ));
     }
     if report.links > 0 {
-        parts.push(format!("{} further names of the same files", report.links));
+        parts.push(format!(
+            "{} of the same files (links), not counted again",
+            counted(report.links, "further name")
+        ));
     }
     format!("{}; {:.1} s", parts.join("; "), report.seconds)
 }

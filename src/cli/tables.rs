@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
-use crate::cli::page;
+use crate::cli::legend;
 use crate::ops::stat::Row;
 use crate::ops::stat::StatReport;
 use crate::ops::xray::TensorXray;
@@ -24,9 +25,9 @@ pub(super) fn stat(report: &StatReport) -> String {
         String::new()
     };
     lines.push(format!(
-        "{} of {} tensors, {}{coded}",
+        "{} of {}, {}{coded}",
         report.tensors.len(),
-        report.tensors_in_all,
+        counted(report.tensors_in_all, "tensor"),
         human_bytes(report.bytes)
     ));
     lines.join("\n")
@@ -49,13 +50,13 @@ fn stat_row(row: &Row) -> String {
         line.push_str(&text);
     };
     for (codec, count) in &row.codecs {
-        tell(format!("{codec} x{count}"));
+        tell(format!("{} {codec}", counted(*count, "block")));
     }
     if let Some(base) = &row.base {
-        tell(format!("from `{}`", escaped(base)));
+        tell(format!("differences from `{}`", escaped(base)));
     }
     if let Some(of) = &row.repeats {
-        tell(format!("as `{}`", escaped(of)));
+        tell(format!("the same as `{}`", escaped(of)));
     }
     line
 }
@@ -66,7 +67,7 @@ pub(super) fn xray(report: &XrayReport, all: bool) -> String {
         "{}: {} tensors. {}",
         report.path.display(),
         report.tensors.len(),
-        page::verdict(report)
+        legend::verdict(report)
     )];
     let told = |tensor: &&TensorXray| {
         let flagged = tensor
@@ -82,7 +83,18 @@ pub(super) fn xray(report: &XrayReport, all: bool) -> String {
             "tensor", "dtype", "elements", "sign", "exp.", "mant.", "floor %", "rms"
         ));
     }
+    let flags = legend::flags(report);
+    let is_told = !told.is_empty();
     lines.extend(told.into_iter().map(xray_row));
+    if is_told {
+        lines.push(
+            "sign, exp., mant.: bits that each number carries there; floor: what no code of single \
+             numbers gets below"
+                .to_owned(),
+        );
+        let meaning = |(name, meaning): (&str, &str)| format!("{name}: {meaning}");
+        lines.extend(flags.into_iter().map(meaning));
+    }
     lines.join("\n")
 }
 

@@ -119,15 +119,13 @@ fn renamed<'a>(
     Ok(None)
 }
 
-/// Where bases are, seen from the folder of `image`: words for a person who looks for them later. A path is told only if both have
-/// a folder in common that is near.
+/// Where bases are, seen from the folder of `image`: words for a person who looks for them later.
 pub fn place_from(bases: &Bases, image: &Path) -> String {
     let Some(place) = bases.places().first() else {
         return String::new();
     };
-    let name = || place.file_name().unwrap_or_default().into();
-    let place: PathBuf = near(place, image).unwrap_or_else(name);
-    place.to_string_lossy().into_owned()
+    let found = way(place, image).unwrap_or_else(|| place.clone());
+    found.to_string_lossy().into_owned()
 }
 
 /// The same for an image `to` that takes over the bases of another one: as that has it, if there is nothing at that place any more.
@@ -137,14 +135,14 @@ pub fn place_moved(image: &Archive, to: &Path) -> String {
     let place = if old.is_empty() {
         None
     } else {
-        near(&place, to)
+        way(&place, to)
     };
     place.map_or_else(|| old.clone(), |place| place.to_string_lossy().into_owned())
 }
 
-/// The way from the folder of `image` to `place`, if both have a folder in common that is near.
-fn near(place: &Path, image: &Path) -> Option<PathBuf> {
-    const UPS_MAX: usize = 3;
+/// The way from the folder of `image` to `place`, which is there: from the folder that both have in
+/// common, and from the root if that is all.
+fn way(place: &Path, image: &Path) -> Option<PathBuf> {
     let folder = atomic::folder_of(image).canonicalize().ok()?;
     let place = place.canonicalize().ok()?;
     let mut common = folder.as_path();
@@ -153,8 +151,10 @@ fn near(place: &Path, image: &Path) -> Option<PathBuf> {
         common = common.parent()?;
         path.push("..");
     }
-    let is_near = common.parent().is_some() && path.components().count() <= UPS_MAX;
-    is_near.then(|| path.join(place.strip_prefix(common).unwrap_or(&place)))
+    if common.parent().is_none() {
+        return Some(place);
+    }
+    Some(path.join(place.strip_prefix(common).unwrap_or(&place)))
 }
 
 /// Where the bases of images are looked for. Nothing is looked at before an image needs it.

@@ -364,6 +364,9 @@ impl OutputFolder {
                 .file(target)
                 .hint("write into it, replacing what has the same name, with `--force`"));
         }
+        if !exists {
+            atomic::check_folder(target)?;
+        }
         let left_over = atomic::left_over_folder(target).filter(|_| keep && !exists);
         atomic::remove_stale_temporaries(target);
         let is_new = !exists && left_over.is_none();

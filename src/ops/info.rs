@@ -1,7 +1,6 @@
 //! Info: what an image holds and how it is coded, from its index alone.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -22,7 +21,11 @@ use crate::format::SpanRecord;
 use crate::ops::base::Places;
 use crate::ops::folder;
 use crate::ops::report;
+use crate::ops::shard_notes;
 use crate::tensor::SpanKind;
+
+/// So many bytes of what may be the base of an image are read, to see whether it is.
+const BASE_BYTES_MAX: u64 = 256 << 20;
 
 /// One span of a file.
 #[derive(Debug, Clone, Serialize)]
@@ -156,6 +159,8 @@ pub struct ImageInfo {
 pub struct InfoReport {
     /// One for each image.
     pub images: Vec<ImageInfo>,
+    /// What is odd about sharded models, such as a shard that is missing.
+    pub notes: Vec<String>,
 }
 
 /// Looks at an image, or at every image under a folder. Bases are looked for at `bases`, in the folder, or beside the image.
@@ -176,27 +181,31 @@ pub fn info(source: &Path, bases: &[PathBuf]) -> Result<InfoReport> {
             Ok(info)
         })
         .collect::<Result<_>>()?;
-    Ok(InfoReport { images })
+    let notes = shard_notes::under(source);
+    Ok(InfoReport { images, notes })
 }
 
 fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
     let index = archive.index();
-    let mut files: BTreeSet<&Path> = BTreeSet::new();
-    let (mut least, mut tensors, mut missing) = (Hope::Sure, 0, None);
+    let mut records = Vec::new();
     for span in &index.spans {
-        let Some(number) = span.base else {
-            continue;
-        };
+        if let Some(number) = span.base {
+            let record = index.bases[number].named(&span.span.name);
+            records.push((record, span.span.len));
+        }
+    }
+    bases.look_at_some(&records, BASE_BYTES_MAX);
+    let (mut least, mut tensors, mut missing) = (Hope::Sure, 0, None);
+    for (record, len) in &records {
         tensors += 1;
-        let record = index.bases[number].named(&span.span.name);
-        let hope = bases.hope(&record, span.span.len);
-        let of_it = bases.files_with(&record, span.span.len).into_iter();
-        files.extend(of_it.filter(|file| *file != archive.path()));
+        let hope = bases.hope(record, *len);
         if hope == Hope::None {
-            missing.get_or_insert(record.name);
+            missing.get_or_insert(record.name.clone());
         }
         least = least.min(hope);
     }
+    let files = bases.files_of(&records).into_iter();
+    let files = files.filter(|file| *file != archive.path());
     BaseSummary {
         place: index.base_place.clone(),
         tensors,
@@ -206,7 +215,7 @@ fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
             Hope::None => "no",
         },
         missing,
-        files: files.into_iter().map(Path::to_owned).collect(),
+        files: files.map(Path::to_owned).collect(),
     }
 }
 

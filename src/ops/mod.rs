@@ -22,6 +22,7 @@ pub mod reshard;
 pub mod restore;
 pub mod scan;
 pub mod scrub;
+pub mod shard_notes;
 pub mod stat;
 pub mod stream;
 pub mod unpack;

@@ -20,6 +20,7 @@ use crate::ops::estimate::Look;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::report;
+use crate::ops::shard_notes;
 
 /// Files that are no models are named from this size on.
 const OTHER_BYTES_MIN: u64 = 1 << 20;
@@ -52,8 +53,13 @@ pub struct Scanned {
     pub image_bytes: u64,
     /// Why there is nothing to gain, if there is nothing.
     pub why_not: Option<String>,
+    /// Names (hard links) that it has outside of what was scanned: while they are there, nothing is
+    /// freed.
+    pub names_elsewhere: u64,
     /// About how many bytes of it are F32 of numbers that BF16 holds.
     pub bf16_in_f32_bytes: u64,
+    /// About how many bytes of it are F32 of numbers that F16 holds, and BF16 does not.
+    pub f16_in_f32_bytes: u64,
 }
 
 impl Scanned {
@@ -98,6 +104,8 @@ pub struct ScanReport {
     pub duplicates: Vec<Group>,
     /// Models with tensors of the same names, dtypes and shapes: fine-tunes of one base, maybe.
     pub alike: Vec<Group>,
+    /// What is odd about sharded models, such as a shard that is missing.
+    pub notes: Vec<String>,
     /// Wall time.
     pub seconds: f64,
 }
@@ -118,7 +126,7 @@ pub fn scan(paths: &[PathBuf], threads: usize, progress: &dyn Progress) -> Resul
     let (files, links) = listed(paths, progress)?;
     progress.begin(
         "looking at the models",
-        files.iter().map(|(_, bytes)| bytes).sum(),
+        files.iter().map(|file| file.bytes).sum(),
     );
     let mut found = Vec::with_capacity(files.len());
     parallel::ordered(
@@ -127,9 +135,10 @@ pub fn scan(paths: &[PathBuf], threads: usize, progress: &dyn Progress) -> Resul
         || (),
         |(), number| {
             progress.check()?;
-            let (path, bytes) = &files[number];
-            let found = look(path, *bytes);
-            progress.advance(*bytes);
+            let file = &files[number];
+            let mut found = look(&file.path, file.bytes);
+            found.scanned.names_elsewhere = file.names_elsewhere;
+            progress.advance(file.bytes);
             Ok(found)
         },
         |_, file| {
@@ -140,25 +149,44 @@ pub fn scan(paths: &[PathBuf], threads: usize, progress: &dyn Progress) -> Resul
     progress.end();
     let mut report = add_up(found);
     report.links = links;
+    report.notes = shard_notes::beside(files.iter().map(|file| file.path.clone()));
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// Paths and bytes, and how many further names there are of what is listed.
-type Listed = (Vec<(PathBuf, u64)>, u64);
+/// A file to be looked at.
+struct Listed {
+    path: PathBuf,
+    bytes: u64,
+    /// Names (hard links) that it has beside those that were met.
+    names_elsewhere: u64,
+}
 
-fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<Listed> {
-    let mut files = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+/// Each file once, and how many further names of them were met.
+fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u64)> {
+    let mut files: Vec<Listed> = Vec::new();
+    let mut seen: BTreeMap<(u64, u64), (usize, PathBuf)> = BTreeMap::new();
     let mut links = 0;
     let mut take = |path: PathBuf| -> Result<()> {
         progress.check()?;
         let metadata = fs::metadata(&path).map_err(|e| Error::io("cannot stat", &path, e))?;
-        if seen.insert((metadata.dev(), metadata.ino())) {
-            files.push((path, metadata.len()));
-        } else {
+        let identity = (metadata.dev(), metadata.ino());
+        if let Some((known, name)) = seen.get(&identity) {
             links += 1;
+            // the same name may be met twice, and so may a symbolic link to it
+            let is_link = fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink());
+            if !is_link && *name != path {
+                let known = &mut files[*known];
+                known.names_elsewhere = known.names_elsewhere.saturating_sub(1);
+            }
+            return Ok(());
         }
+        seen.insert(identity, (files.len(), path.clone()));
+        files.push(Listed {
+            path,
+            bytes: metadata.len(),
+            names_elsewhere: metadata.nlink().saturating_sub(1),
+        });
         Ok(())
     };
     for path in paths {
@@ -184,7 +212,9 @@ fn look(path: &Path, bytes: u64) -> Found {
             original_bytes: bytes,
             image_bytes: bytes,
             why_not: None,
+            names_elsewhere: 0,
             bf16_in_f32_bytes: 0,
+            f16_in_f32_bytes: 0,
         },
         content: None,
         tensors: None,
@@ -207,6 +237,7 @@ fn look(path: &Path, bytes: u64) -> Found {
         match Look::at(path) {
             Ok(look) => {
                 scanned.bf16_in_f32_bytes = look.bf16_in_f32_bytes;
+                scanned.f16_in_f32_bytes = look.f16_in_f32_bytes;
                 match look.worth(bytes) {
                     Ok(smaller) => scanned.image_bytes = smaller,
                     Err(error) => scanned.why_not = why(error),
@@ -253,6 +284,7 @@ fn add_up(found: Vec<Found>) -> ScanReport {
         links: 0,
         duplicates: Vec::new(),
         alike: Vec::new(),
+        notes: Vec::new(),
         seconds: 0.0,
     };
     let mut contents: BTreeMap<Vec<u8>, Group> = BTreeMap::new();

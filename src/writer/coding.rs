@@ -27,7 +27,7 @@ use crate::writer::journal::TablesOf;
 use crate::writer::small;
 
 /// Spans of at most this many bytes are coded whole, by one thread.
-const SMALL_SPAN_LEN: u64 = 1 << 20;
+pub(super) const SMALL_SPAN_LEN: u64 = 1 << 20;
 /// About how many original bytes one piece of work has.
 pub(super) const PIECE_LEN: u64 = 512 << 10;
 /// How much of a large span is looked at to find clusters, and in pieces of which length.
@@ -197,7 +197,7 @@ fn pass_over_part(task: &Task<'_>, part: &Part, data: &mut DataWriter<'_>, index
     data.pass_to(part.end);
 }
 
-fn code_large(
+pub(super) fn code_large(
     task: Task<'_>,
     job: &Job<'_>,
     data: &mut DataWriter<'_>,

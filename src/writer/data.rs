@@ -13,7 +13,8 @@ const BUFFER_LEN: usize = 1 << 20;
 /// Appends to an output and knows its place.
 #[derive(Debug)]
 pub(super) struct DataWriter<'a> {
-    output: &'a mut OutputFile,
+    /// None where only the places of what is put are wanted.
+    output: Option<&'a mut OutputFile>,
     buffer: Vec<u8>,
     position: u64,
     /// What the output has already, and is not written again.
@@ -25,8 +26,16 @@ impl<'a> DataWriter<'a> {
     /// Begins at the start of the output.
     pub(super) fn new(output: &'a mut OutputFile) -> Self {
         Self {
-            output,
-            buffer: Vec::with_capacity(BUFFER_LEN * 2),
+            output: Some(output),
+            ..Self::nowhere()
+        }
+    }
+
+    /// Of what is put nothing is kept but the place where the next byte would go.
+    pub(super) fn nowhere() -> Self {
+        Self {
+            output: None,
+            buffer: Vec::new(),
             position: 0,
             there: 0,
             journal: None,
@@ -36,9 +45,12 @@ impl<'a> DataWriter<'a> {
     /// Keeps a journal for a job from here on; gives what is known of it already, whose bytes need not be put again.
     pub(super) fn keep_journal(&mut self, job: &[u8; 32]) -> Result<Known> {
         self.flush()?;
-        let (journal, known) = Journal::open(self.output, job, self.position)?;
+        let Some(output) = &mut self.output else {
+            return Ok(Known::default());
+        };
+        let (journal, known) = Journal::open(output, job, self.position)?;
         self.there = known.end.max(self.position);
-        self.output.cut(self.there)?;
+        output.cut(self.there)?;
         self.journal = Some(journal);
         Ok(known)
     }
@@ -93,10 +105,14 @@ impl<'a> DataWriter<'a> {
 
     /// Writes what is gathered.
     pub(super) fn flush(&mut self) -> Result<()> {
-        self.output.write(&self.buffer)?;
+        let Some(output) = &mut self.output else {
+            self.buffer.clear();
+            return Ok(());
+        };
+        output.write(&self.buffer)?;
         self.buffer.clear();
         if let Some(journal) = &mut self.journal {
-            let target = self.output.target();
+            let target = output.target();
             journal
                 .flush()
                 .map_err(|e| Error::io("cannot keep a journal of", target, e))?;
@@ -107,6 +123,7 @@ impl<'a> DataWriter<'a> {
     /// The output, for what is filled in last.
     pub(super) fn into_output(mut self) -> Result<&'a mut OutputFile> {
         self.flush()?;
-        Ok(self.output)
+        let nowhere = || Error::invalid("what was to be measured is not written");
+        self.output.ok_or_else(nowhere)
     }
 }

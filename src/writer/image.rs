@@ -222,7 +222,7 @@ fn chosen_bases<'a>(sources: &'a [Source], repeats: &[Option<usize>]) -> Vec<Opt
     bases
 }
 
-fn blank_index(
+pub(super) fn blank_index(
     sources: &[Source],
     repeats: &[Option<usize>],
     chosen: &[Option<&Base>],
@@ -296,7 +296,7 @@ fn drop_unused_bases(index: &mut Index) {
     }
 }
 
-fn tasks<'a>(
+pub(super) fn tasks<'a>(
     sources: &'a [Source],
     bases: &[Option<&'a Base>],
     index: &Index,

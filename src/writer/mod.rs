@@ -6,6 +6,7 @@ mod coding;
 mod data;
 pub mod image;
 mod journal;
+pub mod measure;
 pub mod moved;
 mod receipts;
 mod small;

@@ -17,6 +17,10 @@ const LOOK_LEN: u64 = 4 << 10;
 /// Bytes of a piece of two spans that are compared.
 const PIECE_LEN: u64 = 512 << 10;
 
+/// Longer spans are compared only in so many places where likeness is enough.
+const WHOLE_LEN_MAX: u64 = 8 << 20;
+const LIKELY_PLACES: u64 = 64;
+
 /// Most different spans that look the same and are kept to compare later ones with.
 const ALIKE_MAX: usize = 8;
 
@@ -52,6 +56,30 @@ pub(super) fn find(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<Option<usize>>> {
+    find_by(sources, progress, |a, b| same(a, b, threads, progress))
+}
+
+/// The same, but spans that look the same are compared only here and there if they are long.
+pub(super) fn find_likely(source: &Source, progress: &dyn Progress) -> Result<Vec<Option<usize>>> {
+    find_by(std::slice::from_ref(source), progress, |a, b| {
+        if a.span.len <= WHOLE_LEN_MAX {
+            return same(a, b, 1, progress);
+        }
+        let step = a.span.len / LIKELY_PLACES;
+        for start in (0..LIKELY_PLACES).map(|place| place * step) {
+            if a.read(start, LOOK_LEN)? != b.read(start, LOOK_LEN)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+fn find_by<'a>(
+    sources: &'a [Source],
+    progress: &dyn Progress,
+    same: impl Fn(&Place<'a>, &Place<'a>) -> Result<bool>,
+) -> Result<Vec<Option<usize>>> {
     let all = sources.iter().flat_map(|source| {
         let with_bytes = |span| (span, &*source.bytes);
         source.layout.spans.iter().map(with_bytes)
@@ -71,7 +99,7 @@ pub(super) fn find(
         };
         let alike = firsts.entry(place.look()?).or_default();
         for first in &*alike {
-            if same(first, &place, threads, progress)? {
+            if same(first, &place)? {
                 repeats[number] = Some(first.number);
                 break;
             }

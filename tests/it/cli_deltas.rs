@@ -115,8 +115,52 @@ fn info_tells_the_base_and_whether_it_is_at_hand() {
     assert_eq!(alone["place"], "../base");
     assert_eq!(alone["tensors"], 2);
     let named = base(&["info", "patches/p.bs", "--base", "base", "--json"]);
-    assert_ne!(named["at_hand"], "no");
+    assert_eq!(named["at_hand"], "yes");
     assert_eq!(named["files"][0], "base/sub/model.safetensors");
+    // a fine-tune has tensors of the same names, and is no base
+    let both = [
+        "info",
+        "patches/p.bs",
+        "--base",
+        "base",
+        "--base",
+        "ft",
+        "--json",
+    ];
+    let files = base(&both)["files"].as_array().unwrap().clone();
+    assert_eq!(files, ["base/sub/model.safetensors"]);
+    let wrong = ["info", "patches/p.bs", "--base", "ft"];
+    let said = String::from_utf8(bigsmall(at, &wrong).stdout).unwrap();
+    assert!(
+        said.contains("the base is missing here") && !said.contains("ft/sub"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_recorded_base_is_found_however_far_it_is() {
+    let run = folders();
+    let at = &run.path();
+    fs::create_dir_all(at.join("a/b/c/d/e")).unwrap();
+    let near = ["compress", "ft/sub/model.safetensors", "--base", "base"];
+    let words = [&near[..], &["a/b/c/d/e/p.bs"]].concat();
+    assert_eq!(code(&bigsmall(at, &words)), 0);
+    let place = |image: &str| {
+        let info = json(at, &["info", image, "--json"]);
+        let place = info["images"][0]["base"]["place"].as_str().unwrap();
+        at.join(image).parent().unwrap().join(place)
+    };
+    assert!(
+        place("a/b/c/d/e/p.bs").is_dir(),
+        "{:?}",
+        place("a/b/c/d/e/p.bs")
+    );
+    // of one on another disk the whole path is told
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = elsewhere.path().join("p.bs");
+    let image = image.to_str().unwrap();
+    assert_eq!(code(&bigsmall(at, &[&near[..], &[image]].concat())), 0);
+    assert_eq!(place(image), at.canonicalize().unwrap().join("base"));
 }
 
 #[test]

@@ -131,8 +131,26 @@ fn an_original_is_compared_byte_by_byte() {
         text(&differs)
     );
     put(&at.join("short.safetensors"), &other[..500]);
-    let refused = bigsmall(at, &["verify", "m.bs", "--source", "short.safetensors"]);
-    assert_eq!(code(&refused), 2);
+    // the image is right all the same, and called so
+    for (source, how) in [
+        ("other.safetensors", "from byte"),
+        ("short.safetensors", "it has 500 bytes"),
+    ] {
+        let words = ["verify", "m.bs", "--source", source];
+        let differs = bigsmall(at, &words);
+        assert_eq!(code(&differs), 1);
+        let said = text(&differs);
+        assert!(said.contains("m.bs: ok"), "{said}");
+        assert!(
+            said.contains("is not what was compressed") && said.contains(how),
+            "{said}"
+        );
+        assert!(!said.contains("DAMAGED"), "{said}");
+        let report = json(&bigsmall(at, &[&words[..], &["--json"]].concat()));
+        assert_eq!(report["ok"], false);
+        assert_eq!(report["images"][0]["ok"], true);
+        assert_eq!(report["images"][0]["is_equal_to_source"], false);
+    }
     // a folder of images against the folder of originals, and an image of a folder
     fs::create_dir_all(at.join("plain/deep")).unwrap();
     put(&at.join("plain/deep/a.safetensors"), &large_file(6));

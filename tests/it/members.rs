@@ -289,7 +289,7 @@ fn info_and_verify_tell_of_members() {
     assert_eq!(of("run.sh")["target"], "blobs/again");
     let said = bigsmall(at, &["info", "one.bs"]).stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(said.contains("7 folder(s), 4 link(s)"), "{said}");
+    assert!(said.contains("7 folders, 4 links"), "{said}");
     // what changed in the folder since is noted: the bytes are the same
     set_mode(&root.join("private.json"), 0o644);
     fs::remove_file(root.join("latest")).unwrap();

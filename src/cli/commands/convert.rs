@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::cli::ask;
@@ -68,7 +69,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             Some(keep) => format!("Convert, and move the originals to `{}`?", keep.display()),
             None => "Convert, and remove the originals?".to_owned(),
         };
-        ask::confirm(&what, arguments.yes)?;
+        if !ask::confirm(&what, arguments.yes)? {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let options = ConvertOptions {
         profile: arguments.profile.parse()?,
@@ -97,16 +100,16 @@ fn plan_text(plan: &Plan) -> String {
         lines.push(match &file.stays {
             Some(why) => format!("{path:<60} {bytes:>9} stays: {why}"),
             None => format!(
-                "{path:<60} {bytes:>9} -> about {} ({:.0} %)",
+                "{path:<60} {bytes:>9} -> about {} ({:.0} % of its size)",
                 human_bytes(file.estimated_bytes),
                 percent(file.estimated_bytes, file.bytes)
             ),
         });
     }
     lines.push(format!(
-        "{} of {} models, {}: about {} would be saved",
+        "{} of {}, {}: about {} would be saved",
         plan.chosen().count(),
-        plan.files.len(),
+        counted(plan.files.len() as u64, "model"),
         human_bytes(plan.bytes),
         human_bytes(plan.estimated_saved_bytes)
     ));
@@ -114,15 +117,13 @@ fn plan_text(plan: &Plan) -> String {
 }
 
 fn text(report: &ConvertReport) -> String {
-    let saved = report.original_bytes.saturating_sub(report.image_bytes);
     let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
     lines.push(format!(
-        "{} models converted, {} stay as they are, {} failed; saved {} of {}; read back and compared; {}",
-        report.converted,
+        "{} converted, {} left as they are, {} failed; {}; read back and compared; {}",
+        counted(report.converted, "model"),
         report.stayed.len(),
         report.failed.len(),
-        human_bytes(saved),
-        human_bytes(report.original_bytes),
+        render::saved(report.original_bytes, report.image_bytes),
         render::rate(report.original_bytes, report.seconds)
     ));
     lines.join("\n")

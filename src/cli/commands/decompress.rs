@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::exit;
 use crate::cli::global::Global;
@@ -75,7 +76,10 @@ fn text(report: &DecompressReport) -> String {
     }
     lines.extend(report.parity.iter().map(render::protected));
     if report.copied_files > 0 {
-        lines.push(format!("{} other files copied", report.copied_files));
+        lines.push(format!(
+            "{} copied as they are",
+            counted(report.copied_files, "other file")
+        ));
     }
     match report.not_made.len() {
         0 => {}

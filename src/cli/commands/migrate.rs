@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::exit;
 use crate::cli::global::Global;
@@ -46,14 +47,17 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     } else if !global.quiet {
         let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
         lines.push(format!(
-            "{} files migrated, {} -> {}; {} images needed nothing, {} files failed",
-            report.images.len(),
+            "{} migrated, {} -> {}; {} needed nothing, {} failed",
+            counted(report.images.len() as u64, "file"),
             human_bytes(report.bytes),
             human_bytes(report.image_bytes),
-            report.left,
-            report.failed.len()
+            counted(report.left, "image"),
+            counted(report.failed.len() as u64, "file")
         ));
-        render::out(&lines.join("\n"))?;
+        render::out(&lines.join(
+            "
+",
+        ))?;
     }
     Ok(if report.failed.is_empty() {
         ExitCode::SUCCESS

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
@@ -43,7 +44,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     } else if !global.quiet {
         let mut lines: Vec<String> = report.files.iter().map(render::protected).collect();
         if report.kept > 0 {
-            lines.push(format!("{} files had parity already", report.kept));
+            lines.push(format!(
+                "{} had parity already",
+                counted(report.kept as u64, "file")
+            ));
         }
         render::out(&lines.join("\n"))?;
     }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::base::units;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -77,21 +78,24 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
 fn text(report: &ReshardReport) -> String {
     let shard = |shard: &reshard::Shard| {
         format!(
-            "{}  {} tensors, {} -> {}",
+            "{}  {}, {} -> {}",
             shard.path.display(),
-            shard.tensors,
+            counted(shard.tensors, "tensor"),
             human_bytes(shard.original_bytes),
             human_bytes(shard.image_bytes)
         )
     };
     let mut lines: Vec<String> = report.shards.iter().map(shard).collect();
     if report.copied_files > 0 {
-        lines.push(format!("{} other files copied", report.copied_files));
+        lines.push(format!(
+            "{} copied as they are",
+            counted(report.copied_files, "other file")
+        ));
     }
     let bytes = report.shards.iter().map(|shard| shard.original_bytes).sum();
     lines.push(format!(
-        "{} of {} images; read back and compared; {}",
-        report.shards.len(),
+        "{} made of {}; read back and compared; {}",
+        counted(report.shards.len() as u64, "image"),
         report.source_images,
         render::rate(bytes, report.seconds)
     ));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::ask;
 use crate::cli::exit;
@@ -47,8 +48,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
     let plan = restore::plan(&folder, arguments.all)?;
     let summary = format!(
-        "{} images; the files take {} more than they",
-        plan.files.len(),
+        "{}; restored they take {} more than now",
+        counted(plan.files.len() as u64, "image"),
         human_bytes(plan.needed_bytes)
     );
     if arguments.dry_run {
@@ -63,7 +64,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         if !global.quiet && !global.json {
             exit::complain(&summary);
         }
-        ask::confirm("Restore, and remove the images?", arguments.yes)?;
+        if !ask::confirm("Restore, and remove the images?", arguments.yes)? {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let report = restore::restore(&plan, global.threads(), &Bar::new(global))?;
     if global.json {
@@ -73,10 +76,15 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         let (restored, stayed) = (report.restored, report.stayed.len());
         let parity = match report.parity_removed.len() {
             0 => String::new(),
-            gone => format!("; {gone} parity files went with their images"),
+            gone => {
+                let gone = counted(gone as u64, "parity file");
+                format!("; {gone} removed with the images")
+            }
         };
         render::out(&format!(
-            "{restored} files restored, {stayed} images stay{parity}; {rate}"
+            "{} restored, {} left as they are{parity}; {rate}",
+            counted(restored, "file"),
+            counted(stayed as u64, "image")
         ))?;
     }
     let code = if report.stayed.is_empty() {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -47,7 +48,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         };
         let deltas = report.deltas;
         render::out(&format!(
-            "{files} files ({bytes}) {done}; {deltas} deltas looked at, none needs them"
+            "{} ({bytes}) {done}; {} looked at, none needs what goes",
+            counted(files as u64, "file"),
+            counted(deltas, "delta")
         ))?;
     }
     Ok(ExitCode::SUCCESS)

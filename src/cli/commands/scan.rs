@@ -15,7 +15,8 @@ use crate::ops::scan;
 /// Words of `scan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each model is looked at in 24 places, so its figure is an estimate. Nothing is written. `bigsmall convert` makes the models of a
+A model of up to 16 MB is coded to see what it takes, and as much of any larger one: the figure is then an estimate, mostly
+within a fiftieth. Nothing is written. `bigsmall convert` makes the models of a
 folder smaller in place, `compress` elsewhere.")]
 pub(crate) struct Arguments {
     /// Folders, or files

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::base::units;
+use crate::base::units::counted;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -79,12 +80,12 @@ fn text(report: &ScrubReport) -> String {
     lines.extend(report.images.iter().filter(is_stale).map(render::verified));
     let oldest = report.oldest_days.map_or_else(
         || "some were never read whole".to_owned(),
-        |days| format!("all were read whole within {days} days"),
+        |days| format!("all were read whole within {}", counted(days, "day")),
     );
     lines.push(format!(
-        "{} of {} images verified, {damaged} damaged; {} were lately, {} are left; {oldest}",
+        "{} of {} verified now, {damaged} damaged; {} verified lately, {} left for later; {oldest}",
         report.images.len(),
-        report.images_in_all,
+        counted(report.images_in_all as u64, "image"),
         report.rested,
         report.left
     ));

@@ -20,7 +20,8 @@ use crate::ops::verify::VerifyOptions;
 #[command(after_help = "\
 Decodes and checks every block, the md5 of every tensor, the sha256 of every file, both copies of the index, the bases of
 deltas, and parity where there is some. `bigsmall scrub` does so again and again for a library.
-Exit code 0: everything that was looked at is right. 1: damage was found.")]
+Exit code 0: everything that was looked at is right. 1: damage was found, or the original given by `--source` is not what was
+compressed, which says nothing against the image.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     source: PathBuf,
@@ -73,7 +74,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if global.json {
         render::json("bigsmall.verify/1", &report)?;
     } else if !global.quiet || !report.ok {
-        let lines: Vec<String> = report.images.iter().map(render::verified).collect();
+        let images = report.images.iter().map(render::verified);
+        let lines: Vec<String> = images.chain(render::notes(&report.notes)).collect();
         render::out(&lines.join("\n"))?;
     }
     Ok(if report.ok {

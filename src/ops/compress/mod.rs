@@ -41,6 +41,7 @@ use crate::ops::folder::Stamp;
 use crate::ops::protect::Protected;
 use crate::ops::protect::parity_path;
 use crate::ops::report;
+use crate::ops::shard_notes;
 use crate::tensor::Layout;
 use crate::writer::Source;
 
@@ -94,6 +95,9 @@ pub struct ImageWritten {
     pub output: PathBuf,
     /// Bytes of the originals.
     pub original_bytes: u64,
+    /// Bytes of what was read: of the originals, or of the image or file of the Python package that
+    /// was coded anew.
+    pub source_bytes: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
     /// Where its base is, seen from the image, if it is stored as differences.
@@ -139,8 +143,12 @@ pub struct CompressReport {
     pub copied_bytes: u64,
     /// Bytes of all originals, copies included.
     pub original_bytes: u64,
+    /// Bytes of all that was read, copies included.
+    pub source_bytes: u64,
     /// Bytes of all that was written.
     pub output_bytes: u64,
+    /// What is odd about sharded models in the source, such as a shard that is missing.
+    pub notes: Vec<String>,
     /// Wall time.
     pub seconds: f64,
 }
@@ -156,7 +164,9 @@ impl CompressReport {
             copied_files: 0,
             copied_bytes: 0,
             original_bytes: 0,
+            source_bytes: 0,
             output_bytes: 0,
+            notes: Vec::new(),
             seconds: 0.0,
         }
     }
@@ -164,6 +174,8 @@ impl CompressReport {
     fn add_up(&mut self, begun: Instant) {
         let originals = self.images.iter().map(|image| image.original_bytes);
         self.original_bytes = self.copied_bytes + originals.sum::<u64>();
+        let sources = self.images.iter().map(|image| image.source_bytes);
+        self.source_bytes = self.copied_bytes + sources.sum::<u64>();
         let images = self.images.iter().map(|image| image.image_bytes);
         self.output_bytes = self.copied_bytes + images.sum::<u64>();
         let renewed = self.images.iter().filter_map(ImageWritten::parity_in_place);
@@ -215,6 +227,7 @@ pub fn compress(
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     let mut report = CompressReport::new(options.profile);
     if metadata.is_dir() {
+        report.notes = shard_notes::under(source);
         compress_folder(source, options, &mut report, progress)?;
     } else if options.series {
         return Err(Error::invalid("a series is a folder of models").file(source));

@@ -120,8 +120,10 @@ fn write_and_prove(
     // what was read is what was there all the time
     stamps.iter().try_for_each(|stamp| stamp.check())?;
     progress.end();
+    let on_disk = fs::metadata(source).ok().filter(fs::Metadata::is_file);
     Ok(ImageWritten {
         source: source.to_owned(),
+        source_bytes: on_disk.map_or(original_bytes, |metadata| metadata.len()),
         output: output.target().to_owned(),
         original_bytes,
         image_bytes: written.image_len,

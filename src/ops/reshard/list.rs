@@ -1,21 +1,19 @@
 //! The list of a model's shards, as transformers and diffusers write it: which file has which tensor.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::archive::ShardIndex;
 use crate::base::Error;
+use crate::base::FileSource;
 use crate::base::OutputFile;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
-
-/// What it is called behind the model's name, but for the name of a variant and `.json`.
-const LIST: &str = ".safetensors.index";
 
 /// The list.
 #[derive(Debug, Clone)]
@@ -29,18 +27,10 @@ pub(super) struct List {
 }
 
 impl List {
-    /// What shards are called that a list of this name lists: `model.safetensors.index.fp16.json` has those of `model.fp16`.
-    pub(super) fn stem_of(path: &Path) -> Option<String> {
-        let name = path.file_name()?.to_str()?;
-        let (stem, variant) = name.strip_suffix(".json")?.split_once(LIST)?;
-        let is_variant = variant.is_empty() || variant.starts_with('.');
-        (is_variant && !stem.is_empty()).then(|| format!("{stem}{variant}"))
-    }
-
     /// Of a model that has none yet.
     pub(super) fn new(stem: &str, like: Option<&Stamp>) -> Self {
         Self {
-            path: format!("{stem}{LIST}.json").into(),
+            path: ShardIndex::name_for(stem).into(),
             stem: stem.to_owned(),
             value: serde_json::json!({"metadata": {}}),
             mode: like.map_or_else(atomic::mode_of_new_file, |stamp| stamp.mode),
@@ -49,12 +39,12 @@ impl List {
 
     /// Reads one.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
+        let bytes = ShardIndex::bytes(&FileSource::open(path)?).map_err(|e| e.file(path))?;
         let value = serde_json::from_slice(&bytes)
             .map_err(|e| Error::invalid(format!("is no list of shards: {e}")).file(path))?;
         Ok(Self {
             path: path.file_name().unwrap_or_default().into(),
-            stem: Self::stem_of(path).unwrap_or_default(),
+            stem: ShardIndex::stem_of(path).unwrap_or_default(),
             value,
             mode: Stamp::of(path)?.mode,
         })
@@ -66,6 +56,11 @@ impl List {
         map.into_iter()
             .flat_map(|map| map.values())
             .filter_map(Value::as_str)
+    }
+
+    /// The file that it names for a tensor.
+    pub(super) fn file_of(&self, tensor: &str) -> Option<&str> {
+        self.value.get("weight_map")?.get(tensor)?.as_str()
     }
 
     /// Writes it anew, with what it said besides.
@@ -88,26 +83,5 @@ impl List {
         let mut file = OutputFile::create(&to, false)?;
         file.write(text.as_bytes())?;
         file.commit(None, Some(self.mode))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variants_have_lists_of_their_own() {
-        let of = |name: &str| List::stem_of(Path::new(name));
-        assert_eq!(of("model.safetensors.index.json").as_deref(), Some("model"));
-        let variant = of("model.safetensors.index.fp16.json");
-        assert_eq!(variant.as_deref(), Some("model.fp16"));
-        for other in [
-            "model.json",
-            "model.safetensors",
-            ".safetensors.index.json",
-            "a.safetensors.indexed.json",
-        ] {
-            assert_eq!(of(other), None, "{other}");
-        }
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::archive::Archive;
 use crate::archive::BlockCache;
 use crate::archive::ImageKind;
+use crate::archive::ShardIndex;
 use crate::archive::VirtualFile;
 use crate::archive::naming;
 use crate::base::Error;
@@ -25,6 +26,7 @@ use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest;
+use crate::base::error::escaped;
 use crate::format::SpanRecord;
 use crate::ops::base;
 use crate::ops::base::Places;
@@ -270,42 +272,71 @@ impl Model {
                 .entry(key.clone())
                 .or_insert_with(|| value.clone());
         }
-        let index = archive.index();
-        let spans = &archive.spans(file)[1..];
-        for record in spans {
-            let span = &record.span;
-            let known = self.numbers.insert(span.name.clone(), self.tensors.len());
-            if let Some(known) = known {
-                self.numbers.insert(span.name.clone(), known);
-                let known = &self.tensors[known];
-                let what = |record: &SpanRecord| {
-                    (
-                        record.md5,
-                        record.span.dtype.clone(),
-                        record.span.shape.clone(),
-                    )
-                };
-                if what(&known.record) != what(record) {
-                    let error = Error::invalid("is in two of the images, with different bytes");
-                    return Err(error
-                        .tensor(&span.name)
-                        .hint("are these images of one model?"));
-                }
-                progress.warn(&format!("`{}` is in two images: once is enough", span.name));
+        for record in &archive.spans(file)[1..] {
+            let name = &record.span.name;
+            let Some(known) = self.numbers.get(name).copied() else {
+                self.numbers.insert(name.clone(), self.tensors.len());
+                self.tensors.push(moved(&archive, number, record));
                 continue;
+            };
+            if self.is_replaced(known, (record, number), progress)? {
+                self.tensors[known] = moved(&archive, number, record);
             }
-            let stored = record.repeats.map_or(record, |of| &index.spans[of]);
-            self.tensors.push(MovedSpan {
-                record: record.clone(),
-                blocks: index.blocks[record.blocks.clone()].to_vec(),
-                base: stored
-                    .base
-                    .map(|base| index.bases[base].named(&stored.span.name)),
-                image: Arc::clone(archive.source()),
-                image_number: number,
-            });
         }
         Ok(())
+    }
+
+    /// Whether a tensor that is known from one image is taken from image `number` instead.
+    fn is_replaced(
+        &self,
+        known: usize,
+        (record, number): (&SpanRecord, usize),
+        progress: &dyn Progress,
+    ) -> Result<bool> {
+        let known = &self.tensors[known];
+        let (known_span, span) = (&known.record.span, &record.span);
+        let name = escaped(&span.name);
+        let is_same = known.record.md5 == record.md5
+            && known_span.dtype == span.dtype
+            && known_span.shape == span.shape;
+        if is_same {
+            progress.warn(&format!("`{name}` is in two images: once is enough"));
+            return Ok(false);
+        }
+        // the list of the shards decides
+        let named = self.list.as_ref().and_then(|list| list.file_of(&span.name));
+        let is_named = |number: usize| {
+            let archive = &self.archives[number];
+            let image = archive.path().file_name().unwrap_or_default();
+            let original = naming::original_name(image, archive.header());
+            original.is_some_and(|original| Some(original.as_os_str()) == named.map(OsStr::new))
+        };
+        let (is_known, is_this) = (is_named(known.image_number), is_named(number));
+        if !is_known && !is_this {
+            let error = Error::invalid("is in two of the images, with different bytes");
+            return Err(error
+                .tensor(&span.name)
+                .hint("are these images of one model?"));
+        }
+        let file = escaped(named.unwrap_or_default());
+        progress.warn(&format!(
+            "`{name}` is in two images: the index of the shards says that `{file}` counts"
+        ));
+        Ok(is_this)
+    }
+}
+
+fn moved(archive: &Archive, number: usize, record: &SpanRecord) -> MovedSpan {
+    let index = archive.index();
+    let stored = record.repeats.map_or(record, |of| &index.spans[of]);
+    MovedSpan {
+        record: record.clone(),
+        blocks: index.blocks[record.blocks.clone()].to_vec(),
+        base: stored
+            .base
+            .map(|base| index.bases[base].named(&stored.span.name)),
+        image: Arc::clone(archive.source()),
+        image_number: number,
     }
 }
 
@@ -321,7 +352,7 @@ fn in_folder(root: &Path) -> Result<InFolder> {
     let entries = folder::walk(root)?;
     let is_here =
         |entry: &&Entry| entry.kind == EntryKind::File && entry.path.components().count() == 1;
-    let is_list = |entry: &Entry| is_here(&entry) && List::stem_of(&entry.path).is_some();
+    let is_list = |entry: &Entry| is_here(&entry) && ShardIndex::stem_of(&entry.path).is_some();
     let mut lists = entries.iter().filter(|entry| is_list(entry));
     let list = lists.next();
     if lists.next().is_some() {

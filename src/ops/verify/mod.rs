@@ -22,6 +22,7 @@ use crate::ops::folder;
 use crate::ops::own_parity;
 use crate::ops::own_parity::ParityState;
 use crate::ops::report;
+use crate::ops::shard_notes;
 
 pub use sample::Sample;
 pub use whole::verify_image;
@@ -104,6 +105,8 @@ pub struct ImageReport {
     pub sample: Option<Sample>,
     /// Whether the original has the same bytes, where one was given.
     pub is_equal_to_source: Option<bool>,
+    /// In what the original differs, one line for each file. The image may be right all the same.
+    pub differences: Vec<String>,
     /// What the parity beside it says, where there is some.
     pub parity: Option<ParityState>,
     /// sha256 of each original file, as recorded.
@@ -126,6 +129,7 @@ impl ImageReport {
             damaged_blocks: 0,
             sample: None,
             is_equal_to_source: None,
+            differences: Vec::new(),
             parity: None,
             files: Vec::new(),
             faults: Vec::new(),
@@ -160,10 +164,12 @@ pub struct FileReport {
 /// What was found in all images.
 #[derive(Debug, Clone, Serialize)]
 pub struct VerifyReport {
-    /// Whether everything is right.
+    /// Whether everything is right, and every original that was given has the bytes of its image.
     pub ok: bool,
     /// One for each image.
     pub images: Vec<ImageReport>,
+    /// What is odd about sharded models, such as a shard that is missing.
+    pub notes: Vec<String>,
 }
 
 /// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
@@ -201,8 +207,11 @@ pub fn verify(
         )?);
     }
     Ok(VerifyReport {
-        ok: images.iter().all(|image| image.ok),
+        ok: images
+            .iter()
+            .all(|image| image.ok && image.is_equal_to_source != Some(false)),
         images,
+        notes: shard_notes::under(source),
     })
 }
 

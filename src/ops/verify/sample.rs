@@ -99,7 +99,13 @@ pub(super) fn verify(
     });
     let label = archive.path().file_name().unwrap_or_default();
     let label = label.to_string_lossy();
-    progress.begin(&format!("sampling {label}"), chosen.len() as u64);
+    let len_of = |number: &usize| {
+        let (span, block) = blocks[*number];
+        let range = archive.index().spans[span].block_range(block);
+        range.end - range.start
+    };
+    let bytes = chosen.iter().map(len_of).sum();
+    progress.begin(&format!("sampling {label}"), bytes);
     let mut faults: Vec<String> = archive
         .check_copies()
         .iter()
@@ -119,8 +125,8 @@ pub(super) fn verify(
         pieces.len(),
         Worker::default,
         check,
-        |_, checked| {
-            progress.advance(checked.len() as u64);
+        |piece, checked| {
+            progress.advance(pieces[piece].iter().map(len_of).sum());
             for block in checked {
                 match block {
                     Ok(len) => report.verified_bytes += len,

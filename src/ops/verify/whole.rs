@@ -46,7 +46,6 @@ pub fn verify_image(
         .iter()
         .map(Error::to_string)
         .collect();
-    let mut differs = false;
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
         let mut passing = Passing::new(archive.spans(file), file.spans.clone());
@@ -57,7 +56,7 @@ pub fn verify_image(
             if let (Some(compared), Ok(bytes)) = (&mut compared, &run.bytes) {
                 let span = &archive.index().spans[run.span];
                 let offset = span.span.start + span.block_range(run.blocks.start).start;
-                compared.take(offset, bytes, &mut faults)?;
+                compared.take(offset, bytes)?;
             }
             match &run.bytes {
                 Ok(bytes) => passing.take(run.span, bytes),
@@ -77,7 +76,8 @@ pub fn verify_image(
             Ok(())
         })?;
         report.notes.extend(notes(archive, file, &passing));
-        differs |= compared.is_some_and(|compared| compared.differs);
+        let difference = compared.and_then(|compared| compared.difference);
+        report.differences.extend(difference);
         let whole = check.whole;
         let (sha256, of_tensors) = check.finish(file.spans.end);
         faults.extend(of_tensors);
@@ -96,7 +96,8 @@ pub fn verify_image(
     progress.end();
     let original_members = original.map(|folder| members::differences(archive, folder));
     report.notes.extend(original_members.unwrap_or_default());
-    report.is_equal_to_source = original.map(|_| !differs && report.damaged_blocks == 0);
+    let is_equal = report.differences.is_empty() && report.damaged_blocks == 0;
+    report.is_equal_to_source = original.map(|_| is_equal);
     report.blocks_in_all = report.blocks;
     report.conclude(faults);
     Ok(report)
@@ -135,46 +136,59 @@ fn untrained_words(path: &str, (judged, fresh): (usize, usize)) -> String {
 
 /// The original of one file of an image.
 struct Compared {
-    source: FileSource,
+    path: PathBuf,
+    /// None if it has another length, or is not there.
+    source: Option<FileSource>,
     buffer: Vec<u8>,
-    differs: bool,
+    /// The first difference; the others are too many.
+    difference: Option<String>,
 }
 
 impl Compared {
     fn open(archive: &Archive, file: &FileRecord, original: &Path) -> Result<Self> {
-        let path: PathBuf = match archive.header().kind {
-            ImageKind::File => original.to_owned(),
-            ImageKind::Folder => original.join(&file.path),
+        let is_folder = archive.header().kind == ImageKind::Folder;
+        let path: PathBuf = if is_folder {
+            original.join(&file.path)
+        } else {
+            original.to_owned()
         };
-        let source = FileSource::open(&path)?;
-        if source.len() != file.len {
-            let error = Error::invalid(format!(
-                "has {} bytes, and the image holds one of {}",
+        let mut compared = Self {
+            path,
+            source: None,
+            buffer: Vec::new(),
+            difference: None,
+        };
+        match FileSource::open(&compared.path) {
+            Ok(source) if source.len() == file.len => compared.source = Some(source),
+            Ok(source) => compared.differs(&format!(
+                "it has {} bytes, and what was compressed had {}",
                 source.len(),
                 file.len
-            ));
-            return Err(error.file(&path).hint("is it the original of this image?"));
+            )),
+            Err(error) if is_folder && error.kind() == ErrorKind::NotFound => {
+                compared.differs("it is not there");
+            }
+            Err(error) => return Err(error),
         }
-        Ok(Self {
-            source,
-            buffer: Vec::new(),
-            differs: false,
-        })
+        Ok(compared)
     }
 
-    /// The first difference of the file is told, the others are too many.
-    fn take(&mut self, offset: u64, bytes: &[u8], faults: &mut Vec<String>) -> Result<()> {
+    fn differs(&mut self, how: &str) {
+        let path = error::escaped(&self.path.to_string_lossy());
+        let what = format!("`{path}` is not what was compressed: {how}");
+        self.difference.get_or_insert(what);
+    }
+
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let Some(source) = self.source.as_ref().filter(|_| self.difference.is_none()) else {
+            return Ok(());
+        };
         self.buffer.resize(bytes.len(), 0);
-        self.source.read_exact_at(offset, &mut self.buffer)?;
-        let pairs = self.buffer.iter().zip(bytes);
-        let first = pairs.into_iter().position(|(a, b)| a != b);
-        if let (Some(first), false) = (first, self.differs) {
-            self.differs = true;
-            let error = Error::damaged(format!(
-                "differs from what the image holds, from byte {} on",
-                offset + first as u64
-            ));
-            faults.push(error.file(self.source.path()).to_string());
+        source.read_exact_at(offset, &mut self.buffer)?;
+        let mut pairs = self.buffer.iter().zip(bytes);
+        if let Some(first) = pairs.position(|(a, b)| a != b) {
+            let at = offset + first as u64;
+            self.differs(&format!("it differs from byte {at} on"));
         }
         Ok(())
     }

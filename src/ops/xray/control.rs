@@ -105,7 +105,8 @@ pub fn entropy(masses: impl Iterator<Item = f64> + Clone) -> f64 {
             0.0
         }
     };
-    masses.map(of).sum()
+    // a sum of nothing, or of zeros, would be negative zero
+    masses.map(of).fold(0.0, |sum, bits| sum + bits)
 }
 
 /// The same of counts.

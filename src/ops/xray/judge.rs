@@ -124,6 +124,29 @@ pub struct Findings {
     pub flags: Vec<Flag>,
 }
 
+impl Flag {
+    /// What it says, in a few words.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Bf16Lineage => "every number would fit into BF16: it was BF16 once, most likely",
+            Self::F16Lineage => "every number would fit into F16: it was F16 once, most likely",
+            Self::Bf16Residue => "90 % of the numbers would fit into BF16",
+            Self::UnusedMantissaBits => "low bits of the mantissa are never set",
+            Self::CarvedMantissas => {
+                "of two neighbouring numbers one is there and the other is not, as after quantising"
+            }
+            Self::FewValues => "at most 256 different numbers",
+            Self::Constant => "one number throughout",
+            Self::SignImbalance => "much more of one sign than of the other",
+            Self::Sparse => "more than half are zero",
+            Self::Nan => "some are not a number",
+            Self::Infinite => "some are infinite",
+            Self::DeadRows => "rows of zeros only",
+            Self::Unstructured => "cannot be told from fresh random numbers",
+        }
+    }
+}
+
 impl Findings {
     /// Whether it could be told from fresh random numbers.
     pub fn is_judged(&self) -> bool {
@@ -263,7 +286,7 @@ fn flags(measure: &Measure, dtype: &str, found: &Findings, exponents: &[u64]) ->
     };
     flag_if(found.nans > 0, Flag::Nan);
     flag_if(found.infinities > 0, Flag::Infinite);
-    let is_constant = found.min >= found.max && elements > 1;
+    let is_constant = measure.is_constant() && elements > 1;
     flag_if(is_constant, Flag::Constant);
     if elements < ELEMENTS_MIN || is_constant {
         return flags;

@@ -100,6 +100,8 @@ pub struct Measure {
     pub counts: Vec<u64>,
     /// Of the lower half of wide elements: all bits that occur, and how many are zero.
     pub low_bits: u16,
+    /// All bits of lower halves that are set in every one.
+    low_common: u16,
     /// Elements whose lower half is zero.
     pub low_zero: u64,
     /// Elements that are not a number, and not finite.
@@ -140,6 +142,7 @@ impl Measure {
             values: layout.values(),
             counts: vec![0; layout.symbols()],
             low_bits: 0,
+            low_common: u16::MAX,
             low_zero: 0,
             nans: 0,
             infinities: 0,
@@ -202,6 +205,7 @@ impl Measure {
         self.counts[(bits >> 16) as usize] += 1;
         let low = bits as u16;
         self.low_bits |= low;
+        self.low_common &= low;
         self.low_zero += u64::from(low == 0);
         self.element(f32::from_bits(bits).into());
     }
@@ -255,6 +259,12 @@ impl Measure {
             }
         });
         self.elements() - self.nans - self.infinities - zeros[0] - zeros[1]
+    }
+
+    /// Whether all elements have the same bits.
+    pub fn is_constant(&self) -> bool {
+        let used = self.counts.iter().filter(|&&count| count > 0).count();
+        used == 1 && (self.layout.width < 4 || self.low_bits == self.low_common)
     }
 
     /// Elements counted.
@@ -350,6 +360,20 @@ mod tests {
         );
         assert_eq!((measure.sum, measure.max), (2.0, 2.0));
         assert!(Measure::new("I64", &[2]).is_none());
+    }
+
+    #[test]
+    fn constant_is_what_has_one_pattern_of_bits() {
+        let of = |values: &[f32]| {
+            let mut measure = Measure::new("F32", &[values.len() as u64]).unwrap();
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            measure.take(&bytes);
+            measure.is_constant()
+        };
+        assert!(of(&[0.0; 9]) && of(&[1.1; 9]) && of(&[f32::NEG_INFINITY; 3]));
+        // a mask of zeros and -inf, one NaN, another sign, a last bit
+        assert!(!of(&[0.0, f32::NEG_INFINITY]) && !of(&[1.0, 1.0, f32::NAN]));
+        assert!(!of(&[0.0, -0.0]) && !of(&[1.0, 1.000_000_1]) && !of(&[]));
     }
 
     #[test]

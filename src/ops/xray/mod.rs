@@ -79,6 +79,16 @@ pub struct XrayReport {
     pub tensors: Vec<TensorXray>,
     /// How many tensors have each flag.
     pub flags: BTreeMap<&'static str, u64>,
+    /// Elements that are not a number.
+    pub nans: u64,
+    /// Elements that are infinite.
+    pub infinities: u64,
+    /// Bytes of F32 tensors of 4,096 elements and more that are not constant.
+    pub f32_bytes: u64,
+    /// Those of them whose every number would fit into BF16.
+    pub bf16_in_f32_bytes: u64,
+    /// Those whose every number would fit into F16, and not BF16.
+    pub f16_in_f32_bytes: u64,
     /// Bytes of the matrices that can be told from fresh random numbers, or not.
     pub judged_bytes: u64,
     /// Those of them that cannot.
@@ -188,23 +198,41 @@ fn look(
 fn conclude(path: &Path, tensors: Vec<TensorXray>) -> XrayReport {
     let mut flags = BTreeMap::new();
     let (mut judged_bytes, mut unstructured_bytes) = (0, 0);
+    let (mut nans, mut infinities) = (0, 0);
+    let (mut f32_bytes, mut bf16_in_f32_bytes, mut f16_in_f32_bytes) = (0, 0, 0);
     for tensor in &tensors {
         let Some(findings) = &tensor.findings else {
             continue;
         };
+        nans += findings.nans;
+        infinities += findings.infinities;
+        let bytes_if = |flag: Flag| {
+            let is_so = findings.flags.contains(&flag);
+            if is_so { tensor.bytes } else { 0 }
+        };
+        let is_wide = tensor.dtype == "F32" && tensor.bytes >= 4 * judge::ELEMENTS_MIN;
+        if is_wide && !findings.flags.contains(&Flag::Constant) {
+            f32_bytes += tensor.bytes;
+            bf16_in_f32_bytes += bytes_if(Flag::Bf16Lineage);
+            f16_in_f32_bytes += bytes_if(Flag::F16Lineage);
+        }
         for flag in &findings.flags {
             *flags.entry(flag.name()).or_default() += 1;
         }
         if findings.is_judged() {
             judged_bytes += tensor.bytes;
-            let is_fresh = findings.flags.contains(&Flag::Unstructured);
-            unstructured_bytes += if is_fresh { tensor.bytes } else { 0 };
+            unstructured_bytes += bytes_if(Flag::Unstructured);
         }
     }
     XrayReport {
         path: path.to_owned(),
         tensors,
         flags,
+        nans,
+        infinities,
+        f32_bytes,
+        bf16_in_f32_bytes,
+        f16_in_f32_bytes,
         judged_bytes,
         unstructured_bytes,
         looks_untrained: unstructured_bytes > judged_bytes / 2,

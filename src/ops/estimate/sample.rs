@@ -1,73 +1,19 @@
-//! How small a model would become, alone or against a base, from a sample: a few pieces of its tensors, and the same pieces of the
-//! base's.
+//! Whether a model would become smaller against a base than alone, from a sample: a few pieces of its
+//! tensors, and the same pieces of the base's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::Bases;
 use crate::archive::tensors::Tensor;
-use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::digest;
-use crate::base::units;
 use crate::codec::Profile;
 use crate::codec::delta;
 use crate::codec::delta::DeltaCounts;
 use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
 use crate::tensor::Span;
-
-/// Pieces of a model that are looked at to tell what it takes alone.
-const LOOK: (u64, u64) = (24, 64 << 10);
-/// Bytes of index and padding for a tensor, about.
-const TENSOR_BYTES: u64 = 250;
-/// A model is not worth it if its image would have more than this of its size.
-const PERCENT_MAX: f64 = 97.0;
-
-/// What a look at a model tells.
-#[derive(Debug, Clone)]
-pub struct Look {
-    /// About how many bytes its image has.
-    pub image_bytes: u64,
-    /// About how many bytes of it are F32 of numbers that BF16 holds.
-    pub bf16_in_f32_bytes: u64,
-    /// The same for models with the same bytes where it was looked.
-    pub sample: [u8; 32],
-    /// The same for models with tensors of the same names, dtypes and shapes.
-    pub tensors: [u8; 32],
-}
-
-impl Look {
-    /// Looks at a few pieces of the model at `path`.
-    pub fn at(path: &Path) -> Result<Self> {
-        let mut model = Bases::unshared(None);
-        model.add(path)?;
-        let sample = Sample::take(&model, LOOK.0, LOOK.1)?;
-        let spans = || model.tensors().map(Tensor::span);
-        let words = |span: &Span| format!("{:?} {} {:?};", span.name, span.dtype, span.shape);
-        let (tensors, pieces): (String, Vec<u8>) =
-            (spans().map(words).collect(), sample.bytes().collect());
-        Ok(Self {
-            image_bytes: sample.alone_bytes() + TENSOR_BYTES * (spans().count() as u64 + 4),
-            bf16_in_f32_bytes: sample.bf16_in_f32_bytes(),
-            sample: digest::blake3_of(&pieces)?,
-            tensors: digest::blake3_of(&tensors.into_bytes())?,
-        })
-    }
-
-    /// Bytes of the image of a model of `bytes`; why not, if it is not worth it.
-    pub fn worth(&self, bytes: u64) -> Result<u64> {
-        let percent = units::percent(self.image_bytes, bytes);
-        if percent <= PERCENT_MAX {
-            return Ok(self.image_bytes);
-        }
-        let percent = percent.min(100.0);
-        let why = format!("it would still have {percent:.0} % of its size");
-        Err(Error::invalid(why))
-    }
-}
 
 /// A piece of a tensor.
 #[derive(Debug)]
@@ -149,30 +95,6 @@ impl Sample {
         }
     }
 
-    fn bytes(&self) -> impl Iterator<Item = u8> {
-        self.pieces
-            .iter()
-            .flat_map(|piece| piece.bytes.iter().copied())
-    }
-
-    /// About how many bytes are of F32 whose lower halves are zero.
-    #[expect(
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "about, and never negative"
-    )]
-    fn bf16_in_f32_bytes(&self) -> u64 {
-        let is_it = |piece: &&Piece| {
-            let (elements, _) = piece.bytes.as_chunks::<4>();
-            piece.span.dtype == "F32"
-                && elements.iter().all(|[low, high, ..]| low | high == 0)
-                && elements.iter().any(|element| *element != [0; 4])
-        };
-        let those = self.pieces.iter().filter(is_it);
-        let bytes = those.map(|piece| share(piece.bytes.len() as u64, 1)).sum();
-        (self.of_all(bytes) * self.model_bytes as f64) as u64
-    }
-
     /// Bytes of all tensors of the model.
     pub fn model_bytes(&self) -> u64 {
         self.model_bytes
@@ -183,16 +105,6 @@ impl Sample {
         let alone =
             |piece: &Piece| share(piece.bytes.len() as u64, 1) * self.alone[&piece.span.dtype];
         self.of_all(self.pieces.iter().map(alone).sum())
-    }
-
-    /// About how many bytes the model takes alone.
-    #[expect(
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "about, and never negative"
-    )]
-    pub fn alone_bytes(&self) -> u64 {
-        (self.alone() * self.model_bytes as f64) as u64
     }
 
     fn of_all(&self, bytes: f64) -> f64 {

@@ -1,0 +1,246 @@
+//! Diff: which tensors of two models differ, and by how much, in bytes and in values.
+
+mod distance;
+mod pairs;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::archive::Bases;
+use crate::archive::DigestIndex;
+use crate::archive::tensors::Tensor;
+use crate::base::Error;
+use crate::base::Progress;
+use crate::base::Result;
+use crate::codec::Profile;
+use crate::ops::base;
+use crate::ops::compress;
+use crate::ops::compress::CompressOptions;
+use crate::ops::compress::CompressReport;
+use crate::ops::compress::Output;
+use crate::ops::report;
+use crate::ops::shard_notes;
+use crate::tensor::Span;
+use crate::tensor::values;
+
+use distance::Sums;
+use pairs::Pair;
+
+/// A tensor whose bytes differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorDiff {
+    /// Its name.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its bytes.
+    pub bytes: u64,
+    /// How many of them differ.
+    pub differing_bytes: u64,
+    /// Its elements; none for a dtype whose elements are no numbers in whole bytes. So are those below.
+    pub elements: Option<u64>,
+    /// How many of them differ in their bits.
+    pub differing_elements: Option<u64>,
+    /// The largest difference of two finite values.
+    pub max_difference: Option<f64>,
+    /// The root of the mean square of the differences of all finite values.
+    pub rms_difference: Option<f64>,
+    /// The root of the mean square of the first model's finite values.
+    pub rms_value: Option<f64>,
+    /// The files that it is in, where its name stands several times in a model.
+    #[serde(serialize_with = "report::paths")]
+    pub files: Vec<PathBuf>,
+}
+
+/// A tensor that has another dtype or shape.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reshaped {
+    /// Its name.
+    pub name: String,
+    /// Dtype and shape in the first model.
+    pub a: (String, Vec<u64>),
+    /// Dtype and shape in the second.
+    pub b: (String, Vec<u64>),
+    /// Its elements, where it has the same shape in both, and elements that are numbers in whole
+    /// bytes. So are those below, of values that were made wider exactly.
+    pub elements: Option<u64>,
+    /// How many of them are other numbers.
+    pub differing_elements: Option<u64>,
+    /// The largest difference of two finite values.
+    pub max_difference: Option<f64>,
+    /// The root of the mean square of the differences of all finite values.
+    pub rms_difference: Option<f64>,
+    /// The root of the mean square of the first model's finite values.
+    pub rms_value: Option<f64>,
+    /// The files that it is in, where its name stands several times in a model.
+    #[serde(serialize_with = "report::paths")]
+    pub files: Vec<PathBuf>,
+}
+
+/// How two models differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct DiffReport {
+    /// The first model.
+    #[serde(serialize_with = "report::path")]
+    pub a: PathBuf,
+    /// The second model.
+    #[serde(serialize_with = "report::path")]
+    pub b: PathBuf,
+    /// Whether all tensors are the same. Headers and other files are not compared.
+    pub same: bool,
+    /// How many tensors have the same bytes.
+    pub same_tensors: u64,
+    /// Tensors of the first model alone.
+    pub only_in_a: Vec<String>,
+    /// Tensors of the second model alone.
+    pub only_in_b: Vec<String>,
+    /// Tensors with another dtype or shape.
+    pub reshaped: Vec<Reshaped>,
+    /// Tensors whose bytes differ.
+    pub changed: Vec<TensorDiff>,
+    /// What is odd about the files of the models, such as a tensor in two of them.
+    pub notes: Vec<String>,
+}
+
+/// Compares two models: files, images, or folders of them in any sharding. Tensors are known by
+/// their names; of those that stand in two files of a folder the one counts that the index of the
+/// shards names, and where none does, each is compared.
+pub fn diff(a: &Path, b: &Path, threads: usize, progress: &dyn Progress) -> Result<DiffReport> {
+    let open = |path| Bases::open(path, DigestIndex::of_user());
+    let (model_a, model_b) = (open(a)?, open(b)?);
+    // of what was not read nobody can say that it is the same
+    if let Some(fault) = model_a.faults().chain(model_b.faults()).next() {
+        return Err(fault.clone());
+    }
+    let mut report = DiffReport {
+        a: a.to_owned(),
+        b: b.to_owned(),
+        same: true,
+        same_tensors: 0,
+        only_in_a: Vec::new(),
+        only_in_b: Vec::new(),
+        reshaped: Vec::new(),
+        changed: Vec::new(),
+        notes: shard_notes::of_models([(a, &model_a), (b, &model_b)]),
+    };
+    let pairs = pairs::pairs((&model_a, a), (&model_b, b));
+    let in_a = pairs.iter().filter_map(|pair| pair.a);
+    progress.begin("comparing", in_a.map(|tensor| tensor.span().len).sum());
+    let comparison = Comparison {
+        models: (&model_a, &model_b),
+        threads,
+        progress,
+    };
+    for pair in &pairs {
+        match (pair.a, pair.b) {
+            (Some(a), Some(b)) => comparison.take((a, b), pair, &mut report)?,
+            (Some(a), None) => report.only_in_a.push(a.span().name.clone()),
+            (None, Some(b)) => report.only_in_b.push(b.span().name.clone()),
+            (None, None) => {}
+        }
+    }
+    progress.end();
+    report.same = report.changed.is_empty()
+        && report.reshaped.is_empty()
+        && report.only_in_a.is_empty()
+        && report.only_in_b.is_empty();
+    Ok(report)
+}
+
+/// Two models being compared.
+struct Comparison<'a> {
+    models: (&'a Bases, &'a Bases),
+    threads: usize,
+    progress: &'a dyn Progress,
+}
+
+impl Comparison<'_> {
+    fn take(
+        &self,
+        (a, b): (&Tensor, &Tensor),
+        pair: &Pair<'_>,
+        report: &mut DiffReport,
+    ) -> Result<()> {
+        let (threads, progress) = (self.threads, self.progress);
+        let (span_a, span_b) = (a.span(), b.span());
+        let files = [self.models.0.file_of(a), self.models.1.file_of(b)];
+        let files = files.iter().filter(|_| pair.is_one_of_several);
+        let files = files.map(|&file| file.to_owned()).collect();
+        let values = distance::values_of(span_a, span_b);
+        let read = || Ok::<_, Error>((self.models.0.bytes(a)?, self.models.1.bytes(b)?));
+        if (&span_a.dtype, &span_a.shape) == (&span_b.dtype, &span_b.shape) {
+            let (bytes_a, bytes_b) = read()?;
+            let sums = distance::compare((span_a, &*bytes_a), &*bytes_b, threads, progress)?;
+            match sums.bytes {
+                0 => report.same_tensors += 1,
+                _ => report.changed.push(changed(span_a, &sums, files)),
+            }
+            return Ok(());
+        }
+        let mut sums = None;
+        if let Some((of_a, of_b)) = values {
+            let (bytes_a, bytes_b) = read()?;
+            let (a, b) = ((&*bytes_a, of_a), (&*bytes_b, of_b));
+            sums = Some(distance::compare_values(a, b, threads, progress)?);
+        } else {
+            progress.advance(span_a.len);
+        }
+        let distance = sums.as_ref().map(Sums::distance);
+        report.reshaped.push(Reshaped {
+            name: span_a.name.clone(),
+            a: (span_a.dtype.clone(), span_a.shape.clone()),
+            b: (span_b.dtype.clone(), span_b.shape.clone()),
+            elements: values.map(|(of_a, _)| span_a.len / of_a.width as u64),
+            differing_elements: sums.map(|sums| sums.elements),
+            max_difference: distance.map(|(max, ..)| max),
+            rms_difference: distance.map(|(_, rms, _)| rms),
+            rms_value: distance.map(|(.., value)| value),
+            files,
+        });
+        Ok(())
+    }
+}
+
+fn changed(span: &Span, sums: &Sums, files: Vec<PathBuf>) -> TensorDiff {
+    let values = values::of(&span.dtype);
+    let (max, rms, value) = sums.distance();
+    TensorDiff {
+        name: span.name.clone(),
+        dtype: span.dtype.clone(),
+        shape: span.shape.clone(),
+        bytes: span.len,
+        differing_bytes: sums.bytes,
+        elements: values.map(|values| span.len / values.width as u64),
+        differing_elements: values.map(|_| sums.elements),
+        max_difference: values.map(|_| max),
+        rms_difference: values.map(|_| rms),
+        rms_value: values.map(|_| value),
+        files,
+    }
+}
+
+/// Stores the second model as its differences from the first.
+pub fn patch(
+    a: &Path,
+    b: &Path,
+    image: &Path,
+    force: bool,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<CompressReport> {
+    let options = CompressOptions {
+        output: Output::Path(image.to_owned()),
+        profile: Profile::Balanced,
+        base: base::open(Some(a))?,
+        series: false,
+        resume: false,
+        force,
+        opaque: false,
+        threads,
+    };
+    compress::compress(b, &options, progress)
+}

@@ -1,0 +1,200 @@
+//! What `scan` says a model would take, beside what it takes: within a fiftieth, whatever the model.
+
+use std::fs;
+use std::path::Path;
+
+use bigsmall::ops::estimate::Look;
+use proptest::prelude::*;
+
+use crate::cli_trust::bigsmall;
+use crate::cli_trust::code;
+use crate::cli_trust::json;
+use crate::cli_trust::text;
+use crate::models;
+use crate::models::Random;
+use crate::models::Tensor;
+use crate::roundtrip::put;
+
+/// So many bytes more or less are no error: files of a few kilobytes are mostly index.
+const SLACK: u64 = 512;
+
+fn tensor(name: String, dtype: &'static str, shape: Vec<u64>, data: Vec<u8>) -> Tensor {
+    Tensor {
+        name,
+        dtype,
+        shape,
+        data,
+    }
+}
+
+/// Normal numbers as F32, cut so that the mantissas keep only some bits. The least are too small for
+/// F16.
+fn floats(random: &mut Random, count: usize, mask: u32) -> Vec<u8> {
+    let cut = |value: f32| {
+        if value.abs() < 6.2e-5 {
+            return 0.0;
+        }
+        f32::from_bits(value.to_bits() & mask)
+    };
+    let number = |_| cut(random.gauss() * 0.02).to_le_bytes();
+    (0..count).flat_map(number).collect()
+}
+
+/// A causal mask: zeros, and -inf above the diagonal.
+fn mask(side: usize) -> Vec<u8> {
+    let at = |place: usize| place % side > place / side;
+    let value = |place| if at(place) { f32::NEG_INFINITY } else { 0.0 };
+    (0..side * side)
+        .flat_map(|place| value(place).to_le_bytes())
+        .collect()
+}
+
+/// One of several kinds of tensors that models have, of about so many elements.
+fn any_tensor(random: &mut Random, name: String, count: usize) -> Tensor {
+    let shape = vec![count as u64];
+    match random.below(9) {
+        0 | 1 => tensor(name, "BF16", shape, models::bf16_weights(random, count)),
+        2 => tensor(name, "F32", shape, floats(random, count, u32::MAX)),
+        3 => tensor(name, "F32", shape, floats(random, count, 0xffff_0000)),
+        4 => tensor(name, "F32", shape, floats(random, count, 0xffff_e000)),
+        5 => {
+            let side = count.isqrt().max(1);
+            tensor(name, "F32", vec![side as u64, side as u64], mask(side))
+        }
+        6 => tensor(name, "I8", shape, random.bytes(count)),
+        7 => tensor(name, "F16", shape, vec![0; 2 * count]),
+        _ => {
+            let bytes = (0..count).map(|_| (random.gauss() * 12.0 + 60.0) as u8);
+            let bytes = bytes.collect();
+            tensor(name, "F8_E4M3", shape, bytes)
+        }
+    }
+}
+
+/// A file of about `bytes`: some kinds of tensors, some tied to others.
+fn any_model(seed: u64, bytes: usize, tensors: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut model: Vec<Tensor> = Vec::new();
+    for number in 0..tensors {
+        let name = format!("layers.{number}.w");
+        let tied = random.below(5) == 0 && !model.is_empty();
+        if tied {
+            let of = random.below(model.len() as u64) as usize;
+            model.push(Tensor {
+                name,
+                ..model[of].clone()
+            });
+            continue;
+        }
+        // some are small beside others
+        let count = bytes / tensors / 2 / (1 + random.below(3) as usize * 7);
+        model.push(any_tensor(&mut random, name, count.max(1)));
+    }
+    models::file(&model, 0, "")
+}
+
+/// What was estimated, and what compress makes of it.
+fn both(at: &Path, file: &[u8]) -> (u64, u64) {
+    put(&at.join("m.safetensors"), file);
+    let look = Look::at(&at.join("m.safetensors")).unwrap();
+    assert!(look.bf16_in_f32_bytes + look.f16_in_f32_bytes <= file.len() as u64);
+    assert_eq!(code(&bigsmall(at, &["compress", "m.safetensors", "-f"])), 0);
+    let real = fs::metadata(at.join("m.bs")).unwrap().len();
+    (look.image_bytes, real)
+}
+
+fn is_near((estimated, real): (u64, u64)) -> bool {
+    estimated.abs_diff(real) <= real / 50 + SLACK
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_small_model_is_estimated_within_a_fiftieth(
+        seed in any::<u64>(),
+        bytes in 1_usize..4_000_000,
+        tensors in 1_usize..40,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let found = both(folder.path(), &any_model(seed, bytes, tensors));
+        prop_assert!(is_near(found), "{found:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_large_model_is_estimated_within_a_fiftieth(
+        seed in any::<u64>(),
+        bytes in 60_000_000_usize..160_000_000,
+        tensors in 2_usize..60,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let found = both(folder.path(), &any_model(seed, bytes, tensors));
+        prop_assert!(is_near(found), "{found:?}");
+    }
+}
+
+#[test]
+fn what_is_there_several_times_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random::new(1);
+    let weights = models::bf16_weights(&mut random, 8_000_000);
+    let one = |name: &str| tensor(name.into(), "BF16", vec![8_000_000], weights.clone());
+    let tied = models::file(&[one("embed"), one("head")], 0, "");
+    let found = both(folder.path(), &tied);
+    assert!(
+        is_near(found) && found.1 < tied.len() as u64 / 2,
+        "{found:?}"
+    );
+    let masks: Vec<Tensor> = (0..12)
+        .map(|layer| tensor(format!("h.{layer}.bias"), "F32", vec![192, 192], mask(192)))
+        .collect();
+    let found = both(folder.path(), &models::file(&masks, 0, ""));
+    assert!(is_near(found), "{found:?}");
+    let found = both(folder.path(), &models::file(&masks[..1], 0, ""));
+    assert!(is_near(found), "{found:?}");
+}
+
+#[test]
+fn bytes_of_narrow_numbers_are_those_of_their_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut random = Random::new(3);
+    let bf16 = floats(&mut random, 500_000, 0xffff_0000);
+    let half = floats(&mut random, 250_000, 0xffff_e000);
+    let tensors = [
+        tensor("a".into(), "F32", vec![500_000], bf16),
+        tensor(
+            "b".into(),
+            "BF16",
+            vec![4_000_000],
+            models::bf16_weights(&mut random, 4_000_000),
+        ),
+        tensor("c".into(), "F32", vec![250_000], half),
+        tensor(
+            "d".into(),
+            "F32",
+            vec![100_000],
+            floats(&mut random, 100_000, u32::MAX),
+        ),
+        tensor("e".into(), "F32", vec![100_000], vec![0; 400_000]),
+    ];
+    put(
+        &at.join("mixed.safetensors"),
+        &models::file(&tensors, 0, ""),
+    );
+    let report = json(&bigsmall(at, &["scan", "mixed.safetensors", "--json"]));
+    let file = &report["files"][0];
+    assert_eq!(file["bf16_in_f32_bytes"], 2_000_000, "{file}");
+    assert_eq!(file["f16_in_f32_bytes"], 1_000_000, "{file}");
+    let words = text(&bigsmall(at, &["scan", "mixed.safetensors"]));
+    for part in [
+        "2.00 MB of it is F32 that holds numbers of BF16 only",
+        "1.00 MB of it is F32 that holds numbers of F16 only",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+}
