@@ -14,8 +14,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::fs::Fs;
-use crate::fs::attributes;
-use crate::fs::changes::Owner;
+use crate::fs::changes::New;
 use crate::fs::tree::Attr;
 use crate::fs::tree::Kind;
 use crate::session::Answer;
@@ -221,15 +220,14 @@ impl Adapter {
                 with_attributes,
             } => self.list((node, *handle), *offset, *size, *with_attributes),
             Operation::StatFs => fs.statvfs().map(|stat| Reply::statfs(&stat)),
-            Operation::GetXattr { name, .. } if !attributes::is_ours(name) => Err(Errno::ENODATA),
             Operation::GetXattr { name, size } => {
                 let value = fs.attribute(node, name);
-                value.and_then(|value| xattr(value.into_bytes(), *size))
+                value.and_then(|value| xattr(value, *size))
             }
-            Operation::ListXattr { size } => fs.attributes(node).and_then(|attributes| {
-                let names = attributes.into_iter().map(|(name, _)| name + "\0");
-                xattr(names.collect::<String>().into_bytes(), *size)
-            }),
+            Operation::ListXattr { size } => {
+                let names = fs.attribute_names(node);
+                names.and_then(|names| xattr(names, *size))
+            }
             _ => return None,
         })
     }
@@ -237,7 +235,9 @@ impl Adapter {
     /// Answers what changes something.
     fn change(&self, request: &Request<'_>) -> Option<Result<Reply, Errno>> {
         let (fs, node) = (&self.fs, request.node);
-        let owner = Owner {
+        let new = |mode: u32, umask: u32| New {
+            mode,
+            umask,
             uid: request.uid,
             gid: request.gid,
         };
@@ -249,8 +249,13 @@ impl Adapter {
                 let attr = fs.change(node, handle, *changes);
                 attr.map(|attr| Reply::attr(&attr, self.attr_ttl(&attr)))
             }
-            Operation::Create { name, flags, mode } => {
-                let made = fs.create(node, name, *flags, *mode, owner);
+            Operation::Create {
+                name,
+                flags,
+                mode,
+                umask,
+            } => {
+                let made = fs.create(node, name, *flags, new(*mode, *umask));
                 made.map(|(attr, open)| {
                     let flags = if open.backing.is_some() {
                         open::PASSTHROUGH
@@ -261,21 +266,14 @@ impl Adapter {
                     Reply::created(&self.entry_of(&attr), open.handle, flags, backing)
                 })
             }
-            // a file: of other kinds none is made
-            Operation::MkNod { name, mode } if mode & 0o170_000 == 0o100_000 => {
-                let flags = nix::fcntl::OFlag::O_RDWR.bits();
-                entry(
-                    fs.create(node, name, flags, *mode, owner)
-                        .map(|(attr, open)| {
-                            fs.release_plain(open.handle);
-                            attr
-                        }),
-                )
+            Operation::MkNod { name, mode, umask } => {
+                entry(fs.make_node(node, name, new(*mode, *umask)))
             }
-            Operation::MkNod { .. } => Err(Errno::EPERM),
-            Operation::MkDir { name, mode } => entry(fs.make_folder(node, name, *mode, owner)),
+            Operation::MkDir { name, mode, umask } => {
+                entry(fs.make_folder(node, name, new(*mode, *umask)))
+            }
             Operation::Symlink { name, target } => {
-                entry(fs.make_link(node, name, Path::new(target), owner))
+                entry(fs.make_link(node, name, Path::new(target), new(0o777, 0)))
             }
             Operation::Link { node: of, name } => entry(fs.make_name(*of, node, name)),
             Operation::Unlink { name } => done(fs.remove(node, name, false)),
@@ -286,6 +284,15 @@ impl Adapter {
                 new_name,
                 flags,
             } => done(fs.rename((node, name), (*new_parent, new_name), *flags)),
+            _ => return self.write(request),
+        })
+    }
+
+    /// Answers what changes what is in files or beside them.
+    fn write(&self, request: &Request<'_>) -> Option<Result<Reply, Errno>> {
+        let (fs, node) = (&self.fs, request.node);
+        let done = |done: Result<(), Errno>| done.map(|()| Reply::empty());
+        Some(match &request.operation {
             Operation::Write {
                 handle,
                 offset,
@@ -293,6 +300,14 @@ impl Adapter {
             } => fs
                 .write_plain(*handle, *offset, data)
                 .map(|()| Reply::written(data.len() as u32)),
+            Operation::SetXattr {
+                name,
+                value,
+                flags,
+                drops_setgid,
+            } => done(fs.set_attribute(node, name, value, *flags, *drops_setgid)),
+            Operation::RemoveXattr { name } => done(fs.remove_attribute(node, name)),
+            Operation::FsyncDir => done(fs.sync_folder(node)),
             Operation::Fsync { handle, .. } if !Fs::is_plain(*handle) => Ok(Reply::empty()),
             Operation::Fsync { handle, data_only } => done(fs.sync_plain(*handle, *data_only)),
             Operation::Fallocate {
@@ -310,7 +325,7 @@ impl Adapter {
     fn done_before(&self, request: &Request<'_>, errno: Errno) -> Result<Reply, Errno> {
         let (fs, node) = (&self.fs, request.node);
         let there = |name: &OsStr, is_it: &dyn Fn(&Attr) -> bool| {
-            let attr = fs.lookup(node, name)?;
+            let attr = fs.lookup(node, name).map_err(|_gone| errno)?;
             if is_it(&attr) {
                 Ok(self.entry(&attr))
             } else {
@@ -319,27 +334,40 @@ impl Adapter {
             }
         };
         match (&request.operation, errno) {
-            (Operation::Unlink { .. } | Operation::RmDir { .. }, Errno::ENOENT) => {
+            (Operation::Unlink { name }, Errno::ENOENT) => {
+                fs.removed_before(node, name);
                 Ok(Reply::empty())
             }
+            (Operation::RmDir { .. }, Errno::ENOENT) => Ok(Reply::empty()),
             (Operation::MkDir { name, .. }, Errno::EEXIST) => {
                 there(name, &|attr| attr.kind == Kind::Folder)
             }
-            (Operation::MkNod { name, .. }, Errno::EEXIST) => {
-                there(name, &|attr| attr.kind == Kind::File)
+            (Operation::MkNod { name, mode, .. }, Errno::EEXIST) => {
+                there(name, &|attr| Some(attr.kind) == Kind::of_mode(*mode))
             }
             (Operation::Symlink { name, target }, Errno::EEXIST) => there(name, &|attr| {
                 attr.kind == Kind::Link && fs.read_link(attr.ino).is_ok_and(|to| to == *target)
             }),
-            (Operation::Link { node: of, name }, Errno::EEXIST) => {
-                there(name, &|attr| attr.ino == *of)
+            // what it is a name of has changed with that
+            (Operation::Link { node: of, name }, Errno::EEXIST | Errno::ESTALE) => {
+                there(name, &|attr| fs.is_same(attr.ino, *of))
             }
-            (Operation::Create { name, flags, mode }, Errno::EEXIST) => {
+            (
+                Operation::Create {
+                    name,
+                    flags,
+                    mode,
+                    umask,
+                },
+                Errno::EEXIST,
+            ) => {
                 let flags = flags & !nix::fcntl::OFlag::O_EXCL.bits();
+                let (mode, umask) = (*mode, *umask);
                 let operation = Operation::Create {
                     name,
                     flags,
-                    mode: *mode,
+                    mode,
+                    umask,
                 };
                 let again = Request {
                     operation,
@@ -363,7 +391,8 @@ impl Adapter {
     }
 
     fn attr_ttl(&self, attr: &Attr) -> Duration {
-        if self.fs.is_writable() && self.fs.passes_through(attr.ino) == Ok(true) {
+        if self.fs.is_writable() && attr.kind != Kind::Folder {
+            // others change it below
             Duration::ZERO
         } else if attr.kind == Kind::File {
             FILE_TTL

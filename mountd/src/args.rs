@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Worker,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag")]
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Every image `x.bs` under SOURCE appears as `x.safetensors` (an image of a folder as a folder), every other file as it is.
@@ -68,6 +69,9 @@ pub(crate) struct MountArgs {
     /// Mount over a folder that is not empty
     #[arg(long)]
     pub(crate) force: bool,
+    /// Over SOURCE itself: refuse to rename, replace or remove models
+    #[arg(long)]
+    pub(crate) protect_models: bool,
     /// Tell what the mount does over HTTP at this address and port, as Prometheus asks for it
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<String>,

@@ -40,6 +40,7 @@ impl Mount {
             cache_bytes: CACHE_BYTES,
             ahead_bytes: 0,
             in_place: false,
+            protect_models: false,
             life: 1,
         };
         let adapter = Adapter {

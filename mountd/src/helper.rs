@@ -24,7 +24,7 @@ const VALUED: [&str; 8] = [
     "read-ahead",
 ];
 /// Flags of `mount` without one.
-const FLAGS: [&str; 2] = ["allow-other", "force"];
+const FLAGS: [&str; 3] = ["allow-other", "force", "protect-models"];
 /// What every file system gets. What is read-only or writable follows from the mountpoint, and what is private stays it.
 const COMMON: [&str; 26] = [
     "_netdev",

@@ -6,6 +6,7 @@
     reason = "a failed unwrap is a failed test"
 )]
 
+mod converted;
 mod models;
 
 use std::fs;
@@ -18,97 +19,23 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
-use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bigsmall::archive::Bases;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
-use bigsmall::codec::Profile;
 use bigsmall::ops::convert;
-use bigsmall::ops::convert::ConvertOptions;
 use bigsmall::ops::diff;
 use bigsmall::ops::restore;
 
+use crate::converted::Setup;
+use crate::converted::mountd;
 use crate::models::model;
 use crate::models::put;
 
 const EROFS: i32 = 30;
-
-fn mountd(words: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_bigsmall-mountd");
-    Command::new(program).args(words).output().unwrap()
-}
-
-/// A folder of models, converted, with the mount over it.
-struct Setup {
-    folder: tempfile::TempDir,
-    models: Vec<(PathBuf, Vec<u8>)>,
-}
-
-impl Setup {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("models");
-        let mut models = Vec::new();
-        for (number, path) in ["a.safetensors", "deep/b.safetensors", "blobs/0af3"]
-            .iter()
-            .enumerate()
-        {
-            let (path, bytes) = (root.join(path), model(200_000, 7 + number as u64));
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            put(&path, &bytes);
-            models.push((path, bytes));
-        }
-        std::os::unix::fs::symlink("../blobs/0af3", root.join("deep/link.safetensors")).unwrap();
-        put(&root.join("config.json"), b"{}");
-        let plan = convert::plan(&root, &Silent).unwrap();
-        let options = ConvertOptions {
-            profile: Profile::Balanced,
-            keep: None,
-            threads: 2,
-        };
-        let report = convert::convert(&plan, &options, &Silent).unwrap();
-        assert_eq!(report.converted, 3, "{report:?}");
-        assert!(models.iter().all(|(path, _)| !path.exists()));
-        let setup = Self { folder, models };
-        setup.mount();
-        setup
-    }
-
-    fn root(&self) -> PathBuf {
-        self.folder.path().join("models")
-    }
-
-    fn mount(&self) {
-        self.run("mount");
-    }
-
-    fn unmount(&self) {
-        self.run("unmount");
-    }
-
-    fn run(&self, word: &str) {
-        let output = mountd(&[word, self.root().to_str().unwrap()]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{word}: {said}");
-    }
-
-    fn models_are_whole(&self) {
-        for (path, bytes) in &self.models {
-            assert!(fs::read(path).unwrap() == *bytes, "{}", path.display());
-        }
-    }
-}
-
-impl Drop for Setup {
-    fn drop(&mut self) {
-        let _ = mountd(&["unmount", "--lazy", self.root().to_str().unwrap()]);
-    }
-}
 
 // docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the images.
 #[test]
@@ -248,11 +175,13 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     assert!(!root.join("notes.txt").exists() && !root.join("x").exists());
 }
 
-// docs/semantics.md: A model that is an image can be neither written nor renamed nor removed there, and nothing can
-// take the hidden name of its image: `EROFS`.
+// docs/semantics.md: With `--protect-models` a model that is an image can be neither written nor renamed nor replaced
+// nor removed there: `EROFS`.
 #[test]
-fn models_stay_as_they_are() {
+fn protected_models_stay_as_they_are() {
     let setup = Setup::new();
+    setup.unmount();
+    setup.run("mount", &["--protect-models"]);
     let root = setup.root();
     let path = root.join("a.safetensors");
     let errno = |result: std::io::Result<()>| result.unwrap_err().raw_os_error();

@@ -13,6 +13,9 @@ pub const IMAGE_EXTENSION: &str = ".bs";
 /// What is taken off the name of a file when it becomes an image.
 pub const MODEL_EXTENSION: &str = ".safetensors";
 
+/// What the parity of a file has behind that file's name.
+pub const PARITY_EXTENSION: &str = crate::parity::EXTENSION;
+
 /// Whether a file of this name may be an image.
 pub fn is_image_name(name: &OsStr) -> bool {
     stem(name).is_some()

@@ -9,9 +9,10 @@ use nix::sys::statfs::FUSE_SUPER_MAGIC;
 use nix::sys::statfs::statfs;
 use serde::Serialize;
 
-use crate::archive::Archive;
+use crate::archive;
 use crate::archive::Bases;
 use crate::archive::DigestIndex;
+use crate::archive::Files;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -146,37 +147,21 @@ fn orphans(
     progress: &dyn Progress,
 ) -> Result<u64> {
     let images = staying.iter().filter(|path| folder::is_image(path));
-    // one that cannot be opened is no delta that could be orphaned
-    let deltas = images.filter_map(|path| Archive::open(path).ok());
-    let deltas: Vec<Archive> = deltas
-        .filter(|archive| archive.index().is_delta())
-        .collect();
-    if deltas.is_empty() {
-        return Ok(0);
-    }
-    let own: BTreeSet<PathBuf> = staying
-        .iter()
-        .filter(|path| stays(path, going))
-        .cloned()
-        .collect();
-    let (of_going, of_staying) = (bases_in(going), bases_in(&own));
-    let of_all = bases_in(&going.union(&own).cloned().collect());
-    let mut lost = Vec::new();
+    let own = staying.iter().filter(|path| stays(path, going));
+    let files = Files {
+        going,
+        images: &images.cloned().collect(),
+        staying: &own.cloned().collect(),
+    };
     progress.begin("looking for deltas that need it", 0);
-    for archive in &deltas {
-        progress.check()?;
-        let is_lost = may_need(archive, &of_going)
-            && !needs_all(archive, &of_staying)
-            // what lacks a base already loses nothing
-            && needs_all(archive, &of_all);
-        if is_lost {
-            lost.push(format!("`{}`", archive.path().display()));
-        }
-    }
+    let none = || Bases::unshared(DigestIndex::of_user());
+    let found = archive::needed(&files, &none, &|| progress.check())?;
     progress.end();
-    if lost.is_empty() {
-        return Ok(deltas.len() as u64);
+    if found.lost.is_empty() {
+        return Ok(found.deltas);
     }
+    let lost = found.lost.iter();
+    let lost: Vec<String> = lost.map(|path| format!("`{}`", path.display())).collect();
     let roots: Vec<String> = roots
         .iter()
         .map(|root| format!("`{}`", root.display()))
@@ -199,36 +184,4 @@ fn stays(path: &Path, going: &BTreeSet<PathBuf>) -> bool {
             && statfs(real).is_ok_and(|system| system.filesystem_type() != FUSE_SUPER_MAGIC)
     };
     fs::canonicalize(path).as_ref().is_ok_and(is_own)
-}
-
-/// The models among these files, whatever their names: those in the Hugging Face cache have no extension.
-fn bases_in(files: &BTreeSet<PathBuf>) -> Bases {
-    let mut bases = Bases::unshared(DigestIndex::of_user());
-    bases.add_support(files.iter());
-    bases
-}
-
-/// Whether a tensor there is called as a base of this delta is.
-fn may_need(archive: &Archive, bases: &Bases) -> bool {
-    let mut spans = archive.index().spans.iter();
-    spans.any(|span| {
-        span.base.is_some_and(|base| {
-            let record = archive.index().bases[base].named(&span.span.name);
-            bases.names(&record, span.span.len)
-        })
-    })
-}
-
-/// Whether all bases of a delta are there.
-fn needs_all(archive: &Archive, bases: &Bases) -> bool {
-    let mut known = BTreeSet::new();
-    let mut spans = archive.index().spans.iter();
-    spans.all(|span| {
-        span.base
-            .filter(|base| known.insert(*base))
-            .is_none_or(|base| {
-                let record = archive.index().bases[base].named(&span.span.name);
-                bases.find(&record, span.span.len).is_ok()
-            })
-    })
 }

@@ -101,13 +101,16 @@ fn agree(
 ) -> Agreed {
     let mut wanted = feature::ASYNC_READ
         | feature::BIG_WRITES
+        | feature::DONT_MASK
         | feature::READDIRPLUS
         | feature::READDIRPLUS_AUTO
         | feature::ASYNC_DIO
         | feature::PARALLEL_DIROPS
+        | feature::POSIX_ACL
         | feature::MAX_PAGES
         | feature::CACHE_SYMLINKS
         | feature::EXPLICIT_INVAL_DATA
+        | feature::SETXATTR_EXT
         | feature::INIT_EXT
         | feature::HAS_RESEND;
     if cache_mode == CacheMode::Direct {

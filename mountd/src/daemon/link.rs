@@ -24,6 +24,7 @@ use rustix::net::sendmsg;
 use rustix::net::socketpair;
 
 use crate::fs::keeper::Place;
+use crate::fs::root::NUMBERS;
 
 /// Longest message: a path, or the words that a worker begins with.
 const MESSAGE_LEN_MAX: usize = 192 << 10;
@@ -48,7 +49,7 @@ pub(crate) enum Message {
     /// To the supervisor: it is closed.
     Close(u64),
     /// Both ways: a file of an image is open; with the image, what the disk said of it, and where the file is.
-    HeldImage(u64, [u64; 8], Place),
+    HeldImage(u64, [u64; NUMBERS], Place),
     /// To the supervisor: all have closed it.
     CloseImage(u64),
     /// Both ways: this request, which changes names, is begun.
@@ -131,7 +132,7 @@ impl Message {
             13 => Self::Passed(number()?, u32::try_from(number()?).ok()?),
             14 => {
                 let ino = number()?;
-                let mut stat = [0; 8];
+                let mut stat = [0; NUMBERS];
                 for field in &mut stat {
                     *field = number()?;
                 }
@@ -272,7 +273,7 @@ mod tests {
             Message::Close(3),
             Message::Pass(3),
             Message::Passed(3, 7),
-            Message::HeldImage(3, [1, 2, 3, 4, 5, 6, 7, u64::MAX], place(Some("in"))),
+            Message::HeldImage(3, [7; NUMBERS], place(Some("in"))),
             Message::CloseImage(3),
             Message::Begun(6),
             Message::Done(6),

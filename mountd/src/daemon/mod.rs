@@ -178,6 +178,7 @@ fn background_command(program: &Path, arguments: &MountArgs, paths: &Paths) -> C
     for (given, flag) in [
         (arguments.allow_other, "--allow-other"),
         (arguments.force, "--force"),
+        (arguments.protect_models, "--protect-models"),
     ] {
         if given {
             command.arg(flag);
@@ -305,6 +306,7 @@ fn setup(arguments: &MountArgs, paths: &Paths, logging: Logging) -> Result<Setup
         cache_bytes: arguments.cache,
         ahead_bytes: arguments.read_ahead,
         in_place: paths.is_in_place(),
+        protect_models: arguments.protect_models,
         cache_mode: if arguments.cache_mode == "direct" {
             CacheMode::Direct
         } else {

@@ -35,6 +35,10 @@ impl Logging {
 }
 
 /// All that a worker is told of its mount.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one answer to one question"
+)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) source: OsString,
@@ -44,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) cache_bytes: u64,
     pub(crate) ahead_bytes: u64,
     pub(crate) in_place: bool,
+    pub(crate) protect_models: bool,
     pub(crate) cache_mode: CacheMode,
     pub(crate) write_max: u32,
     /// Which worker of the mount it is, from 1 on.
@@ -63,6 +68,7 @@ impl Setup {
             cache_bytes: self.cache_bytes,
             ahead_bytes: self.ahead_bytes,
             in_place: self.in_place,
+            protect_models: self.protect_models,
             life: self.life,
         }
     }

@@ -198,6 +198,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     bigsmall::base::file::allow_many_files();
     daemon::start_logging(&setup.logging)?;
     privileges::give_up(Role::Worker, setup.in_place);
+    // each asker has a mask, and ours does not count
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let path = PathBuf::from(&setup.source);
     let source = Source {
         root: Root::from_fd(legacy.folder, &path),

@@ -18,7 +18,7 @@ use bigsmall::base::Error;
 use bigsmall::base::FileSource;
 use nix::errno::Errno;
 
-use crate::fs::root::DiskKind;
+use crate::fs::root::Kind;
 use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
@@ -32,12 +32,24 @@ pub(crate) enum Meaning {
     Link,
     /// A file that passes through.
     Plain,
+    /// A pipe, socket or device, which the kernel serves itself.
+    Special,
     /// An image of one file, of this original size; ours or the Python package's.
     Image { original_len: u64 },
     /// An image of a folder.
     ImageFolder,
     /// An image that cannot be used: it is listed, and opening it fails.
     Broken(Error),
+}
+
+impl Meaning {
+    /// Whether it is just what the disk has: no image.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::Folder | Self::Link | Self::Plain | Self::Special => true,
+            Self::Image { .. } | Self::ImageFolder | Self::Broken(_) => false,
+        }
+    }
 }
 
 /// One name of a folder.
@@ -88,8 +100,26 @@ pub(crate) fn hides(root: &Root, folder: &Path, name: &OsStr) -> Result<bool> {
     Ok(look(root, folder, name)?.is_some_and(|(shown, _)| shown != name))
 }
 
+/// The name under which the image at `path` would appear if the disk called it `name`.
+pub(super) fn shown_as(root: &Root, path: &Path, name: &OsStr) -> Result<OsString> {
+    let (file, _) = root.open_file(path)?;
+    let shown_path = root.shown(path);
+    let Ok(source) = FileSource::from_file(file, &shown_path) else {
+        return Ok(guessed_name(name));
+    };
+    Ok(match archive::peek(&source, &shown_path) {
+        Ok(header) => shown_name(name, &header),
+        Err(_) if archive::claims_to_be_image(&source) => guessed_name(name),
+        Err(_) => name.to_owned(),
+    })
+}
+
+fn shown_name(name: &OsStr, header: &Header) -> OsString {
+    naming::original_name(name, header).unwrap_or_else(|| name.to_owned())
+}
+
 /// The disk names of images that may stand for `name`: with nothing taken off, and with each possible suffix taken off.
-fn images_for(name: &OsStr) -> Vec<OsString> {
+pub(super) fn images_for(name: &OsStr) -> Vec<OsString> {
     let bytes = name.as_bytes();
     let image = |stem: &[u8]| {
         let mut image = OsStr::from_bytes(stem).to_owned();
@@ -151,12 +181,13 @@ fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, It
         stat,
     };
     let meaning = match stat.kind {
-        DiskKind::Folder => Meaning::Folder,
-        DiskKind::Link => Meaning::Link,
-        DiskKind::File if naming::is_image_name(name) => {
+        Kind::Folder => Meaning::Folder,
+        Kind::Link => Meaning::Link,
+        Kind::File if naming::is_image_name(name) => {
             return Ok(Some(look_into(root, &path, name, item, stat)));
         }
-        DiskKind::File => Meaning::Plain,
+        Kind::File => Meaning::Plain,
+        Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => Meaning::Special,
     };
     Ok(Some((name.to_owned(), item(meaning, stat))))
 }
@@ -190,10 +221,7 @@ fn look_into(
         return (guessed_name(name), item(meaning, stat));
     }
     match archive::peek(&source, &shown_path) {
-        Ok(header) => {
-            let original = naming::original_name(name, &header).unwrap_or_else(|| name.to_owned());
-            (original, item(meaning_of(&header), stat))
-        }
+        Ok(header) => (shown_name(name, &header), item(meaning_of(&header), stat)),
         Err(error) if archive::claims_to_be_image(&source) => {
             (guessed_name(name), item(Meaning::Broken(error), stat))
         }

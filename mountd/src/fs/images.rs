@@ -81,6 +81,8 @@ impl Fs {
                 Err(Errno::EISDIR)
             }
             What::Disk(Meaning::Link) | What::ImageLink(..) => Err(Errno::ELOOP),
+            // the kernel never asks us to
+            What::Disk(Meaning::Special) => Err(Errno::ENXIO),
         }
     }
 

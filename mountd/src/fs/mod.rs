@@ -9,6 +9,8 @@ pub(crate) mod gate;
 pub(crate) mod images;
 pub(crate) mod keeper;
 pub(crate) mod listing;
+mod models;
+mod needed;
 pub(crate) mod root;
 pub(crate) mod source;
 pub(crate) mod through;
@@ -71,6 +73,8 @@ pub(crate) struct FsOptions {
     pub(crate) ahead_bytes: u64,
     /// The mount lies over its own source: it is for writing, too, and nothing is looked at by a path that leads into it.
     pub(crate) in_place: bool,
+    /// Models can be neither renamed nor replaced nor removed there.
+    pub(crate) protect_models: bool,
     /// Which of the workers of a mount this is, from 1 on: handles of others are told from its own.
     pub(crate) life: u64,
 }
@@ -90,6 +94,8 @@ pub(crate) struct Fs {
     pub(crate) root: Root,
     /// Whether what is no image may be changed: the mount lies over its own source.
     writable: bool,
+    /// Whether not even names of models may be.
+    protects_models: bool,
     life: u64,
     /// Shows only this name of the root folder.
     only: Option<OsString>,
@@ -109,6 +115,7 @@ pub(crate) struct Fs {
     /// Where bases are looked for, and what was found there when one was first needed.
     base_places: Vec<PathBuf>,
     digests: Option<DigestIndex>,
+    deltas: Mutex<needed::Deltas>,
     bases: Mutex<Option<(Arc<Bases>, Instant)>>,
     images: Mutex<LruCache<u64, Arc<Image>>>,
     opened: Mutex<BTreeMap<u64, Opened>>,
@@ -141,6 +148,7 @@ impl Fs {
         Ok(Self {
             root,
             writable: in_place,
+            protects_models: options.protect_models,
             life: options.life,
             digests,
             only,
@@ -154,6 +162,7 @@ impl Fs {
             ahead: Ahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
             cache,
             base_places,
+            deltas: Mutex::default(),
             bases: Mutex::default(),
             images: Mutex::new(LruCache::new(images::IMAGES_KEPT)),
             opened: Mutex::default(),
@@ -302,21 +311,23 @@ impl Fs {
         Ok(attr)
     }
 
-    /// What the kernel is told of a node. A folder's time changes with what is in it, so it is asked for anew.
+    /// What the kernel is told of a node. What others may change meanwhile is asked for anew.
     pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
         let node = self.node(ino)?;
-        let meaning = match &node.what {
-            What::Disk(Meaning::Folder) => Meaning::Folder,
-            What::Disk(Meaning::Plain) if self.writable => Meaning::Plain,
-            What::Disk(Meaning::Link) if self.writable => Meaning::Link,
+        let What::Disk(meaning) = &node.what else {
+            return Ok(node.attr);
+        };
+        if !self.writable && !matches!(meaning, Meaning::Folder) {
+            return Ok(node.attr);
+        }
+        let stat = match self.stat_now(&node) {
+            Ok(stat) if meaning.is_plain() || stat.has_content_of(&node.stat) => stat,
+            Err(errno) if meaning.is_plain() => return Err(errno),
+            // an image that was removed or replaced is read on as it was
             _ => return Ok(node.attr),
         };
-        let stat = self.stat_now(&node)?;
-        Ok(
-            Node::of_disk(node.path.clone(), meaning, stat, self.writable)
-                .attr
-                .with_number(ino),
-        )
+        let now = Node::of_disk(node.path.clone(), meaning.clone(), stat, self.writable);
+        Ok(now.attr.with_number(ino))
     }
 
     /// The target of a link.
@@ -482,6 +493,7 @@ mod tests {
             cache_bytes: 1 << 20,
             ahead_bytes: 0,
             in_place: false,
+            protect_models: false,
             life,
         };
         let mut fs = Fs::new(Source::open(folder).unwrap(), &options).unwrap();

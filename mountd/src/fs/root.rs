@@ -9,8 +9,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
-use std::time::SystemTime;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -28,94 +26,168 @@ use nix::sys::statvfs::fstatvfs;
 /// Result with the errno that the kernel is told.
 pub(crate) type Result<T, E = Errno> = std::result::Result<T, E>;
 
-/// What kind of thing a path is; others (pipes, devices, sockets) are not shown.
+/// What kind of thing a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DiskKind {
+pub(crate) enum Kind {
     File,
     Folder,
     Link,
+    Fifo,
+    Socket,
+    CharacterDevice,
+    BlockDevice,
+}
+
+impl Kind {
+    /// What a mode says, of which only the bits of the kind are looked at.
+    pub(crate) fn of_mode(mode: u32) -> Option<Self> {
+        Some(match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => Self::File,
+            SFlag::S_IFDIR => Self::Folder,
+            SFlag::S_IFLNK => Self::Link,
+            SFlag::S_IFIFO => Self::Fifo,
+            SFlag::S_IFSOCK => Self::Socket,
+            SFlag::S_IFCHR => Self::CharacterDevice,
+            SFlag::S_IFBLK => Self::BlockDevice,
+            _ => return None,
+        })
+    }
+
+    /// Its bits of a mode.
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            Self::File => SFlag::S_IFREG,
+            Self::Folder => SFlag::S_IFDIR,
+            Self::Link => SFlag::S_IFLNK,
+            Self::Fifo => SFlag::S_IFIFO,
+            Self::Socket => SFlag::S_IFSOCK,
+            Self::CharacterDevice => SFlag::S_IFCHR,
+            Self::BlockDevice => SFlag::S_IFBLK,
+        }
+        .bits()
+    }
+}
+
+/// A time as files have it: seconds since 1970, and nanoseconds that count up from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timestamp {
+    pub(crate) seconds: i64,
+    pub(crate) ns: u32,
+}
+
+impl Timestamp {
+    fn of(seconds: i64, ns: i64) -> Self {
+        let ns = u32::try_from(ns).unwrap_or(0);
+        Self { seconds, ns }
+    }
+
+    /// As one number, which differs from that of any other time within centuries.
+    pub(crate) fn number(self) -> u64 {
+        let whole = self.seconds.wrapping_mul(1_000_000_000);
+        whole.wrapping_add(self.ns.into()).cast_unsigned()
+    }
 }
 
 /// What the disk says of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    pub(crate) kind: DiskKind,
+    pub(crate) kind: Kind,
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) size: u64,
-    pub(crate) mtime_ns: i64,
-    /// Time of the last change of content, name or permissions; unlike mtime nobody can set it back.
-    pub(crate) ctime_ns: i64,
+    /// What it takes on the disk, in units of 512 bytes.
+    pub(crate) blocks: u64,
+    pub(crate) atime: Timestamp,
+    pub(crate) mtime: Timestamp,
+    /// Time of the last change of content, name or permissions; unlike mtime nobody can set it
+    /// back.
+    pub(crate) ctime: Timestamp,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// How many names it has.
+    pub(crate) nlink: u32,
+    /// Which device it stands for, if it is one.
+    pub(crate) rdev: u64,
 }
 
-fn nanoseconds(seconds: i64, rest: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
-}
+/// Numbers of a [`Stat`].
+pub(crate) const NUMBERS: usize = 14;
 
 impl Stat {
     pub(crate) fn of(stat: &FileStat) -> Option<Self> {
-        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => DiskKind::File,
-            SFlag::S_IFDIR => DiskKind::Folder,
-            SFlag::S_IFLNK => DiskKind::Link,
-            _ => return None,
-        };
         Some(Self {
-            kind,
+            kind: Kind::of_mode(stat.st_mode)?,
             device: stat.st_dev,
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
-            mode: stat.st_mode & 0o777,
+            blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
+            atime: Timestamp::of(stat.st_atime, stat.st_atime_nsec),
+            mtime: Timestamp::of(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: Timestamp::of(stat.st_ctime, stat.st_ctime_nsec),
+            mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            rdev: stat.st_rdev,
         })
     }
 
     /// All of it, of a file.
-    pub(crate) fn numbers(&self) -> [u64; 8] {
-        let [mtime, ctime] = [self.mtime_ns, self.ctime_ns].map(i64::cast_unsigned);
-        let [mode, uid, gid] = [self.mode, self.uid, self.gid].map(u64::from);
+    pub(crate) fn numbers(&self) -> [u64; NUMBERS] {
+        let times = [self.atime, self.mtime, self.ctime];
+        let [a, m, c] = times.map(|time| time.seconds.cast_unsigned());
+        let [a_ns, m_ns, c_ns] = times.map(|time| u64::from(time.ns));
+        let rest = [self.mode, self.uid, self.gid, self.nlink].map(u64::from);
+        let [mode, uid, gid, nlink] = rest;
+        let (device, inode, size, blocks) = (self.device, self.inode, self.size, self.blocks);
         [
-            self.device,
-            self.inode,
-            self.size,
-            mtime,
-            ctime,
-            mode,
-            uid,
-            gid,
+            device, inode, size, blocks, a, m, c, a_ns, m_ns, c_ns, mode, uid, gid, nlink,
         ]
     }
 
     /// A file's, of its [`numbers`](Self::numbers).
-    pub(crate) fn from_numbers(numbers: [u64; 8]) -> Self {
-        let [device, inode, size, mtime, ctime, mode, uid, gid] = numbers;
-        Self {
-            kind: DiskKind::File,
+    pub(crate) fn from_numbers(numbers: [u64; NUMBERS]) -> Self {
+        let [
             device,
             inode,
             size,
-            mtime_ns: mtime.cast_signed(),
-            ctime_ns: ctime.cast_signed(),
+            blocks,
+            a,
+            m,
+            c,
+            a_ns,
+            m_ns,
+            c_ns,
+            mode,
+            uid,
+            gid,
+            nlink,
+        ] = numbers;
+        let time = |seconds: u64, ns: u64| Timestamp {
+            seconds: seconds.cast_signed(),
+            ns: ns as u32,
+        };
+        Self {
+            kind: Kind::File,
+            device,
+            inode,
+            size,
+            blocks,
+            atime: time(a, a_ns),
+            mtime: time(m, m_ns),
+            ctime: time(c, c_ns),
             mode: mode as u32,
             uid: uid as u32,
             gid: gid as u32,
+            nlink: nlink as u32,
+            rdev: 0,
         }
     }
 
-    /// The time of change.
-    pub(crate) fn mtime(&self) -> SystemTime {
-        let since = Duration::from_nanos(self.mtime_ns.unsigned_abs());
-        if self.mtime_ns >= 0 {
-            SystemTime::UNIX_EPOCH + since
-        } else {
-            SystemTime::UNIX_EPOCH - since
-        }
+    /// Whether the bytes are the same, as far as those times tell that programs can set.
+    pub(crate) fn has_content_of(&self, other: &Self) -> bool {
+        self.place() == other.place() && self.size == other.size && self.mtime == other.mtime
     }
 
     /// Bytes that differ if it is another file.
@@ -129,13 +201,40 @@ impl Stat {
     /// Bytes that differ if the content does, as far as the disk can tell.
     pub(crate) fn identity(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
-        let times = [self.mtime_ns, self.ctime_ns].map(i64::cast_unsigned);
+        let times = [self.mtime.number(), self.ctime.number()];
         let fields = [self.device, self.inode, self.size, times[0], times[1]];
         for (bytes, field) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(fields) {
             *bytes = field.to_le_bytes();
         }
         bytes
     }
+}
+
+/// Something of the disk, by a descriptor that may be of `O_PATH`, and not by a name.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) fd: OwnedFd,
+    /// What the disk said of it when it was taken.
+    pub(crate) stat: Stat,
+}
+
+impl Object {
+    pub(crate) fn of(fd: OwnedFd) -> Result<Self> {
+        let stat = Stat::of(&fstat(&fd)?).ok_or(Errno::ENOENT)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// A path that leads to it and to nothing else, whatever its names are, while this is held. Calls
+    /// that follow links stop at what it leads to, even if that is a link itself.
+    pub(crate) fn path(&self) -> PathBuf {
+        below(self.fd.as_fd())
+    }
+}
+
+/// The path of an open file or folder, while it is open.
+fn below(fd: BorrowedFd<'_>) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// The source folder.
@@ -168,8 +267,7 @@ impl Root {
 
     /// The same folder as a path that leads below whatever is mounted over it, while this is open.
     pub(crate) fn path_below(&self) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd()))
+        below(self.folder())
     }
 
     /// Where `relative` is, for messages only.
@@ -190,17 +288,21 @@ impl Root {
         openat2(&self.folder, path, how)
     }
 
+    /// What is at `relative`, held so that whatever is done to it meets no other.
+    pub(crate) fn hold(&self, relative: &Path) -> Result<Object> {
+        Object::of(self.open_beneath(relative, OFlag::O_PATH | OFlag::O_NOFOLLOW)?)
+    }
+
     /// What is at `relative`; `ENOENT` for what is not shown.
     pub(crate) fn stat(&self, relative: &Path) -> Result<Stat> {
-        let fd = self.open_beneath(relative, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
-        Stat::of(&fstat(&fd)?).ok_or(Errno::ENOENT)
+        Ok(self.hold(relative)?.stat)
     }
 
     /// Opens a regular file, and says what was opened.
     pub(crate) fn open_file(&self, relative: &Path) -> Result<(File, Stat)> {
         // without O_NONBLOCK a pipe that took the file's place would hold us for ever
         let fd = self.open_beneath(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == DiskKind::File);
+        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == Kind::File);
         Ok((fd.into(), stat.ok_or(Errno::ENOENT)?))
     }
 
@@ -243,7 +345,7 @@ mod tests {
         std::os::unix::fs::symlink("../secret", inside.join("link")).unwrap();
         std::os::unix::fs::symlink("..", inside.join("up")).unwrap();
         let root = Root::open(&inside).unwrap();
-        assert_eq!(root.stat(Path::new("link")).unwrap().kind, DiskKind::Link);
+        assert_eq!(root.stat(Path::new("link")).unwrap().kind, Kind::Link);
         assert_eq!(root.read_link(Path::new("link")).unwrap(), "../secret");
         for path in ["link", "../secret", "up/secret", "/etc/passwd"] {
             assert!(root.open_file(Path::new(path)).is_err(), "{path}");

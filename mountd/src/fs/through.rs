@@ -10,6 +10,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bigsmall::archive::naming;
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 use nix::fcntl::OFlag;
@@ -17,12 +18,12 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::fallocate;
 
 use crate::fs::Fs;
-use crate::fs::catalog;
 use crate::fs::catalog::Meaning;
 use crate::fs::changes::Changes;
-use crate::fs::changes::Owner;
+use crate::fs::changes::New;
 use crate::fs::keeper::Place;
-use crate::fs::root::DiskKind;
+use crate::fs::root::Kind;
+use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
 use crate::fs::tree;
@@ -52,7 +53,7 @@ pub(crate) struct PlainFile {
 }
 
 /// Nothing at a path where the kernel knows a file: it has another name by now, or none.
-fn stale_if_gone(errno: Errno) -> Errno {
+pub(super) fn stale_if_gone(errno: Errno) -> Errno {
     if errno == Errno::ENOENT {
         Errno::ESTALE
     } else {
@@ -65,7 +66,7 @@ fn errno(error: &std::io::Error) -> Errno {
 }
 
 impl Fs {
-    fn check_writable(&self) -> Result<()> {
+    pub(super) fn check_writable(&self) -> Result<()> {
         if self.is_writable() {
             Ok(())
         } else {
@@ -77,27 +78,6 @@ impl Fs {
     pub(crate) fn passes_through(&self, ino: u64) -> Result<bool> {
         let node = self.node(ino)?;
         Ok(matches!(node.what, What::Disk(Meaning::Plain)))
-    }
-
-    /// The path on the disk of a name that is to be made, replaced or removed. Refused for what an image stands for, and for names of
-    /// images that are shown under another.
-    fn changeable(&self, parent: u64, name: &OsStr) -> Result<PathBuf> {
-        self.check_writable()?;
-        let parent = self.node(parent)?;
-        if !matches!(parent.what, What::Disk(Meaning::Folder)) {
-            return Err(Errno::EROFS);
-        }
-        let found = catalog::find(&self.root, &parent.path, name)?;
-        let is_image = found.is_some_and(|item| {
-            matches!(
-                item.meaning,
-                Meaning::Image { .. } | Meaning::ImageFolder | Meaning::Broken(_)
-            )
-        });
-        if is_image || catalog::hides(&self.root, &parent.path, name)? {
-            return Err(Errno::EROFS);
-        }
-        Ok(parent.path.join(name))
     }
 
     fn keep(&self, ino: u64, file: File) -> Result<OpenPlain> {
@@ -130,19 +110,28 @@ impl Fs {
         file.ok_or(Errno::EBADF)
     }
 
-    /// What the disk says of a node now. Another file may have its name meanwhile, or none: then one that is open is asked.
-    pub(crate) fn stat_now(&self, node: &Node) -> Result<Stat> {
-        let is_it = |stat: &Stat| stat.place() == node.stat.place();
-        let at_path = self.root.stat(&node.path);
-        if node.attr.ino == ROOT || matches!(&at_path, Ok(stat) if is_it(stat)) {
-            return at_path;
+    /// What a node stands for on the disk. Another file may have its name meanwhile, or none: then it
+    /// is one that is open.
+    pub(super) fn object(&self, node: &Node) -> Result<Object> {
+        let is_it = |object: &Object| object.stat.place() == node.stat.place();
+        match self.root.hold(&node.path) {
+            Ok(object) if is_it(&object) => return Ok(object),
+            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => return Err(errno),
         }
         let files = self.plain_files.lock();
         let mut open = files.values().filter(|open| open.ino == node.attr.ino);
         let file = open.next().map(|open| Arc::clone(&open.file));
         drop(files);
+        // the kernel looks the name up again, under which it may be found elsewhere
         let file = file.ok_or(Errno::ESTALE)?;
-        Stat::of(&nix::sys::stat::fstat(&*file)?).ok_or(Errno::EIO)
+        let file = file.try_clone().map_err(|_too_many| Errno::EMFILE)?;
+        Object::of(file.into())
+    }
+
+    /// What the disk says of a node now.
+    pub(crate) fn stat_now(&self, node: &Node) -> Result<Stat> {
+        Ok(self.object(node)?.stat)
     }
 
     /// Opens a file that passes through.
@@ -227,6 +216,15 @@ impl Fs {
         synced.map_err(|e| errno(&e))
     }
 
+    /// Makes the names in a folder durable.
+    pub(crate) fn sync_folder(&self, ino: u64) -> Result<()> {
+        let node = self.node(ino)?;
+        if self.is_writable() && matches!(node.what, What::Disk(Meaning::Folder)) {
+            self.root.sync_folder(&node.path)?;
+        }
+        Ok(())
+    }
+
     /// Reserves room.
     pub(crate) fn allocate_plain(
         &self,
@@ -257,27 +255,27 @@ impl Fs {
         parent: u64,
         name: &OsStr,
         flags: i32,
-        mode: u32,
-        owner: Owner,
+        new: New,
     ) -> Result<(Attr, OpenPlain)> {
-        let path = self.changeable(parent, name)?;
-        let (file, stat) = self.root.create(&path, flags, mode, owner)?;
+        let path = self.free(parent, name)?;
+        let (file, stat) = self.root.create(&path, flags, new)?;
         let node = self.plain_node(path, stat);
         let attr = node.attr;
         self.remember(Arc::new(node));
         Ok((attr, self.keep(attr.ino, file)?))
     }
 
+    /// Makes a file, pipe or socket.
+    pub(crate) fn make_node(&self, parent: u64, name: &OsStr, new: New) -> Result<Attr> {
+        let path = self.free(parent, name)?;
+        self.root.make_node(&path, new)?;
+        self.lookup(parent, name)
+    }
+
     /// Makes a folder.
-    pub(crate) fn make_folder(
-        &self,
-        parent: u64,
-        name: &OsStr,
-        mode: u32,
-        owner: Owner,
-    ) -> Result<Attr> {
-        let path = self.changeable(parent, name)?;
-        self.root.make_folder(&path, mode, owner)?;
+    pub(crate) fn make_folder(&self, parent: u64, name: &OsStr, new: New) -> Result<Attr> {
+        let path = self.free(parent, name)?;
+        self.root.make_folder(&path, new)?;
         self.lookup(parent, name)
     }
 
@@ -287,27 +285,36 @@ impl Fs {
         parent: u64,
         name: &OsStr,
         target: &Path,
-        owner: Owner,
+        new: New,
     ) -> Result<Attr> {
-        let path = self.changeable(parent, name)?;
-        self.root.make_link(&path, target, owner)?;
+        let path = self.free(parent, name)?;
+        self.root.make_link(&path, target, new)?;
         self.lookup(parent, name)
     }
 
-    /// Gives a file another name.
+    /// Gives what is no folder another name.
     pub(crate) fn make_name(&self, ino: u64, parent: u64, name: &OsStr) -> Result<Attr> {
-        let path = self.changeable(parent, name)?;
-        if !self.passes_through(ino)? {
-            return Err(Errno::EROFS);
+        let node = self.node(ino)?;
+        if !matches!(&node.what, What::Disk(meaning) if meaning.is_plain()) {
+            return self.link_model(ino, parent, name);
         }
-        let made = self.root.make_name(&self.node(ino)?.path, &path);
+        let path = self.free(parent, name)?;
+        let made = self.root.make_name(&self.object(&node)?, &path);
         made.map_err(stale_if_gone)?;
         self.lookup(parent, name)
     }
 
     /// Removes a file or an empty folder.
     pub(crate) fn remove(&self, parent: u64, name: &OsStr, is_folder: bool) -> Result<()> {
-        let path = self.changeable(parent, name)?;
+        let named = self.changeable(parent, name)?;
+        if named.image().is_some() {
+            return self.remove_model(&named, is_folder);
+        }
+        let path = named.path();
+        self.finish_rename(&named)?;
+        if !is_folder && naming::is_model_name(name) {
+            self.check_unneeded(&path)?;
+        }
         let pin = self.pin(&path);
         self.root
             .remove(&path, is_folder)
@@ -316,26 +323,23 @@ impl Fs {
 
     /// Keeps what is about to lose its last name on the disk until the kernel has forgotten it. The disk would give its number to the
     /// next file at once, and the kernel would take that for this one, which it knows to be gone.
-    fn pin(&self, path: &Path) -> Option<u64> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-        let object = self.root.open_beneath(path, flags).ok()?;
-        let found = nix::sys::stat::fstat(&object).ok()?;
-        let stat = Stat::of(&found)?;
+    pub(super) fn pin(&self, path: &Path) -> Option<u64> {
+        let Object { fd, stat } = self.root.hold(path).ok()?;
         let ino = self.plain_node(PathBuf::new(), stat).attr.ino;
-        let has_other_names = stat.kind != DiskKind::Folder && found.st_nlink > 1;
+        let has_other_names = stat.kind != Kind::Folder && stat.nlink > 1;
         let is_known = self.tree.get(ino).is_some() || self.known.lock().contains_key(&ino);
         if has_other_names || !is_known {
             return None;
         }
         let handle = PLAIN | PINNED | self.next_handle();
         if let Some(keeper) = &self.keeper {
-            keeper.hold(handle, ino, object.as_fd());
+            keeper.hold(handle, ino, fd.as_fd());
         }
-        self.take_plain(handle, ino, object.into());
+        self.take_plain(handle, ino, fd.into());
         Some(handle)
     }
 
-    fn unpin(&self, pin: Option<u64>) {
+    pub(super) fn unpin(&self, pin: Option<u64>) {
         if let Some(handle) = pin {
             self.release_plain(handle);
         }
@@ -363,9 +367,20 @@ impl Fs {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
         // two names that were swapped would be swapped back if the kernel asked twice, and nobody could tell
-        if RenameFlags::from_bits_truncate(flags).contains(RenameFlags::RENAME_EXCHANGE) {
+        let how = RenameFlags::from_bits_truncate(flags);
+        if how.contains(RenameFlags::RENAME_EXCHANGE) {
             return Err(Errno::EINVAL);
         }
+        self.finish_rename(&new)?;
+        match (old.image(), new.image()) {
+            (Some(_), _) => return self.rename_model(&old, &new, how),
+            (None, Some(_)) => return self.replace_model(&old, &new, how),
+            (None, None) => {}
+        }
+        if new.item.is_some() && naming::is_model_name(new_name) {
+            self.check_unneeded(&new.path())?;
+        }
+        let (old, new) = (old.path(), new.path());
         let pin = self.pin(&new);
         let renamed = self.root.rename(&old, &new, flags);
         renamed.inspect_err(|_| self.unpin(pin))?;
@@ -373,7 +388,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Takes a rename as done that a worker before this one was asked for, if what is there now says that it was.
+    /// Takes a rename as done that a worker before this one was asked for, if what is there now says
+    /// that it was, and does what is left of it.
     pub(crate) fn renamed_before(
         &self,
         (parent, name): (u64, &OsStr),
@@ -381,12 +397,20 @@ impl Fs {
     ) -> Result<()> {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
-        self.root.stat(&new)?;
-        self.moved(&old, &new);
+        if new.item.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        self.finish_rename(&new)?;
+        // what has the name by now
+        let new = self.changeable(new_parent, new_name)?;
+        match new.image() {
+            Some(_) => self.model_moved(&old, &new.path()),
+            None => self.moved(&old.path(), &new.path()),
+        }
         Ok(())
     }
 
-    fn moved(&self, old: &Path, new: &Path) {
+    pub(super) fn moved(&self, old: &Path, new: &Path) {
         let moved = self.tree.rename(old, new);
         let mut moved: Vec<_> = moved
             .iter()
@@ -420,21 +444,20 @@ impl Fs {
             }
         }
         let node = self.node(ino)?;
-        let may_change = matches!(
-            node.what,
-            What::Disk(Meaning::Plain | Meaning::Folder | Meaning::Link)
-        );
-        if !may_change || (ino == ROOT && changes.size.is_some()) {
+        let What::Disk(meaning) = &node.what else {
+            return Err(Errno::EROFS);
+        };
+        let is_image = !meaning.is_plain();
+        let is_too_much = changes.size.is_some() || self.protects_models;
+        if (is_image && is_too_much) || (ino == ROOT && changes.size.is_some()) {
             return Err(Errno::EROFS);
         }
-        let is_there = self
-            .root
-            .stat(&node.path)
-            .is_ok_and(|stat| stat.place() == node.stat.place());
-        if !is_there && ino != ROOT {
-            return Err(Errno::ESTALE);
+        let object = self.object(&node)?;
+        object.change(&changes)?;
+        if is_image {
+            let stat = Object::of(object.fd)?.stat;
+            self.tree.change(ino, stat, self.is_writable());
         }
-        self.root.change(&node.path, &changes)?;
         self.attr(ino)
     }
 }

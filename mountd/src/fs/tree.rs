@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bigsmall::archive::Member;
 use bigsmall::base::digest;
@@ -13,7 +12,9 @@ use parking_lot::Mutex;
 
 use crate::fs::catalog::Item;
 use crate::fs::catalog::Meaning;
+pub(crate) use crate::fs::root::Kind;
 use crate::fs::root::Stat;
+use crate::fs::root::Timestamp;
 
 /// The inode number of the root.
 pub(crate) const ROOT: u64 = 1;
@@ -31,30 +32,35 @@ pub(crate) enum What {
     ImageLink(String, String),
 }
 
-/// What kind of thing the kernel is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    Folder,
-    Link,
-}
-
 /// What the kernel is told of a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attr {
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) size: u64,
-    pub(crate) mtime: SystemTime,
+    /// What it says to take, in units of 512 bytes.
+    pub(crate) blocks: u64,
+    pub(crate) atime: Timestamp,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
     pub(crate) mode: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// How many names it has; for a folder, one means that nobody counts.
+    pub(crate) nlink: u32,
+    /// Which device it stands for, if it is one.
+    pub(crate) rdev: u64,
 }
 
 impl Attr {
     /// The same under another inode number.
     pub(crate) fn with_number(self, ino: u64) -> Self {
         Self { ino, ..self }
+    }
+
+    /// A folder that an image stands for may be entered by whoever may read the image.
+    fn may_be_entered(&mut self) {
+        self.mode |= (self.mode & 0o444) >> 2;
     }
 }
 
@@ -88,6 +94,7 @@ impl Node {
             Meaning::Folder => (Kind::Folder, stat.size),
             Meaning::ImageFolder => (Kind::Folder, 0),
             Meaning::Link => (Kind::Link, stat.size),
+            Meaning::Special => (stat.kind, stat.size),
             Meaning::Plain | Meaning::Broken(_) => (Kind::File, stat.size),
             Meaning::Image { original_len } => (Kind::File, *original_len),
         };
@@ -96,12 +103,17 @@ impl Node {
         let identity = if is_folder { [0; 40] } else { stat.identity() };
         let ino = match &meaning {
             // it stays the same file whatever is written to it, and under every name that it is given
-            Meaning::Plain | Meaning::Folder | Meaning::Link if writable => {
-                number(Path::new(""), &stat.place(), "")
-            }
+            meaning if writable && meaning.is_plain() => number(Path::new(""), &stat.place(), ""),
             _ => number(&path, &identity, ""),
         };
-        let attr = attr(ino, kind, size, &stat);
+        let mut attr = attr(ino, kind, size, &stat);
+        if meaning.is_plain() {
+            (attr.blocks, attr.nlink) = (stat.blocks, stat.nlink);
+        } else if kind == Kind::Folder {
+            attr.may_be_entered();
+        } else {
+            attr.nlink = stat.nlink;
+        }
         Self {
             path,
             what: What::Disk(meaning),
@@ -110,13 +122,27 @@ impl Node {
         }
     }
 
-    /// The same with what an image has noted of it: who may read the image may look into it, and there these permissions count.
+    /// The same with what an image has noted of it: who may read the image may look into it, and
+    /// there these permissions count.
     #[must_use]
     pub(crate) fn noted_as(mut self, member: &Member) -> Self {
-        self.attr.mtime = member.modified.system();
+        self.attr.mtime = Timestamp {
+            seconds: member.modified.seconds,
+            ns: member.modified.nanoseconds,
+        };
         // bits that lend somebody's rights are not given
         self.attr.mode = (member.mode & 0o777) as u16;
         self
+    }
+
+    /// The same after the disk says something else of it.
+    fn changed(&self, stat: Stat, writable: bool) -> Self {
+        let What::Disk(meaning) = &self.what else {
+            return self.moved(self.path.clone());
+        };
+        let mut node = Self::of_disk(self.path.clone(), meaning.clone(), stat, writable);
+        node.attr.ino = self.attr.ino;
+        node
     }
 
     /// The same at another path.
@@ -137,7 +163,10 @@ impl Node {
             What::ImageFile(..) | What::Disk(_) => Kind::File,
         };
         let ino = number(&image.path, &image.stat.identity(), inner);
-        let attr = attr(ino, kind, size, &image.stat);
+        let mut attr = attr(ino, kind, size, &image.stat);
+        if kind == Kind::Folder {
+            attr.may_be_entered();
+        }
         Self {
             path: image.path.clone(),
             what,
@@ -148,20 +177,20 @@ impl Node {
 }
 
 fn attr(ino: u64, kind: Kind, size: u64, stat: &Stat) -> Attr {
-    // a folder within an image may be entered by whoever may read the image
-    let enter = if kind == Kind::Folder {
-        (stat.mode & 0o444) >> 2
-    } else {
-        0
-    };
     Attr {
         ino,
         kind,
         size,
-        mtime: stat.mtime(),
-        mode: (stat.mode | enter) as u16,
+        // the logical size: with less, `tar -S` takes the file for sparse and archives zeros
+        blocks: size.div_ceil(512),
+        atime: stat.atime,
+        mtime: stat.mtime,
+        ctime: stat.ctime,
+        mode: stat.mode as u16,
         uid: stat.uid,
         gid: stat.gid,
+        nlink: 1,
+        rdev: stat.rdev,
     }
 }
 
@@ -252,6 +281,13 @@ impl Tree {
             is_restored: true,
         });
         known.is_restored = true;
+    }
+
+    /// The disk says something else of the image behind a node, which goes on as the same one.
+    pub(crate) fn change(&self, ino: u64, stat: Stat, writable: bool) {
+        if let Some(known) = self.nodes.lock().get_mut(&ino) {
+            known.node = Arc::new(known.node.changed(stat, writable));
+        }
     }
 
     /// What was at `old` and below it is at `new` now; those nodes.

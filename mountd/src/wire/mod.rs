@@ -25,6 +25,8 @@ pub(crate) mod feature {
     pub(crate) const ASYNC_READ: u64 = 1;
     /// Writes of more than a page.
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
+    /// The asker's mask is not taken off modes, but told beside them.
+    pub(crate) const DONT_MASK: u64 = 1 << 6;
     /// Listings with attributes.
     pub(crate) const READDIRPLUS: u64 = 1 << 13;
     /// Listings with attributes only while they are used.
@@ -33,12 +35,16 @@ pub(crate) mod feature {
     pub(crate) const ASYNC_DIO: u64 = 1 << 15;
     /// Lookups and listings of one folder at the same time.
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
+    /// Access lists of the disk are looked at by the kernel, beside permissions.
+    pub(crate) const POSIX_ACL: u64 = 1 << 20;
     /// Requests of more than 128 KiB.
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     /// Targets of links are kept by the kernel.
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
     /// Pages go only when they are told to.
     pub(crate) const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
+    /// Attributes that are set come with flags of their own.
+    pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     /// There is a second word.
     pub(crate) const INIT_EXT: u64 = 1 << 30;
     /// Files opened for direct reads may be mapped all the same.

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::Statvfs;
@@ -82,28 +81,17 @@ impl Reply {
     }
 
     fn attributes(self, attr: &Attr) -> Self {
-        let (seconds, ns) = since_epoch(attr.mtime);
-        let kind = match attr.kind {
-            Kind::File => 0o100_000,
-            Kind::Folder => 0o040_000,
-            Kind::Link => 0o120_000,
-        };
-        self.u64(attr.ino)
-            .u64(attr.size)
-            // the logical size: with less, `tar -S` takes the file for sparse and archives zeros
-            .u64(attr.size.div_ceil(512))
-            .u64(seconds)
-            .u64(seconds)
-            .u64(seconds)
-            .u32(ns)
-            .u32(ns)
-            .u32(ns)
-            .u32(kind | u32::from(attr.mode))
-            // for folders, too: one means that nobody counts
-            .u32(1)
+        let times = [attr.atime, attr.mtime, attr.ctime];
+        let head = self.u64(attr.ino).u64(attr.size).u64(attr.blocks);
+        let seconds = times
+            .iter()
+            .fold(head, |reply, time| reply.u64(time.seconds.cast_unsigned()));
+        let ns = times.iter().fold(seconds, |reply, time| reply.u32(time.ns));
+        ns.u32(attr.kind.bits() | u32::from(attr.mode))
+            .u32(attr.nlink)
             .u32(attr.uid)
             .u32(attr.gid)
-            .u32(0)
+            .u32(device_number(attr.rdev))
             .u32(BLOCK_SIZE)
             .u32(0)
     }
@@ -222,11 +210,7 @@ impl Listing {
         entry: Option<&Entry>,
     ) -> bool {
         let before = self.reply.0.len();
-        let kind = match kind {
-            Kind::File => 8,
-            Kind::Folder => 4,
-            Kind::Link => 10,
-        };
+        let kind = kind.bits() >> 12;
         let mut reply = std::mem::replace(&mut self.reply, Reply::empty());
         if let Some(entry) = entry {
             reply = reply.named(entry);
@@ -267,33 +251,39 @@ pub(crate) fn notification(kind: i32) -> [u8; HEADER_LEN] {
     header
 }
 
-/// Seconds, which may be negative, and the nanoseconds that count up from them.
-fn since_epoch(time: SystemTime) -> (u64, u32) {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => (after.as_secs(), after.subsec_nanos()),
-        Err(before) => {
-            let before = before.duration();
-            let ns = before.subsec_nanos();
-            let seconds = -before.as_secs().cast_signed() - i64::from(ns > 0);
-            let ns = if ns > 0 { 1_000_000_000 - ns } else { 0 };
-            (seconds.cast_unsigned(), ns)
-        }
-    }
+/// The number of a device as the kernel has it: minor numbers of more than a byte stand above the
+/// major one.
+fn device_number(rdev: u64) -> u32 {
+    let (major, minor) = (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev));
+    (minor & 0xff | major << 8 | (minor & !0xff) << 12) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::root::Timestamp;
+
+    fn time(seconds: i64) -> Timestamp {
+        Timestamp { seconds, ns: 0 }
+    }
 
     fn attr() -> Attr {
         Attr {
             ino: 9,
             kind: Kind::File,
             size: 1000,
-            mtime: SystemTime::UNIX_EPOCH - Duration::from_millis(250),
+            blocks: 2,
+            atime: time(1),
+            mtime: Timestamp {
+                seconds: -1,
+                ns: 750_000_000,
+            },
+            ctime: time(2),
             mode: 0o644,
             uid: 1,
             gid: 2,
+            nlink: 3,
+            rdev: 0,
         }
     }
 
@@ -318,7 +308,11 @@ mod tests {
             pages_max: 256,
         };
         assert_eq!(Reply::init(&agreed).body().len(), 64);
-        assert_eq!(since_epoch(attr().mtime), (u64::MAX, 750_000_000));
+        assert_eq!(device_number(nix::sys::stat::makedev(8, 257)), 0x10_0801);
+        let reply = Reply::attr(&attr(), Duration::ZERO);
+        let [seconds, ns] = [&reply.body()[48..56], &reply.body()[68..72]];
+        assert_eq!(seconds, (-1_i64).to_le_bytes());
+        assert_eq!(ns, 750_000_000_u32.to_le_bytes());
     }
 
     #[test]

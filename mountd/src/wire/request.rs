@@ -2,11 +2,10 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
-use std::time::SystemTime;
 
 use crate::fs::changes::Changes;
 use crate::fs::changes::Time;
+use crate::fs::root::Timestamp;
 
 /// Length of what every request begins with.
 pub(crate) const HEADER_LEN: usize = 40;
@@ -56,10 +55,12 @@ pub(crate) enum Operation<'a> {
     MkNod {
         name: &'a OsStr,
         mode: u32,
+        umask: u32,
     },
     MkDir {
         name: &'a OsStr,
         mode: u32,
+        umask: u32,
     },
     Unlink {
         name: &'a OsStr,
@@ -84,6 +85,7 @@ pub(crate) enum Operation<'a> {
         name: &'a OsStr,
         flags: i32,
         mode: u32,
+        umask: u32,
     },
     Read {
         handle: u64,
@@ -118,13 +120,25 @@ pub(crate) enum Operation<'a> {
     ReleaseDir {
         handle: u64,
     },
+    FsyncDir,
     StatFs,
+    SetXattr {
+        name: &'a OsStr,
+        value: &'a [u8],
+        /// Those of `setxattr`.
+        flags: u32,
+        /// Whether who sets it may not give files of this group away: they are run as it no more.
+        drops_setgid: bool,
+    },
     GetXattr {
         name: &'a OsStr,
         size: u32,
     },
     ListXattr {
         size: u32,
+    },
+    RemoveXattr {
+        name: &'a OsStr,
     },
     /// Somebody does not wait any more; the answer comes soon all the same.
     Interrupt,
@@ -198,12 +212,15 @@ mod code {
     pub(super) const STATFS: u32 = 17;
     pub(super) const RELEASE: u32 = 18;
     pub(super) const FSYNC: u32 = 20;
+    pub(super) const SETXATTR: u32 = 21;
     pub(super) const GETXATTR: u32 = 22;
     pub(super) const LISTXATTR: u32 = 23;
+    pub(super) const REMOVEXATTR: u32 = 24;
     pub(super) const INIT: u32 = 26;
     pub(super) const OPENDIR: u32 = 27;
     pub(super) const READDIR: u32 = 28;
     pub(super) const RELEASEDIR: u32 = 29;
+    pub(super) const FSYNCDIR: u32 = 30;
     pub(super) const CREATE: u32 = 35;
     pub(super) const INTERRUPT: u32 = 36;
     pub(super) const DESTROY: u32 = 38;
@@ -297,7 +314,9 @@ fn operation<'a>(code: u32, f: &mut Fields<'a>) -> Option<Operation<'a>> {
             with_attributes: code == code::READDIRPLUS,
         },
         code::RELEASEDIR => Operation::ReleaseDir { handle: f.u64()? },
+        code::FSYNCDIR => Operation::FsyncDir,
         code::STATFS => Operation::StatFs,
+        code::SETXATTR => set_xattr(f)?,
         code::GETXATTR => {
             let (size, _) = (f.u32()?, f.u32()?);
             Operation::GetXattr {
@@ -306,6 +325,7 @@ fn operation<'a>(code: u32, f: &mut Fields<'a>) -> Option<Operation<'a>> {
             }
         }
         code::LISTXATTR => Operation::ListXattr { size: f.u32()? },
+        code::REMOVEXATTR => Operation::RemoveXattr { name: f.name()? },
         code::INTERRUPT => Operation::Interrupt,
         other => Operation::Other(other),
     })
@@ -361,18 +381,45 @@ fn make<'a>(code: u32, f: &mut Fields<'a>) -> Option<Operation<'a>> {
         return Some(Operation::MkDir {
             name: f.name()?,
             mode: first,
+            umask: second,
         });
     }
-    let _rest = (f.u32()?, f.u32()?);
+    let (umask, _) = (f.u32()?, f.u32()?);
     let name = f.name()?;
     Some(if code == code::MKNOD {
-        Operation::MkNod { name, mode: first }
+        Operation::MkNod {
+            name,
+            mode: first,
+            umask,
+        }
     } else {
         Operation::Create {
             name,
             flags: first.cast_signed(),
             mode: second,
+            umask,
         }
+    })
+}
+
+/// With flags of its own, as newer kernels write it, or without: which of both the lengths tell, as
+/// every name of an attribute is longer than what stands in its place then.
+fn set_xattr<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
+    const DROPS_SETGID: u32 = 1;
+    let (size, flags) = (f.u32()? as usize, f.u32()?);
+    let name_len = f.0.iter().position(|&b| b == 0)?;
+    let is_older = f.0.len().checked_sub(size) == Some(name_len + 1);
+    let own = if is_older {
+        0
+    } else {
+        let (own, _) = (f.u32()?, f.u32()?);
+        own
+    };
+    Some(Operation::SetXattr {
+        name: f.name()?,
+        value: f.bytes(size)?,
+        flags,
+        drops_setgid: own & DROPS_SETGID != 0,
     })
 }
 
@@ -422,20 +469,11 @@ fn set_attr<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
 }
 
 /// Seconds are signed, nanoseconds count up from them.
-fn at(seconds: u64, ns: u32) -> SystemTime {
-    let (seconds, ns) = (
-        seconds.cast_signed(),
-        Duration::from_nanos(u64::from(ns.min(999_999_999))),
-    );
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let whole = if seconds >= 0 {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    };
-    whole
-        .and_then(|whole| whole.checked_add(ns))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+fn at(seconds: u64, ns: u32) -> Timestamp {
+    Timestamp {
+        seconds: seconds.cast_signed(),
+        ns: ns.min(999_999_999),
+    }
 }
 
 #[cfg(test)]
@@ -473,6 +511,25 @@ mod tests {
             size: 4096,
         };
         assert_eq!(Request::parse(&read).unwrap().operation, expected);
+    }
+
+    #[test]
+    fn attributes_are_set_with_and_without_flags_of_their_own() {
+        let head = [3_u32.to_le_bytes(), 1_u32.to_le_bytes()].concat();
+        for (own, drops_setgid) in [
+            (&[][..], false),
+            (&[0; 8], false),
+            (&[1, 0, 0, 0, 0, 0, 0, 0], true),
+        ] {
+            let set = bytes(code::SETXATTR, &[&head, own, b"user.a\0b\0c"].concat());
+            let expected = Operation::SetXattr {
+                name: OsStr::new("user.a"),
+                value: b"b\0c",
+                flags: 1,
+                drops_setgid,
+            };
+            assert_eq!(Request::parse(&set).unwrap().operation, expected);
+        }
     }
 
     #[test]
