@@ -14,8 +14,8 @@ use crate::ops::xray::XrayReport;
 /// The table of stat.
 pub(super) fn stat(report: &StatReport) -> String {
     let mut lines = vec![format!(
-        "{:<56} {:<8} {:<18} {:>9} {:>9} {:>7}",
-        "tensor", "dtype", "shape", "bytes", "coded", "%"
+        "{:<56} {:<8} {:<18} {:>9} {:>9} {:>7} {}",
+        "tensor", "dtype", "shape", "bytes", "coded", "%", "blocks by codec"
     )];
     lines.extend(report.tensors.iter().map(stat_row));
     let is_coded = report.tensors.iter().any(|row| row.coded_bytes.is_some());

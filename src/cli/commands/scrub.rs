@@ -80,7 +80,8 @@ fn text(report: &ScrubReport) -> String {
     lines.extend(report.images.iter().filter(is_stale).map(render::verified));
     let oldest = report.oldest_days.map_or_else(
         || "some were never read whole".to_owned(),
-        |days| format!("all were read whole within {}", counted(days, "day")),
+        // a day that is not over counts
+        |days| format!("all were read whole within {}", counted(days + 1, "day")),
     );
     lines.push(format!(
         "{} of {} verified now, {damaged} damaged; {} verified lately, {} left for later; {oldest}",
