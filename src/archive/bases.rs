@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::archive::BlockCache;
 use crate::archive::digests::DigestIndex;
-use crate::archive::image::Archive;
+use crate::archive::image::Image;
 use crate::archive::shards::ShardNote;
 use crate::archive::tensors::Tensor;
 use crate::archive::tensors::Tensors;
@@ -148,7 +148,7 @@ impl Bases {
     }
 
     /// The images among them that are deltas.
-    pub fn deltas(&self) -> impl Iterator<Item = &Arc<Archive>> {
+    pub fn deltas(&self) -> impl Iterator<Item = &Arc<Image>> {
         self.tensors
             .files
             .iter()
@@ -330,8 +330,8 @@ struct AtHand<'a> {
 impl<'a> AtHand<'a> {
     /// The base of a tensor, if it is among these.
     fn base_of(&self, tensor: &Tensor) -> Option<&'a Tensor> {
-        let (archive, number) = tensor.delta.as_ref()?;
-        let blake3 = &archive.index().bases[*number].blake3;
+        let (image, number) = tensor.delta.as_ref()?;
+        let blake3 = &image.need(*number).record.blake3;
         self.by_digest.get(blake3).copied()
     }
 }
@@ -455,10 +455,10 @@ impl<'a> Search<'a> {
         if let Some(known) = tensor.depth.get() {
             return *known <= depth;
         }
-        let Some((archive, number)) = &tensor.delta else {
+        let Some((image, number)) = &tensor.delta else {
             return true;
         };
-        let below = archive.index().bases[*number].named(&tensor.span.name);
+        let below = image.need(*number).record.clone();
         let base = if below.name == tensor.span.name {
             at_hand.base_of(tensor)
         } else {
@@ -469,13 +469,13 @@ impl<'a> Search<'a> {
 
     /// Finds the base of a tensor that is stored as differences, so that it can be read.
     fn settle(&mut self, tensor: &Tensor, deltas: usize) -> Result<()> {
-        if let Some((archive, number)) = &tensor.delta
+        if let Some((image, number)) = &tensor.delta
             && tensor.depth.get().is_none()
         {
             let Some(below) = deltas.checked_sub(1) else {
                 return Err(self.too_deep(tensor));
             };
-            let record = archive.index().bases[*number].named(&tensor.span.name);
+            let record = image.need(*number).record.clone();
             let base = self.find(&record, tensor.span.len, below)?;
             settle_on(tensor, base);
         }
@@ -513,12 +513,12 @@ impl<'a> Search<'a> {
         for _ in 1..DELTAS_MAX {
             let before = hopes.clone();
             for tensor in &alike {
-                let Some((archive, number)) = &tensor.delta else {
+                let Some((image, number)) = &tensor.delta else {
                     continue;
                 };
-                let below = &archive.index().bases[*number];
+                let below = &image.need(*number).record;
                 // what is called otherwise is not looked into
-                let is_elsewhere = !below.name.is_empty() && below.name != record.name;
+                let is_elsewhere = below.name != record.name;
                 let of_base = if is_elsewhere {
                     Hope::Some
                 } else {
@@ -541,10 +541,10 @@ impl<'a> Search<'a> {
 
 /// Notes the base of a tensor, which then can be read.
 fn settle_on(tensor: &Tensor, base: &Tensor) -> bool {
-    let Some((archive, number)) = &tensor.delta else {
+    let Some((image, number)) = &tensor.delta else {
         return false;
     };
-    archive.settle_base(*number, &base.bytes);
+    image.settle_base(*number, &base.bytes);
     tensor.depth.get_or_init(|| base.depth() + 1);
     true
 }

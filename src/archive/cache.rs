@@ -28,6 +28,8 @@ const SPARE_LEN_MAX: usize = 4 << 20;
 const TENSORS_MAX: usize = 4;
 /// What decoding one takes, as a multiple of its bytes: it, its coded bytes, and its symbols.
 const DECODING_TENSORS: u64 = 4;
+/// What holding an entry takes beside its bytes: many small ones take more of this than of those.
+const ENTRY_BYTES: u64 = 256;
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 
@@ -38,6 +40,8 @@ pub enum Cached {
     Block(Arc<Vec<u8>>),
     /// The tables of a span; `None` if it has none.
     Tables(Option<Arc<SpanTables>>),
+    /// A page of the index.
+    Page(Arc<Vec<u8>>),
 }
 
 /// Which image: two that were opened from one unchanged file are the same, so that a model and the deltas that have it as their
@@ -59,11 +63,20 @@ impl ImageId {
     }
 }
 
-/// Image, and block or span of it.
+/// Image, and what of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     archive: ImageId,
-    number: usize,
+    part: Part,
+}
+
+/// What of an image, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Part {
+    Block(usize),
+    Tensor(usize),
+    Tables(usize),
+    Page(usize),
 }
 
 /// Why something is wanted.
@@ -132,6 +145,8 @@ struct Shelf {
     bytes: u64,
     /// Bytes that are being decoded.
     flying_bytes: u64,
+    /// Bytes that others hold, who share the bound.
+    charged_bytes: u64,
     bytes_max: u64,
     /// As many are held whatever their size.
     entries_min: usize,
@@ -145,6 +160,7 @@ impl Shelf {
             flights,
             bytes: 0,
             flying_bytes: 0,
+            charged_bytes: 0,
             bytes_max,
             entries_min,
         })
@@ -164,7 +180,7 @@ impl Shelf {
 
     /// Holds no more than the bound, with what is being decoded.
     fn shrink(&mut self, gone: &mut Vec<Entry>) {
-        while self.bytes + self.flying_bytes > self.bytes_max
+        while self.bytes + self.flying_bytes + self.charged_bytes > self.bytes_max
             && self.entries.len() > self.entries_min
         {
             let Some((_, entry)) = self.entries.pop_lru() else {
@@ -214,6 +230,20 @@ impl BlockCache {
             spare: Mutex::default(),
             counters: Counters::default(),
         })
+    }
+
+    /// Takes so many bytes of the bound for what is held elsewhere, until what this gives is dropped.
+    pub fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
+        let mut gone = Vec::new();
+        let mut blocks = self.blocks.lock();
+        blocks.charged_bytes += bytes;
+        blocks.shrink(&mut gone);
+        drop(blocks);
+        self.recycle(gone);
+        Charge {
+            cache: Arc::clone(self),
+            bytes,
+        }
     }
 
     /// Bytes held now.
@@ -291,10 +321,10 @@ impl BlockCache {
             add(&self.counters.decoded_bytes, block.len() as u64);
             Ok((block.len() as u64, Cached::Block(Arc::new(block))))
         };
-        let key = Key { archive, number };
-        match self.get(&self.blocks, key, len, demand, load)? {
+        let part = Part::Block(number);
+        match self.get(&self.blocks, Key { archive, part }, len, demand, load)? {
             Cached::Block(block) => Ok(block),
-            Cached::Tables(_) => unreachable!("the shelf of blocks holds blocks"),
+            Cached::Tables(_) | Cached::Page(_) => unreachable!("a block is a block"),
         }
     }
 
@@ -314,14 +344,14 @@ impl BlockCache {
             self.largest.fetch_max(len, Ordering::Relaxed);
             Ok((len, Cached::Block(Arc::new(bytes))))
         };
-        let key = Key { archive, number };
-        match self.get(&self.tensors, key, 0, Demand::Now, load)? {
+        let part = Part::Tensor(number);
+        match self.get(&self.tensors, Key { archive, part }, 0, Demand::Now, load)? {
             Cached::Block(bytes) => Ok(bytes),
-            Cached::Tables(_) => unreachable!("the shelf of tensors holds tensors"),
+            Cached::Tables(_) | Cached::Page(_) => unreachable!("a tensor is a block"),
         }
     }
 
-    /// The tables of span `number`, parsed by `read` if they are not at hand.
+    /// The tables of span `number`, parsed by `read` if they are not at hand. What has none need not ask.
     pub(crate) fn tables(
         &self,
         archive: ImageId,
@@ -334,9 +364,25 @@ impl BlockCache {
                 (bytes, Cached::Tables(tables.map(Arc::new)))
             })
         };
-        match self.get(&self.tables, Key { archive, number }, 0, Demand::Now, load)? {
+        let part = Part::Tables(number);
+        match self.get(&self.tables, Key { archive, part }, 0, Demand::Now, load)? {
             Cached::Tables(tables) => Ok(tables),
-            Cached::Block(_) => unreachable!("the shelf of tables holds tables"),
+            Cached::Block(_) | Cached::Page(_) => unreachable!("tables are tables"),
+        }
+    }
+
+    /// Page `number` of the records of blocks, read by `read` if it is not at hand.
+    pub(crate) fn page(
+        &self,
+        archive: ImageId,
+        number: usize,
+        read: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Arc<Vec<u8>>> {
+        let load = || read().map(|page| (page.len() as u64, Cached::Page(Arc::new(page))));
+        let part = Part::Page(number);
+        match self.get(&self.tables, Key { archive, part }, 0, Demand::Now, load)? {
+            Cached::Page(page) => Ok(page),
+            Cached::Block(_) | Cached::Tables(_) => unreachable!("a page is a page"),
         }
     }
 
@@ -424,6 +470,19 @@ impl BlockCache {
     }
 }
 
+/// Bytes of a cache's bound that others take.
+#[derive(Debug)]
+pub struct Charge {
+    cache: Arc<BlockCache>,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.cache.blocks.lock().charged_bytes -= self.bytes;
+    }
+}
+
 fn waited_too_long() -> Error {
     Error::new(ErrorKind::Io, "waited too long for another reader's decode")
 }
@@ -464,7 +523,7 @@ impl Drop for Landing<'_> {
         let gone = outcome.as_ref().map_or_else(
             |_| Vec::new(),
             |(bytes, value)| {
-                let (bytes, value) = (*bytes, value.clone());
+                let (bytes, value) = (*bytes + ENTRY_BYTES, value.clone());
                 let entry = Entry {
                     value,
                     bytes,
@@ -490,7 +549,8 @@ mod tests {
 
     #[test]
     fn stays_within_its_bound_and_keeps_what_is_used() {
-        let cache = BlockCache::new(4000);
+        // room for three
+        let cache = BlockCache::with_bounds(3 * (1000 + ENTRY_BYTES), 0);
         for number in 0..10 {
             cache
                 .block(ZERO, number, 1000, Demand::Now, || Ok(vec![0; 1000]))
@@ -500,7 +560,7 @@ mod tests {
                     panic!("block 0 is in use and stays")
                 })
                 .unwrap();
-            assert!(cache.bytes() <= 3000);
+            assert!(cache.bytes() <= 3 * (1000 + ENTRY_BYTES));
         }
         cache.forget(ZERO);
         assert_eq!(cache.bytes(), 0);
@@ -508,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_small_block_gets_no_large_buffer() {
-        let cache = BlockCache::with_bounds(200_000, 0);
+        let cache = BlockCache::with_bounds(2 * (100_000 + ENTRY_BYTES), 0);
         let large = || Ok(cache.buffer(100_000));
         for number in 0..3 {
             let block = cache.block(ZERO, number, 100_000, Demand::Now, large);
@@ -558,7 +618,7 @@ mod tests {
 
     #[test]
     fn what_is_decoded_ahead_is_counted_once_as_used_or_wasted() {
-        let cache = BlockCache::new(4000);
+        let cache = BlockCache::with_bounds(3 * (1000 + ENTRY_BYTES), 0);
         let decode = || Ok(vec![0; 1000]);
         for number in 0..2 {
             let ahead = cache.block(ZERO, number, 1000, Demand::Ahead, decode);
@@ -580,15 +640,29 @@ mod tests {
     }
 
     #[test]
+    fn what_others_hold_leaves_less_for_blocks() {
+        let cache = BlockCache::with_bounds(3 * (1000 + ENTRY_BYTES), 0);
+        let block = |number| cache.block(ZERO, number, 1000, Demand::Now, || Ok(vec![0; 1000]));
+        assert!((0..3).all(|number| block(number).is_ok()));
+        let charge = cache.charge(1000);
+        assert_eq!(cache.bytes(), 2 * (1000 + ENTRY_BYTES));
+        assert!((3..6).all(|number| block(number).is_ok()));
+        assert_eq!(cache.bytes(), 2 * (1000 + ENTRY_BYTES));
+        drop(charge);
+        assert!(block(6).is_ok());
+        assert_eq!(cache.bytes(), 3 * (1000 + ENTRY_BYTES));
+    }
+
+    #[test]
     fn what_is_being_decoded_counts_as_held() {
-        let cache = BlockCache::with_bounds(3000, 0);
+        let cache = BlockCache::with_bounds(3 * (1000 + ENTRY_BYTES), 0);
         let block = |number| cache.block(ZERO, number, 1000, Demand::Now, || Ok(vec![0; 1000]));
         assert!((0..3).all(|number| block(number).is_ok()));
         let seen = cache.block(ZERO, 9, 2000, Demand::Now, || {
-            assert_eq!(cache.bytes(), 1000);
+            assert_eq!(cache.bytes(), 1000 + ENTRY_BYTES);
             Ok(vec![0; 2000])
         });
         assert!(seen.is_ok());
-        assert_eq!(cache.bytes(), 3000);
+        assert_eq!(cache.bytes(), 3000 + 2 * ENTRY_BYTES);
     }
 }

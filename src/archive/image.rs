@@ -1,58 +1,55 @@
-//! An open image: header and index read and checked, blocks decoded and checked on request. Nothing decoded is held here.
+//! An open image: its header read and checked, its index packed. Nothing decoded is held here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use crate::archive::bases::Bases;
-use crate::archive::bases::Hope;
+use crate::archive::cache::BlockCache;
+use crate::archive::cache::Charge;
 use crate::archive::cache::ImageId;
-use crate::base::CodecId;
+use crate::archive::needs::Needs;
+use crate::archive::packed::Packed;
+use crate::archive::packed::Spans;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
-use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::digest;
-use crate::base::error;
-use crate::base::parallel;
-use crate::codec;
-use crate::codec::CodedBlock;
-use crate::codec::Scratch;
+use crate::base::digest::Xxh3;
 use crate::codec::SpanTables;
 use crate::format::BlockRecord;
 use crate::format::FileRecord;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
-use crate::format::Index;
-use crate::format::SpanRecord;
+use crate::format::Member;
+use crate::format::Place;
 use crate::format::header::MAGIC;
 use crate::format::header::MAGIC_OF_PYTHON_PACKAGE;
+use crate::format::parse;
 
-/// An open image.
-#[derive(Debug)]
-pub struct Archive {
+/// Bytes of an index that are read at once to be checked.
+const PIECE_LEN: usize = 64 << 10;
+
+/// An open image. It holds of each span a few bytes, and reads the rest of what its index says again where that is needed.
+#[derive(Debug, Clone)]
+pub struct Image {
     source: Arc<dyn ReadAt>,
     path: PathBuf,
     header: Header,
-    index: Index,
+    files: Arc<[FileRecord]>,
+    members: Arc<[Member]>,
+    packed: Arc<Packed>,
+    /// Where the index lies that was read.
+    index: Range<u64>,
+    base_place: String,
+    pub(super) needs: Needs,
     faults: Vec<Error>,
-    bases: Option<Arc<Bases>>,
-    /// The bases that were found, by their number.
-    found: Vec<OnceLock<Arc<dyn ReadAt>>>,
     id: ImageId,
-}
-
-/// Buffers that a thread keeps from block to block.
-#[derive(Debug, Default)]
-pub struct ReadScratch {
-    coded: Vec<u8>,
-    second: Vec<u8>,
-    base: Vec<u8>,
-    codec: Scratch,
+    /// What it takes of a cache's bound.
+    charge: Option<Arc<Charge>>,
 }
 
 /// The header of an image, from its beginning or, if that is damaged, from its end. Cheap: 128 or 256 bytes are read.
@@ -125,142 +122,73 @@ fn read_headers(source: &dyn ReadAt) -> Result<(Header, Option<Error>)> {
     Ok((header, fault))
 }
 
-impl Archive {
-    /// Opens the image at `path`.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::from_source(Arc::new(FileSource::open(path)?), path)
-    }
-
+impl Image {
     /// Opens an image from any byte source; `path` is for messages.
     pub fn from_source(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
         Self::read(source, path).map_err(|e| e.file(path))
     }
 
+    /// Opens the image at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_source(Arc::new(FileSource::open(path)?), path)
+    }
+
     fn read(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
         let (header, fault) = read_headers(&*source)?;
         let mut faults = Vec::from_iter(fault);
-        let front = read_index(&*source, &header, Header::FRONT_INDEX_OFFSET);
-        let bytes = match front {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let tail = read_index(&*source, &header, header.tail_index_offset)?;
-                faults.push(error);
-                tail
+        let mut index_at = Header::FRONT_INDEX_OFFSET;
+        if let Err(error) = check_index(&*source, &header, index_at) {
+            index_at = header.tail_index_offset;
+            check_index(&*source, &header, index_at)?;
+            faults.push(error);
+        }
+        let index = index_at..index_at + header.index_len;
+        let mut users = BTreeMap::new();
+        let mut look = |span: &crate::format::SpanRecord| {
+            if let Some(base) = span.base {
+                let user = || (span.span.name.clone(), span.span.len);
+                users.entry(base).or_insert_with(user);
             }
         };
-        let index = Index::parse(&bytes, &header)?;
-        let found = index.bases.iter().map(|_| OnceLock::new()).collect();
+        let (packed, parsed) = Packed::read(&*source, index.clone(), &header, &mut look)?;
         let id = ImageId::of(&*source);
         Ok(Self {
             source,
             path: path.to_owned(),
             header,
+            files: parsed.files.into(),
+            members: parsed.members.into(),
+            packed: Arc::new(packed),
             index,
+            base_place: parsed.base_place,
+            needs: Needs::new(&parsed.bases, users),
             faults,
-            bases: None,
-            found,
             id,
+            charge: None,
         })
+    }
+
+    /// The same, whose memory counts as a part of what a cache may hold.
+    #[must_use]
+    pub fn charged_to(mut self, cache: &Arc<BlockCache>) -> Self {
+        self.charge = Some(Arc::new(cache.charge(self.memory_bytes())));
+        self
+    }
+
+    /// Bytes that it holds, about.
+    pub fn memory_bytes(&self) -> u64 {
+        let paths = self.files.iter().map(|file| file.path.len());
+        let files = size_of_val(&*self.files) + paths.sum::<usize>();
+        let paths = self.members.iter().map(|member| member.path.len());
+        let members = size_of_val(&*self.members) + paths.sum::<usize>();
+        (files + members + self.packed.memory_bytes() + self.needs.memory_bytes()) as u64
     }
 
     /// The same, with its bases among those tensors. Each is looked for when it is first needed.
     #[must_use]
     pub fn with_bases(mut self, bases: Arc<Bases>) -> Self {
-        self.bases = Some(bases);
+        self.needs.bases = Some(bases);
         self
-    }
-
-    /// Says what the bytes of base `number` are, which was identified.
-    pub(super) fn settle_base(&self, number: usize, bytes: &Arc<dyn ReadAt>) {
-        self.found[number].get_or_init(|| Arc::clone(bytes));
-    }
-
-    /// Looks for all its bases; the error of the first that is not there.
-    pub fn find_bases(&self, threads: usize, progress: &dyn Progress) -> Result<()> {
-        let mut known = BTreeSet::new();
-        let spans = self.index.spans.iter();
-        let spans: Vec<&SpanRecord> = spans
-            .filter(|span| span.base.is_some_and(|base| known.insert(base)))
-            .collect();
-        // the first shows in which files to look for the others
-        let (first, others) = spans.split_at(spans.len().min(1));
-        for spans in [first, others] {
-            let find = |(): &mut (), number: usize| {
-                progress.check()?;
-                let found = self.base_of(spans[number]);
-                found.map(|_| ()).map_err(|e| e.file(&self.path))
-            };
-            parallel::ordered(threads, spans.len(), || (), find, |_, ()| Ok(()))?;
-        }
-        Ok(())
-    }
-
-    /// An error if one of its bases cannot be at hand, as far as names, lengths and what is known of digests tell. The content of
-    /// the shortest is compared: where that is right, so are mostly the others, and each is compared before it is used.
-    pub fn expect_bases(&self) -> Result<()> {
-        let spans = self.index.spans.iter().filter(|span| span.base.is_some());
-        for span in spans.clone() {
-            let Some(number) = span.base else {
-                continue;
-            };
-            let record = self.index.bases[number].named(&span.span.name);
-            let hope = self.bases.as_ref();
-            let hope = hope.map_or(Hope::None, |bases| bases.hope(&record, span.span.len));
-            if hope == Hope::None {
-                return Err(self.no_base(&record.name).tensor(span.span.label()));
-            }
-        }
-        let shortest = spans.min_by_key(|span| span.span.len);
-        let found = shortest.map(|span| self.base_of(span));
-        found
-            .transpose()
-            .map(|_| ())
-            .map_err(|e| e.file(&self.path))
-    }
-
-    /// The bytes of a span's base.
-    fn base_of(&self, span: &SpanRecord) -> Result<&dyn ReadAt> {
-        // what repeats another has that one's blocks, and so its base
-        let span = span.repeats.map_or(span, |of| &self.index.spans[of]);
-        let number = span
-            .base
-            .ok_or_else(|| Error::damaged("a block of differences in a tensor without a base"))?;
-        let (found, record) = (&self.found[number], &self.index.bases[number]);
-        if let Some(bytes) = found.get() {
-            return Ok(&**bytes);
-        }
-        let record = record.named(&span.span.name);
-        let bases = self.bases.as_ref();
-        let bases = bases.ok_or_else(|| self.no_base(&record.name))?;
-        let bytes = bases
-            .find(&record, span.span.len)
-            .map_err(|e| match e.kind() {
-                ErrorKind::MissingBase => e.hint(self.base_hint()),
-                _ => e,
-            })?;
-        Ok(&**found.get_or_init(|| bytes))
-    }
-
-    fn no_base(&self, name: &str) -> Error {
-        let places = self.bases.as_ref().map(|bases| bases.places());
-        let places = places.unwrap_or_default().iter();
-        let places: Vec<String> = places.map(|p| format!("`{}`", p.display())).collect();
-        let what = if places.is_empty() {
-            format!("its base tensor `{name}` is in another model, which is not named")
-        } else {
-            format!("its base tensor `{name}` is not in {}", places.join(", "))
-        };
-        Error::new(ErrorKind::MissingBase, what)
-            .hint(self.base_hint())
-            .file(&self.path)
-    }
-
-    fn base_hint(&self) -> String {
-        let hint = "name the model that it was made from with `--base`";
-        match self.index.base_place.as_str() {
-            "" => hint.to_owned(),
-            place => format!("{hint}: it was `{}` then", error::escaped(place)),
-        }
     }
 
     /// The coded bytes, as they lie in the image.
@@ -278,24 +206,39 @@ impl Archive {
         &self.header
     }
 
-    /// The index.
-    pub fn index(&self) -> &Index {
-        &self.index
-    }
-
     /// The original files.
     pub fn files(&self) -> &[FileRecord] {
-        &self.index.files
+        &self.files
     }
 
-    /// The spans of an original file.
-    pub fn spans(&self, file: &FileRecord) -> &[SpanRecord] {
-        &self.index.spans[file.spans.clone()]
+    /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Where the base was when the image was made, as words for a person; empty if that is not known.
+    pub fn base_place(&self) -> &str {
+        &self.base_place
+    }
+
+    /// Whether some of it is stored as differences from other files.
+    pub fn is_delta(&self) -> bool {
+        !self.needs.is_empty()
     }
 
     /// Damage that did not stop the image from being opened: a copy of header or index that is not right.
     pub fn faults(&self) -> &[Error] {
         &self.faults
+    }
+
+    /// What tells it from other images in a cache.
+    pub fn id(&self) -> ImageId {
+        self.id
+    }
+
+    /// Where the index lies that was read.
+    pub(super) fn index_range(&self) -> Range<u64> {
+        self.index.clone()
     }
 
     /// Checks also the copies of header and index that opening did not need.
@@ -309,7 +252,7 @@ impl Archive {
         if !same {
             faults.push(Error::damaged("the trailer is not the same as the header"));
         }
-        if let Err(error) = read_index(&*self.source, &self.header, self.header.tail_index_offset)
+        if let Err(error) = check_index(&*self.source, &self.header, self.header.tail_index_offset)
             && !faults
                 .iter()
                 .any(|fault| fault.to_string() == error.to_string())
@@ -322,216 +265,84 @@ impl Archive {
             .collect()
     }
 
-    /// What tells it from other images in a cache.
-    pub fn id(&self) -> ImageId {
-        self.id
+    /// Blocks of a file by codec, such as `r32-bf16` and 120. All of their records are read.
+    pub fn codecs(&self, file: &FileRecord) -> Result<BTreeMap<&'static str, u64>> {
+        let mut counts = BTreeMap::new();
+        let mut page = (usize::MAX, Vec::new());
+        for number in file.spans.clone() {
+            let place = self.packed.place(number);
+            for block in 0..place.grid.block_count() {
+                let wanted = Packed::page_of(place.first_block + block as usize);
+                if page.0 != wanted {
+                    page = (wanted, self.read_page(wanted)?);
+                }
+                let codec = self.packed.block(&place, block, &page.1)?.codec;
+                *counts.entry(codec.name()).or_default() += 1;
+            }
+        }
+        Ok(counts)
     }
 
-    /// Reads and parses the tables of a span; `None` if it has none.
-    pub fn read_tables(&self, span: &SpanRecord) -> Result<Option<SpanTables>> {
-        if span.tables_len == 0 {
+    /// The spans from the one on that holds this byte of all files' bytes.
+    pub(super) fn spans_from(&self, position: u64) -> Spans<'_> {
+        self.packed.from(position)
+    }
+
+    /// What to call a span in messages. The index is read for it.
+    pub(super) fn label(&self, number: usize) -> String {
+        let span = parse::span(&*self.source, self.index_range(), number);
+        span.map_or_else(
+            |_| format!("number {number}"),
+            |record| record.span.label().to_owned(),
+        )
+    }
+
+    /// A page of the records of blocks.
+    pub(super) fn read_page(&self, page: usize) -> Result<Vec<u8>> {
+        self.packed.read_page(&*self.source, page)
+    }
+
+    /// The record of a span's block, from the page that it is in.
+    pub(super) fn block_record(
+        &self,
+        place: &Place,
+        number: u64,
+        page: &[u8],
+    ) -> Result<BlockRecord> {
+        self.packed.block(place, number, page)
+    }
+
+    /// Reads and parses tables; `None` if there are none.
+    pub(super) fn read_tables(&self, offset: u64, len: u32) -> Result<Option<SpanTables>> {
+        if len == 0 {
             return Ok(None);
         }
-        let mut bytes = vec![0; span.tables_len as usize];
-        self.source
-            .read_exact_at(span.tables_offset, &mut bytes)
-            .and_then(|()| SpanTables::parse(&bytes))
-            .map(Some)
-            .map_err(|e| e.tensor(span.span.label()).file(&self.path))
-    }
-
-    /// Decodes block `number` of `span` into `out`, which has its length, and checks it. On an error `out` holds
-    /// rubbish and must not be used.
-    pub fn decode_block(
-        &self,
-        span: &SpanRecord,
-        number: u64,
-        tables: Option<&SpanTables>,
-        out: &mut [u8],
-        scratch: &mut ReadScratch,
-    ) -> Result<()> {
-        let range = span.block_range(number);
-        assert_eq!(
-            out.len() as u64,
-            range.end - range.start,
-            "the buffer has the block's length"
-        );
-        self.decode(number, span, tables, out, scratch)
-            .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))
-    }
-
-    /// Decodes as many blocks of `span` from `first` on as `out` holds, one after another, as [`Archive::decode_block`] does
-    /// one; two at once where that is faster. The first that is damaged ends it.
-    pub fn decode_blocks(
-        &self,
-        span: &SpanRecord,
-        first: u64,
-        tables: Option<&SpanTables>,
-        out: &mut [u8],
-        scratch: &mut ReadScratch,
-    ) -> Result<()> {
-        let (mut number, mut rest) = (first, out);
-        while !rest.is_empty() {
-            let len = |number| {
-                let range = span.block_range(number);
-                (range.end - range.start) as usize
-            };
-            let at = span.blocks.start + number as usize;
-            let is_paired =
-                |block: &BlockRecord| codec::is_paired(block.codec, block.codec_version);
-            let blocks = &self.index.blocks[at..span.blocks.end];
-            let (out, after) = std::mem::take(&mut rest).split_at_mut(len(number));
-            rest = after;
-            if let [a, b, ..] = blocks
-                && !rest.is_empty()
-                && is_paired(a)
-                && is_paired(b)
-                && a.codec == b.codec
-            {
-                let (second, after) = std::mem::take(&mut rest).split_at_mut(len(number + 1));
-                rest = after;
-                let results = self.decode_two(number, span, tables, [out, second], scratch);
-                for (number, result) in (number..).zip(results) {
-                    result
-                        .map_err(|e| e.block(number).tensor(span.span.label()).file(&self.path))?;
-                }
-                number += 2;
-                continue;
-            }
-            self.decode_block(span, number, tables, out, scratch)?;
-            number += 1;
-        }
-        Ok(())
-    }
-
-    /// Decodes block `number` and the one behind it.
-    fn decode_two(
-        &self,
-        number: u64,
-        span: &SpanRecord,
-        tables: Option<&SpanTables>,
-        [out_a, out_b]: [&mut [u8]; 2],
-        scratch: &mut ReadScratch,
-    ) -> [Result<()>; 2] {
-        let ReadScratch {
-            coded,
-            second,
-            base,
-            ..
-        } = scratch;
-        let at = span.blocks.start + number as usize;
-        let [a, b] = [&self.index.blocks[at], &self.index.blocks[at + 1]];
-        let of_both = self.read_base(a.codec, number, span, out_a.len() + out_b.len(), base);
-        if let Err(error) = of_both {
-            return [Err(error), Ok(())];
-        }
-        let (base_a, base_b) = base.split_at(base.len().min(out_a.len()));
-        let (bytes_a, bytes_b) = match (self.coded(a, coded), self.coded(b, second)) {
-            (Ok(bytes_a), Ok(bytes_b)) => (bytes_a, bytes_b),
-            (a, b) => return [a.map(|_| ()), b.map(|_| ())],
-        };
-        let block = |record: &BlockRecord, bytes, base| CodedBlock {
-            codec: record.codec,
-            version: record.codec_version,
-            bytes,
-            lanes: span.lanes(),
-            base,
-        };
-        let blocks = [&block(a, bytes_a, base_a), &block(b, bytes_b, base_b)];
-        let [first, second] = codec::decode_two(blocks, tables, [&mut *out_a, &mut *out_b]);
-        [
-            first.and_then(|()| check(a, out_a)),
-            second.and_then(|()| check(b, out_b)),
-        ]
-    }
-
-    fn decode(
-        &self,
-        number: u64,
-        span: &SpanRecord,
-        tables: Option<&SpanTables>,
-        out: &mut [u8],
-        scratch: &mut ReadScratch,
-    ) -> Result<()> {
-        let block = &self.index.blocks[span.blocks.start + number as usize];
-        let is_raw = block.codec == CodecId::RAW && block.codec_version == block.codec.version();
-        if is_raw && block.coded_len as usize == out.len() {
-            self.source.read_exact_at(block.offset, out)?;
-        } else {
-            let ReadScratch {
-                coded, base, codec, ..
-            } = scratch;
-            self.read_base(block.codec, number, span, out.len(), base)?;
-            let coded = CodedBlock {
-                codec: block.codec,
-                version: block.codec_version,
-                bytes: self.coded(block, coded)?,
-                lanes: span.lanes(),
-                base,
-            };
-            codec::decode_block(&coded, tables, out, codec)?;
-        }
-        check(block, out)
-    }
-
-    /// Reads `len` bytes of the base from block `number` on, where the codec needs them; else nothing.
-    fn read_base(
-        &self,
-        codec: CodecId,
-        number: u64,
-        span: &SpanRecord,
-        len: usize,
-        base: &mut Vec<u8>,
-    ) -> Result<()> {
-        if !codec.needs_base() {
-            base.clear();
-            return Ok(());
-        }
-        base.resize(len, 0);
-        let from = self.base_of(span)?;
-        from.read_exact_at(span.block_range(number).start, base)
-            .map_err(|e| e.hint("this was read from the base"))
-    }
-
-    /// The coded bytes of a block, read into `buffer` if they are not in memory.
-    fn coded<'a>(&'a self, block: &BlockRecord, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-        let len = block.coded_len as usize;
-        if let Some(coded) = self.source.slice_at(block.offset, len) {
-            return Ok(coded);
-        }
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        self.source
-            .read_exact_at(block.offset, &mut buffer[..len])?;
-        Ok(&buffer[..len])
+        let mut bytes = vec![0; len as usize];
+        self.source.read_exact_at(offset, &mut bytes)?;
+        SpanTables::parse(&bytes).map(Some)
     }
 }
 
-/// Compares decoded bytes with the checksum of the original ones.
-fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
-    if digest::xxh3(decoded) != block.checksum {
-        return Err(
-            Error::damaged("the bytes are not what was stored (checksum differs)").hint(
-                "`bigsmall repair` mends it if there is parity; else get the file from a copy",
-            ),
-        );
-    }
-    Ok(())
-}
-
-fn read_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
+/// An error unless the index that lies there is what the header says it is.
+fn check_index(source: &dyn ReadAt, header: &Header, offset: u64) -> Result<()> {
     let which = if offset == Header::FRONT_INDEX_OFFSET {
         "front"
     } else {
         "tail"
     };
-    let mut bytes = vec![0; header.index_len as usize];
-    source.read_exact_at(offset, &mut bytes)?;
-    if digest::xxh3(&bytes) != header.index_checksum {
+    let mut hash = Xxh3::default();
+    let mut piece = vec![0; PIECE_LEN.min(header.index_len as usize)];
+    let mut at = 0;
+    while at < header.index_len {
+        let len = (header.index_len - at).min(PIECE_LEN as u64) as usize;
+        source.read_exact_at(offset + at, &mut piece[..len])?;
+        hash.update(&piece[..len]);
+        at += len as u64;
+    }
+    if hash.finish() != header.index_checksum {
         return Err(Error::damaged(format!(
             "the checksum of the {which} index differs"
         )));
     }
-    Ok(bytes)
+    Ok(())
 }

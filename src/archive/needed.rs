@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::archive::Bases;
-use crate::archive::image::Archive;
+use crate::archive::whole::Archive;
 use crate::base::Result;
 
 /// What was found.

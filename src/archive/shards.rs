@@ -16,9 +16,9 @@ use serde::Deserialize;
 use crate::archive;
 use crate::archive::BlockCache;
 use crate::archive::VirtualFile;
-use crate::archive::image::Archive;
 use crate::archive::naming;
 use crate::archive::standing::Home;
+use crate::archive::whole::Archive;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -400,7 +400,7 @@ fn listed(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<OsString, PathBuf>)> 
 }
 
 /// The same of the files of an image, if it is one of a folder.
-pub fn notes_of_image(archive: &Arc<Archive>) -> Vec<ShardNote> {
+pub fn notes_of_image(archive: &Archive) -> Vec<ShardNote> {
     let mut notes = Vec::new();
     for (index, folder) in indexes_in(archive) {
         let index = match index {
@@ -430,7 +430,7 @@ pub fn notes_of_image(archive: &Arc<Archive>) -> Vec<ShardNote> {
 
 /// The indexes among the files of an image, each with its folder in there.
 pub(super) fn indexes_in(
-    archive: &Arc<Archive>,
+    archive: &Archive,
 ) -> Vec<(std::result::Result<ShardIndex, ShardNote>, PathBuf)> {
     let mut found = Vec::new();
     if archive.header().kind != ImageKind::Folder {
@@ -444,7 +444,7 @@ pub(super) fn indexes_in(
         let place = archive.path().join(path);
         let read = || {
             let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-            let file = VirtualFile::new(Arc::clone(archive), number, cache)?;
+            let file = VirtualFile::new(Arc::clone(archive.image()), number, cache)?;
             ShardIndex::read(&file, &place).map_err(|e| e.file(&place))
         };
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();

@@ -14,13 +14,14 @@ use crate::archive::BlockCache;
 use crate::archive::VirtualFile;
 use crate::archive::digests::DigestIndex;
 use crate::archive::digests::Place;
-use crate::archive::image::Archive;
+use crate::archive::image::Image;
 use crate::archive::naming;
 use crate::archive::shards;
 use crate::archive::shards::ShardIndex;
 use crate::archive::standing;
 use crate::archive::standing::Home;
 use crate::archive::standing::Standing;
+use crate::archive::whole::Archive;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -44,7 +45,7 @@ pub struct Tensor {
     pub(super) file: usize,
     pub(super) place: Place,
     /// Where it is stored as differences: the image, and the number of its base there.
-    pub(super) delta: Option<(Arc<Archive>, usize)>,
+    pub(super) delta: Option<(Arc<Image>, usize)>,
     /// How many deltas are read for it; known when its base was found.
     pub(super) depth: OnceLock<usize>,
     pub(super) blake3: Mutex<Option<[u8; 32]>>,
@@ -79,7 +80,7 @@ pub(super) struct ModelFile {
     /// Of each of its files, the places where it stands: links give several.
     pub(super) homes: BTreeMap<usize, Vec<Home>>,
     /// The image, if it is a delta.
-    pub(super) delta: Option<Arc<Archive>>,
+    pub(super) delta: Option<Arc<Image>>,
     /// Digests that are known of it; none before they were asked for.
     known: Mutex<Option<Known>>,
 }
@@ -308,16 +309,17 @@ impl Tensors {
             self.files.push(file);
             return Ok(Added::Model);
         }
-        let archive = Arc::new(Archive::from_source(Arc::new(source), path)?);
+        let archive = Archive::from_source(Arc::new(source), path)?;
+        let image = archive.image();
         for (number, record) in archive.files().iter().enumerate() {
             let virtual_file =
-                VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&self.cache))?;
+                VirtualFile::new(Arc::clone(image), number, Arc::clone(&self.cache))?;
             let bytes: Arc<dyn ReadAt> = Arc::new(virtual_file);
             for record in archive.spans(record) {
                 let server = record
                     .repeats
                     .map_or(record, |of| &archive.index().spans[of]);
-                let delta = server.base.map(|base| (Arc::clone(&archive), base));
+                let delta = server.base.map(|base| (Arc::clone(image), base));
                 self.add_tensor(&record.span, &bytes, number, delta, is_named);
             }
         }
@@ -329,8 +331,8 @@ impl Tensors {
             self.in_images
                 .extend(indexes.filter_map(|(index, _)| index.ok()));
         }
-        let is_delta = archive.index().is_delta();
-        file.delta = Some(archive).filter(|_| is_delta);
+        let is_delta = archive.is_delta();
+        file.delta = is_delta.then(|| Arc::clone(image));
         self.files.push(file);
         Ok(if is_delta { Added::Delta } else { Added::Model })
     }
@@ -340,7 +342,7 @@ impl Tensors {
         span: &Span,
         bytes: &Arc<dyn ReadAt>,
         number: usize,
-        delta: Option<(Arc<Archive>, usize)>,
+        delta: Option<(Arc<Image>, usize)>,
         is_named: bool,
     ) {
         if span.kind != SpanKind::Tensor {

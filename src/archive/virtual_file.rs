@@ -7,115 +7,116 @@ use std::sync::Arc;
 use crate::archive::cache::BlockCache;
 use crate::archive::cache::Demand;
 use crate::archive::cache::ImageId;
-use crate::archive::image::Archive;
-use crate::archive::image::ReadScratch;
+use crate::archive::decode::ReadScratch;
+use crate::archive::decode::Within;
+use crate::archive::image::Image;
+use crate::archive::packed::Packed;
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::file::Identity;
 use crate::format::FileRecord;
-use crate::format::SpanRecord;
-use crate::tensor::Layout;
+use crate::format::Place;
 
 /// One original file of an image. It is exact by construction: every byte comes from a checked block.
 #[derive(Debug, Clone)]
 pub struct VirtualFile {
-    archive: Arc<Archive>,
+    image: Arc<Image>,
     cache: Arc<BlockCache>,
     number: usize,
+    /// First of its bytes among those of all files of the image.
+    start: u64,
 }
+
+/// A span of the image, and its number.
+type Numbered = (usize, Place);
 
 impl VirtualFile {
     /// File `number` of the image. The cache may be shared with other files.
-    pub fn new(archive: Arc<Archive>, number: usize, cache: Arc<BlockCache>) -> Result<Self> {
-        if number >= archive.files().len() {
-            return Err(
-                Error::invalid(format!("the image has no file {number}")).file(archive.path())
-            );
-        }
+    pub fn new(image: Arc<Image>, number: usize, cache: Arc<BlockCache>) -> Result<Self> {
+        let Some(before) = image
+            .files()
+            .get(..number)
+            .filter(|_| number < image.files().len())
+        else {
+            let error = Error::invalid(format!("the image has no file {number}"));
+            return Err(error.file(image.path()));
+        };
+        let start = before.iter().map(|file| file.len).sum();
         Ok(Self {
-            archive,
+            image,
             cache,
             number,
+            start,
         })
     }
 
     /// What the index says of the file.
     pub fn record(&self) -> &FileRecord {
-        &self.archive.files()[self.number]
+        &self.image.files()[self.number]
     }
 
-    /// The image.
-    pub fn archive(&self) -> &Arc<Archive> {
-        &self.archive
-    }
-
-    /// Its layout as its own bytes say it; an error if the index says otherwise.
-    pub fn layout(&self) -> Result<Layout> {
-        let record = self.record();
-        let layout = if record.is_safetensors {
-            Layout::of_safetensors(self).map_err(|e| e.file(self.archive.path()))?
-        } else {
-            Layout::of_bytes(self.len())
-        };
-        let spans = self.archive.spans(record).iter().map(|record| &record.span);
-        if !layout.spans.iter().eq(spans) {
-            let error = Error::damaged("its index lists other tensors than its header");
-            return Err(error.file(self.archive.path()));
-        }
-        Ok(layout)
-    }
-
-    fn block(&self, span_number: usize, number: u64, demand: Demand) -> Result<Arc<Vec<u8>>> {
-        let archive = &self.archive;
-        let span = &archive.index().spans[span_number];
-        let range = span.block_range(number);
+    /// Block `number` of a span.
+    fn block(&self, (_, place): Numbered, number: u64, demand: Demand) -> Result<Arc<Vec<u8>>> {
+        let (image, cache) = (&self.image, &self.cache);
+        let range = place.grid.block_range(number);
         let len = range.end - range.start;
-        let number_of_all = span.blocks.start + number as usize;
-        self.cache
-            .block(archive.id(), number_of_all, len, demand, || {
-                let owner = archive.index().tables_owner(span_number);
-                let tables = self
-                    .cache
-                    .tables(archive.id(), owner, || archive.read_tables(span))?;
-                let mut block = self.cache.buffer(len as usize);
-                with_scratch(|scratch| {
-                    archive.decode_block(span, number, tables.as_deref(), &mut block, scratch)
-                })?;
-                Ok(block)
-            })
+        let number_of_all = place.first_block + number as usize;
+        cache.block(image.id(), number_of_all, len, demand, || {
+            let page = Packed::page_of(number_of_all);
+            let page = cache.page(image.id(), page, || image.read_page(page))?;
+            let record = image.block_record(&place, number, &page)?;
+            let read = || image.read_tables(place.tables_offset, place.tables_len);
+            let tables = if place.tables_len > 0 {
+                cache.tables(image.id(), place.tables_owner, read)?
+            } else {
+                None
+            };
+            let within = Within {
+                lanes: place.grid.lanes(),
+                base: place.base,
+                start: range.start,
+            };
+            let mut block = cache.buffer(len as usize);
+            with_scratch(|scratch| {
+                image.decode(&record, within, tables.as_deref(), &mut block, scratch)
+            })?;
+            Ok(block)
+        })
     }
 
-    /// The number within the image of the span that holds `offset`, which lies before the end.
-    fn span_number_at(&self, offset: u64) -> usize {
-        let record = self.record();
-        let spans = self.archive.spans(record);
-        record.spans.start + spans.partition_point(|s| s.span.start + s.span.len <= offset)
+    /// The spans from the one on that holds `offset`, which lies before the end.
+    fn spans_from(&self, offset: u64) -> impl Iterator<Item = Numbered> {
+        self.image.spans_from(self.start + offset)
+    }
+
+    /// The span that holds `offset`, and where that lies in it; none at the end.
+    fn find(&self, offset: u64) -> Option<(Numbered, u64)> {
+        let span = (offset < self.len()).then(|| self.spans_from(offset).next())??;
+        Some((span, self.start + offset - span.1.start))
     }
 
     /// Where the tensor (or header, or gap) that holds `offset` lies in the file; none at the end.
     pub fn span_at(&self, offset: u64) -> Option<Range<u64>> {
-        let span = (offset < self.len()).then(|| self.span_number_at(offset))?;
-        let span = &self.archive.index().spans[span].span;
-        Some(span.start..span.start + span.len)
+        let ((_, place), within) = self.find(offset)?;
+        let start = offset - within;
+        Some(start..start + place.grid.len)
     }
 
     /// Where the block that holds `offset` lies in the file; none at the end.
     pub fn block_at(&self, offset: u64) -> Option<Range<u64>> {
-        let span = (offset < self.len()).then(|| self.span_number_at(offset))?;
-        let span: &SpanRecord = &self.archive.index().spans[span];
-        let range = span.block_range((offset - span.span.start) / span.block_len());
-        Some(span.span.start + range.start..span.span.start + range.end)
+        let ((_, place), within) = self.find(offset)?;
+        let range = place.grid.block_range(within / place.grid.block_len());
+        let start = offset - within;
+        Some(start + range.start..start + range.end)
     }
 
     /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded. Nothing is told of an error: it
     /// meets whoever reads there.
     pub fn warm(&self, offset: u64) {
-        if offset < self.len() {
-            let span_number = self.span_number_at(offset);
-            let span: &SpanRecord = &self.archive.index().spans[span_number];
-            let number = (offset - span.span.start) / span.block_len();
-            let _ = self.block(span_number, number, Demand::Ahead);
+        if let Some((span, within)) = self.find(offset) {
+            let number = within / span.1.grid.block_len();
+            let _ = self.block(span, number, Demand::Ahead);
         }
     }
 
@@ -128,26 +129,41 @@ impl VirtualFile {
     ) -> Result<()> {
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         let end = end.ok_or_else(|| {
-            let (len_max, path) = (self.len(), self.archive.path());
+            let (len_max, path) = (self.len(), self.image.path());
             Error::invalid(format!(
                 "{len} bytes at {offset} are beyond the end at {len_max}"
             ))
             .file(path)
         })?;
-        let mut offset = offset;
-        while offset < end {
-            let span_number = self.span_number_at(offset);
-            let span: &SpanRecord = &self.archive.index().spans[span_number];
-            let within = offset - span.span.start;
-            let number = within / span.block_len();
-            let range = span.block_range(number);
-            let block = self.block(span_number, number, Demand::Now)?;
-            let len = (range.end - within).min(end - offset);
-            let at = (within - range.start) as usize;
-            take(&block, at..at + len as usize);
-            offset += len;
+        let mut at = self.start + offset;
+        let end = self.start + end;
+        if at == end {
+            return Ok(());
+        }
+        for span in self.image.spans_from(at) {
+            let (_, place) = span;
+            while at < place.end().min(end) {
+                let within = at - place.start;
+                let number = within / place.grid.block_len();
+                let range = place.grid.block_range(number);
+                let block = self.block(span, number, Demand::Now);
+                let block = block.map_err(|error| self.located(error, span, number))?;
+                let len = (range.end - within).min(end - at);
+                let from = (within - range.start) as usize;
+                take(&block, from..from + len as usize);
+                at += len;
+            }
+            if at == end {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// An error with the place where it was met.
+    fn located(&self, error: Error, (span, _): Numbered, block: u64) -> Error {
+        let label = self.image.label(span);
+        error.block(block).tensor(&label).file(self.image.path())
     }
 
     /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while this is held. Bytes beyond
@@ -191,7 +207,7 @@ impl ReadAt for VirtualFile {
 
     /// That of the image.
     fn identity(&self) -> Option<Identity> {
-        match self.archive.id() {
+        match self.image.id() {
             ImageId::File(identity) => Some(identity),
             ImageId::Other(_) => None,
         }

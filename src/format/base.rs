@@ -1,17 +1,7 @@
 //! The record of a base: a tensor, in another file, that a span is a difference from (docs/format.md, section 4.5).
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "hostile bytes"
-)]
-
-use crate::base::Error;
-use crate::base::Result;
-use crate::format::record::Reader;
 use crate::format::span::SpanRecord;
 use crate::format::span::encode_reference;
-use crate::format::span::parse_reference;
 
 /// A base tensor. Its digest says which it is; the name only helps to find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,26 +41,4 @@ pub(super) fn encode(bases: &[BaseRecord], spans: &[SpanRecord]) -> Vec<u8> {
         out.extend_from_slice(&encode_reference(span.base));
     }
     out
-}
-
-/// Reads the payload and notes in each span its base.
-pub(super) fn parse(reader: &mut Reader<'_>, spans: &mut [SpanRecord]) -> Result<Vec<BaseRecord>> {
-    let count = reader.u32()?;
-    let mut bases = Vec::new();
-    for _ in 0..count {
-        let blake3 = reader.digest()?;
-        let name_len = reader.u32()?;
-        let name = reader.text(name_len as usize)?;
-        bases.push(BaseRecord { blake3, name });
-    }
-    for span in spans {
-        span.base = parse_reference(reader)?;
-        if span
-            .base
-            .is_some_and(|base| base >= bases.len() || span.repeats.is_some())
-        {
-            return Err(Error::damaged("a base that is not listed").tensor(span.span.label()));
-        }
-    }
-    Ok(bases)
 }

@@ -10,6 +10,7 @@
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Limits;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::base;
 use crate::format::base::BaseRecord;
@@ -17,20 +18,27 @@ use crate::format::header::ALIGN;
 use crate::format::header::FEATURE_REPEATS;
 use crate::format::header::FEATURE_SHARED_TABLES;
 use crate::format::header::Header;
-use crate::format::header::ImageKind;
 use crate::format::header::TAIL_PADDING;
 use crate::format::member;
 use crate::format::member::Member;
-use crate::format::record::Reader;
+use crate::format::parse;
+use crate::format::parse::Take;
+use crate::format::place::Place;
+use crate::format::place::Placing;
 use crate::format::section;
 use crate::format::span::SpanRecord;
 use crate::format::span::encode_reference;
 use crate::format::span::encode_span;
-use crate::format::span::parse_reference;
-use crate::format::span::parse_span;
 
-/// Most bytes that are read of the place of a base.
-const BASE_PLACE_LEN_MAX: usize = 4096;
+/// Sixteen bytes of index for each block.
+pub(super) const BLOCK_COUNT_MAX: u64 = Limits::FORMAT_1.index_len_max >> 4;
+
+/// Where the tail index begins behind data that end there.
+pub(super) fn tail_offset(data_end: u64) -> u64 {
+    data_end
+        .saturating_add(TAIL_PADDING)
+        .next_multiple_of(ALIGN)
+}
 
 /// One original file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +130,7 @@ impl Index {
                 continue;
             }
             let end = next.saturating_add(span.block_count());
-            // sixteen bytes of index for each block
-            if end > Limits::FORMAT_1.index_len_max >> 4 {
+            if end > BLOCK_COUNT_MAX {
                 return Err(Error::over_limit(format!("{end} blocks and more")));
             }
             span.blocks = next as usize..end as usize;
@@ -134,26 +141,18 @@ impl Index {
 
     /// Finds the places of tables and blocks from their lengths.
     pub fn place(&mut self, data_offset: u64) -> Result<()> {
-        let too_far = || Error::damaged("the blocks reach beyond all bounds");
-        let add = |at: u64, len: u32, align: u64| {
-            at.checked_add(u64::from(len))?
-                .checked_next_multiple_of(align)
-        };
-        let mut at = data_offset;
+        let mut placing = Placing::new(data_offset);
         for span in &mut self.spans {
             if span.span.len == 0 || span.repeats.is_some() {
                 continue;
             }
-            at = add(at, 0, span.align()).ok_or_else(too_far)?;
-            span.tables_offset = at;
             let own_tables_len = span.tables_of.map_or(span.tables_len, |_| 0);
-            at = add(at, own_tables_len, ALIGN).ok_or_else(too_far)?;
+            span.tables_offset = placing.span(span.grid(), own_tables_len)?;
             for block in self.blocks.get_mut(span.blocks.clone()).unwrap_or_default() {
-                block.offset = at;
-                at = add(at, block.coded_len, ALIGN).ok_or_else(too_far)?;
+                block.offset = placing.block(block.coded_len)?;
             }
         }
-        self.data_end = at;
+        self.data_end = placing.end();
         for number in 0..self.spans.len() {
             let (before, from) = self.spans.split_at_mut(number);
             let server = from.first().and_then(|span| before.get(span.served_by()?));
@@ -174,9 +173,7 @@ impl Index {
 
     /// Where the tail index begins.
     pub fn tail_offset(&self) -> u64 {
-        self.data_end
-            .saturating_add(TAIL_PADDING)
-            .next_multiple_of(ALIGN)
+        tail_offset(self.data_end)
     }
 
     /// Whether some of it is stored as differences from other files.
@@ -250,194 +247,66 @@ impl Index {
 
     /// Reads and checks the index. Every contradiction is an error.
     pub fn parse(bytes: &[u8], header: &Header) -> Result<Self> {
-        let sections = section::read_all(bytes)?;
-        let section = |tag, what| {
-            sections
-                .get(&tag)
-                .map(|payload| Reader::new(payload, what))
-                .ok_or_else(|| Error::damaged(format!("the index has no {what}")))
-        };
-        let mut files = section(section::FILES, "list of files")?;
-        let mut spans = section(section::SPANS, "list of spans")?;
-        let mut receipts = section(section::RECEIPTS, "list of receipts")?;
-        let mut blocks = section(section::BLOCKS, "list of blocks")?;
-        let mut index = Self {
-            files: Vec::new(),
-            spans: Vec::new(),
-            bases: Vec::new(),
-            base_place: String::new(),
-            members: Vec::new(),
-            blocks: Vec::new(),
-            data_end: 0,
-        };
-        check_receipts_len(files.clone(), header.file_count, &receipts)?;
-        for _ in 0..header.file_count {
-            index.parse_file(&mut files, &mut spans, header.required_features)?;
-        }
-        files.finish()?;
-        spans.finish()?;
-        index.check_files(header)?;
-        for file in &mut index.files {
-            file.sha256 = receipts.digest()?;
-        }
-        for span in &mut index.spans {
-            span.md5 = receipts.digest()?;
-            span.tables_len = receipts.u32()?;
-            let tables_of = parse_reference(&mut receipts)?;
-            span.tables_of =
-                tables_of.filter(|_| header.required_features & FEATURE_SHARED_TABLES > 0);
-            let is_served = span.served_by().is_some();
-            if span.tables_len > 0 && (span.span.len == 0 || is_served) {
-                return Err(Error::damaged("tables of nothing").tensor(span.span.label()));
-            }
-            if span.tables_len > Limits::FORMAT_1.tables_len_max {
-                return Err(
-                    Error::over_limit(format!("tables of {} bytes", span.tables_len))
-                        .tensor(span.span.label()),
-                );
-            }
-        }
-        receipts.finish()?;
-        index.check_shared_tables()?;
-        if let Some(payload) = sections.get(&section::BASES) {
-            let mut reader = Reader::new(payload, "list of bases");
-            index.bases = base::parse(&mut reader, &mut index.spans)?;
-            reader.finish()?;
-        }
-        if let Some(place) = sections.get(&section::BASE_PLACE) {
-            let place = place.get(..place.len().min(BASE_PLACE_LEN_MAX));
-            index.base_place = String::from_utf8_lossy(place.unwrap_or_default()).into_owned();
-        }
-        if let Some(payload) = sections.get(&section::MEMBERS) {
-            index.parse_members(payload, header.kind)?;
-        }
-        index.parse_blocks(&mut blocks)?;
-        blocks.finish()?;
-        index.place(Header::data_offset(header.index_len))?;
-        if index.tail_offset() != header.tail_index_offset {
-            return Err(Error::damaged(
-                "the blocks do not end where the header says",
-            ));
-        }
-        Ok(index)
+        let mut whole = Whole::default();
+        let source = Slice(bytes);
+        let parsed = parse::parse(&source, 0..source.len(), header, &mut whole)?;
+        Ok(Self {
+            members: parsed.members,
+            files: parsed.files,
+            spans: whole.spans,
+            bases: parsed.bases,
+            base_place: parsed.base_place,
+            blocks: whole.blocks,
+            data_end: parsed.data_end,
+        })
+    }
+}
+
+/// All spans and blocks as they are read.
+#[derive(Debug, Default)]
+struct Whole {
+    spans: Vec<SpanRecord>,
+    blocks: Vec<BlockRecord>,
+}
+
+impl Take for Whole {
+    fn block(&mut self, block: BlockRecord, _stored: &[u8]) {
+        self.blocks.push(block);
     }
 
-    fn parse_file(
-        &mut self,
-        files: &mut Reader<'_>,
-        spans: &mut Reader<'_>,
-        features: u64,
-    ) -> Result<()> {
-        let kind = files.u8()?;
-        files.take(1)?;
-        let path_len = files.u16()?;
-        let span_count = files.u32()?;
-        let len = files.u64()?;
-        let path = files.text(usize::from(path_len))?;
-        if kind > 1 {
-            return Err(Error::damaged(format!("a file of unknown kind {kind}")));
-        }
-        let first = self.spans.len();
-        let mut start = 0_u64;
-        for _ in 0..span_count {
-            let mut record = parse_span(spans, start)?;
-            if features & FEATURE_REPEATS == 0 {
-                record.repeats = None;
-            }
-            start = start
-                .checked_add(record.span.len)
-                .filter(|&end| end <= len)
-                .ok_or_else(|| Error::damaged("the spans are longer than their file"))?;
-            self.spans.push(record);
-        }
-        if start != len {
-            return Err(Error::damaged(format!(
-                "spans of {start} bytes for a file of {len}"
-            )));
-        }
-        self.files.push(FileRecord {
-            path,
-            is_safetensors: kind == 1,
-            len,
-            spans: first..self.spans.len(),
-            sha256: [0; 32],
-        });
-        Ok(())
+    fn span(&mut self, span: SpanRecord, _data_end: u64) {
+        self.spans.push(span);
     }
 
-    fn parse_members(&mut self, payload: &[u8], kind: ImageKind) -> Result<()> {
-        if kind == ImageKind::File {
-            return Err(Error::damaged("an image of one file has members"));
-        }
-        let mut reader = Reader::new(payload, "list of members");
-        self.members = member::parse(&mut reader, &self.files)?;
-        Ok(())
+    fn place(&self, number: usize) -> Option<Place> {
+        self.spans.get(number).map(|span| Place {
+            start: span.span.start,
+            grid: span.grid(),
+            repeats: span.repeats,
+            tables_owner: span.served_by().unwrap_or(number),
+            tables_len: span.tables_len,
+            tables_offset: span.tables_offset,
+            first_block: span.blocks.start,
+            data_offset: 0,
+            base: span.base,
+        })
+    }
+}
+
+/// Bytes in memory.
+#[derive(Debug)]
+struct Slice<'a>(&'a [u8]);
+
+impl ReadAt for Slice<'_> {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
     }
 
-    fn check_files(&self, header: &Header) -> Result<()> {
-        let total = self
-            .files
-            .iter()
-            .try_fold(0_u64, |sum, file| sum.checked_add(file.len));
-        if total != Some(header.original_len) {
-            return Err(Error::damaged(
-                "the files are not as long as the header says",
-            ));
-        }
-        match header.kind {
-            ImageKind::File if self.files.iter().all(|file| file.path.is_empty()) => Ok(()),
-            ImageKind::File => Err(Error::damaged("an image of one file names a path")),
-            ImageKind::Folder => check_paths(&self.files),
-        }
-    }
-
-    /// A span that uses another's tables stands behind it, and the other has some of its own.
-    fn check_shared_tables(&self) -> Result<()> {
-        for (number, span) in self.spans.iter().enumerate() {
-            let Some(of) = span.tables_of else {
-                continue;
-            };
-            let has_own = |other: &SpanRecord| other.served_by().is_none() && other.tables_len > 0;
-            let earlier = self.spans.get(of).filter(|_| of < number);
-            if span.repeats.is_some() || span.span.len == 0 || !earlier.is_some_and(has_own) {
-                let error = Error::damaged("uses the tables of no earlier span that has some");
-                return Err(error.tensor(span.span.label()));
-            }
-        }
-        Ok(())
-    }
-
-    fn parse_blocks(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        let count = self.number_blocks()?;
-        for span in self.spans.iter().filter(|span| span.repeats.is_none()) {
-            for number in 0..span.block_count() {
-                let checksum = reader.u64()?;
-                let coded_len = reader.u32()?;
-                let codec = CodecId(reader.u8()?);
-                let codec_version = reader.u8()?;
-                reader.take(2)?;
-                let range = span.block_range(number);
-                let most = range.end.saturating_sub(range.start);
-                let most = most.saturating_add(u64::from(Limits::CODED_EXTRA_MAX));
-                if u64::from(coded_len) > most {
-                    return Err(Error::over_limit(format!("{coded_len} coded bytes"))
-                        .tensor(span.span.label())
-                        .block(number));
-                }
-                self.blocks.push(BlockRecord {
-                    checksum,
-                    offset: 0,
-                    coded_len,
-                    codec,
-                    codec_version,
-                });
-            }
-        }
-        assert_eq!(
-            self.blocks.len(),
-            count,
-            "each span has the blocks that were counted"
-        );
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let range = start..start.saturating_add(out.len());
+        let bytes = self.0.get(range);
+        out.copy_from_slice(bytes.ok_or_else(|| Error::damaged("the index ends too soon"))?);
         Ok(())
     }
 }
@@ -456,29 +325,6 @@ fn repeated_blocks(
         })
 }
 
-/// Compares the number of spans that the files claim with the receipts that there are, before a record is made of any
-/// span: a small file may claim millions of them.
-fn check_receipts_len(mut files: Reader<'_>, file_count: u32, receipts: &Reader<'_>) -> Result<()> {
-    const FILE_RECEIPT_LEN: u64 = 32;
-    const SPAN_RECEIPT_LEN: u64 = 24;
-    let mut expected = u64::from(file_count).saturating_mul(FILE_RECEIPT_LEN);
-    for _ in 0..file_count {
-        files.take(2)?;
-        let path_len = files.u16()?;
-        let span_count = u64::from(files.u32()?);
-        files.take(8)?;
-        files.take(usize::from(path_len))?;
-        expected = expected.saturating_add(span_count.saturating_mul(SPAN_RECEIPT_LEN));
-    }
-    if expected != receipts.len() {
-        return Err(Error::damaged(format!(
-            "receipts of {} bytes, {expected} expected",
-            receipts.len()
-        )));
-    }
-    Ok(())
-}
-
 /// Whether `path` may name a file within a folder image.
 pub fn path_is_valid(path: &str) -> bool {
     let plain = |part: &str| {
@@ -487,7 +333,7 @@ pub fn path_is_valid(path: &str) -> bool {
     u16::try_from(path.len()).is_ok() && path.split('/').all(plain)
 }
 
-fn check_paths(files: &[FileRecord]) -> Result<()> {
+pub(super) fn check_paths(files: &[FileRecord]) -> Result<()> {
     for file in files {
         if !path_is_valid(&file.path) {
             return Err(Error::damaged(format!(

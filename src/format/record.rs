@@ -56,6 +56,10 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(super) fn text(&mut self, len: usize) -> Result<String> {
         let bytes = self.take(len)?;
         match std::str::from_utf8(bytes) {
@@ -65,25 +69,5 @@ impl<'a> Reader<'a> {
                 self.what
             ))),
         }
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        self.rest.len() as u64
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    /// An error unless all bytes have been read.
-    pub(super) fn finish(self) -> Result<()> {
-        if self.rest.is_empty() {
-            return Ok(());
-        }
-        Err(Error::damaged(format!(
-            "{} bytes are left over in the {}",
-            self.rest.len(),
-            self.what
-        )))
     }
 }

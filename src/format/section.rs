@@ -6,13 +6,15 @@
     reason = "hostile bytes"
 )]
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::base::Error;
 use crate::base::Limits;
+use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::record::Reader;
+use crate::format::stream::Stream;
 
 pub(super) const FILES: u32 = 1;
 pub(super) const SPANS: u32 = 2;
@@ -22,6 +24,9 @@ pub(super) const BASES: u32 = 5;
 pub(super) const BASE_PLACE: u32 = 6;
 /// Behind 7, which is kept for parity.
 pub(super) const MEMBERS: u32 = 8;
+
+/// Bytes before a payload.
+const HEADER_LEN: usize = 24;
 
 const REQUIRED: u32 = 1;
 const ZSTD: u32 = 2;
@@ -59,12 +64,54 @@ fn write_flagged(tag: u32, flag: u32, payload: &[u8], may_shrink: bool, out: &mu
     out.resize(out.len().next_multiple_of(8), 0);
 }
 
-/// Splits the index into the payloads of the sections that this build knows.
-pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
-    let mut reader = Reader::new(index, "index");
+/// Where a section's payload lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section {
+    pub(super) at: u64,
+    stored_len: u64,
+    plain_len: u64,
+    is_frame: bool,
+}
+
+impl Section {
+    /// Its payload, from first to last.
+    pub(super) fn stream<'a>(
+        &self,
+        source: &'a dyn ReadAt,
+        what: &'static str,
+    ) -> Result<Stream<'a>> {
+        let stored = (self.at, self.stored_len);
+        Stream::new(source, stored, self.plain_len, self.is_frame, what)
+    }
+
+    fn check(&self, tag: u32) -> Result<()> {
+        if (RECEIPTS..=BLOCKS).contains(&tag) && self.is_frame {
+            return Err(Error::damaged(format!(
+                "section {tag} of the index may not be zstd"
+            )));
+        }
+        if self.is_frame && self.plain_len > Limits::FORMAT_1.shrunk_section_len_max {
+            return Err(Error::over_limit(format!(
+                "a zstd section of {} bytes",
+                self.plain_len
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The sections that this build knows of the index at these bytes of `source`.
+pub(super) fn list(source: &dyn ReadAt, index: Range<u64>) -> Result<BTreeMap<u32, Section>> {
     let mut sections = BTreeMap::new();
-    let mut last_tag = 0;
-    while !reader.is_empty() {
+    let (mut at, mut last_tag) = (index.start, 0);
+    while at < index.end {
+        let mut header = [0; HEADER_LEN];
+        let payload = at.saturating_add(HEADER_LEN as u64);
+        if payload > index.end {
+            return Err(ends_too_soon());
+        }
+        source.read_exact_at(at, &mut header)?;
+        let mut reader = Reader::new(&header, "index");
         let (tag, flags) = (reader.u32()?, reader.u32()?);
         let (stored_len, plain_len) = (reader.u64()?, reader.u64()?);
         if tag <= last_tag {
@@ -75,49 +122,37 @@ pub(super) fn read_all(index: &[u8]) -> Result<BTreeMap<u32, Cow<'_, [u8]>>> {
         if stored_len > limit || plain_len > limit {
             return Err(Error::over_limit(format!("a section of {plain_len} bytes")));
         }
-        let stored = reader.take(stored_len as usize)?;
-        let padded_len = stored_len.next_multiple_of(8);
-        reader.take(padded_len.saturating_sub(stored_len) as usize)?;
-        let known = (FILES..=BASE_PLACE).contains(&tag) || tag == MEMBERS;
-        if !known || flags & !(REQUIRED | ZSTD) != 0 {
-            if flags & REQUIRED != 0 {
-                return Err(
-                    Error::unsupported(format!("section {tag} of the index is not known"))
-                        .hint("a newer `bigsmall` wrote this file: update"),
-                );
-            }
-            continue;
+        at = payload.saturating_add(stored_len.next_multiple_of(8));
+        if at > index.end {
+            return Err(ends_too_soon());
         }
-        if (RECEIPTS..=BLOCKS).contains(&tag) && flags & ZSTD != 0 {
-            return Err(Error::damaged(format!(
-                "section {tag} of the index may not be zstd"
-            )));
+        if is_known(tag, flags)? {
+            let section = Section {
+                at: payload,
+                stored_len,
+                plain_len,
+                is_frame: flags & ZSTD != 0,
+            };
+            section.check(tag)?;
+            sections.insert(tag, section);
         }
-        sections.insert(tag, plain(stored, flags & ZSTD != 0, plain_len)?);
     }
     Ok(sections)
 }
 
-fn plain(stored: &[u8], is_frame: bool, plain_len: u64) -> Result<Cow<'_, [u8]>> {
-    let wrong = || Error::damaged("a section of the index does not have the stated length");
-    if !is_frame {
-        return if stored.len() as u64 == plain_len {
-            Ok(stored.into())
-        } else {
-            Err(wrong())
-        };
+/// Whether a section is read; one that is not may be passed over, or is an error.
+fn is_known(tag: u32, flags: u32) -> Result<bool> {
+    let is_ours = (FILES..=BASE_PLACE).contains(&tag) || tag == MEMBERS;
+    if is_ours && flags & !(REQUIRED | ZSTD) == 0 {
+        return Ok(true);
     }
-    if plain_len > Limits::FORMAT_1.shrunk_section_len_max {
-        return Err(Error::over_limit(format!(
-            "a zstd section of {plain_len} bytes"
-        )));
+    if flags & REQUIRED == 0 {
+        return Ok(false);
     }
-    let stated = zstd::zstd_safe::get_frame_content_size(stored);
-    if !matches!(stated, Ok(Some(len)) if len == plain_len) {
-        return Err(wrong());
-    }
-    match zstd::bulk::decompress(stored, plain_len as usize) {
-        Ok(plain) if plain.len() as u64 == plain_len => Ok(plain.into()),
-        _ => Err(wrong()),
-    }
+    let error = Error::unsupported(format!("section {tag} of the index is not known"));
+    Err(error.hint("a newer `bigsmall` wrote this file: update"))
+}
+
+fn ends_too_soon() -> Error {
+    Error::damaged("the index ends too soon")
 }

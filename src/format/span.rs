@@ -8,15 +8,14 @@
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::format::header::ALIGN;
+use crate::format::place::Grid;
 use crate::format::record::Reader;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 use crate::tensor::dtype;
 
-/// Spans of at least this many bytes begin at a page.
-const PAGED_SPAN_LEN: u64 = 16 << 20;
-const PAGE: u64 = 4096;
+/// Bytes of the record of a span without dtype, name and shape.
+pub(super) const SPAN_LEN_MIN: usize = 24;
 const SHIFTS: std::ops::RangeInclusive<u8> = 16..=20;
 const LANES_SHIFTS: std::ops::RangeInclusive<u8> = 5..=6;
 
@@ -62,14 +61,23 @@ impl SpanRecord {
         }
     }
 
+    /// How it is cut into blocks.
+    pub fn grid(&self) -> Grid {
+        Grid {
+            len: self.span.len,
+            block_shift: self.block_shift,
+            lanes_shift: self.lanes_shift,
+        }
+    }
+
     /// Original bytes of a block, the last apart.
     pub fn block_len(&self) -> u64 {
-        1_u64.wrapping_shl(u32::from(self.block_shift))
+        self.grid().block_len()
     }
 
     /// Lanes of R16 and R32 blocks.
     pub fn lanes(&self) -> usize {
-        1_usize.wrapping_shl(u32::from(self.lanes_shift))
+        self.grid().lanes()
     }
 
     /// The span whose bytes or tables serve this one, too.
@@ -78,22 +86,17 @@ impl SpanRecord {
     }
 
     pub(super) fn block_count(&self) -> u64 {
-        self.span.len.div_ceil(self.block_len())
+        self.grid().block_count()
     }
 
     /// Original bytes of the block with this number within the span, as a range of the span.
     pub fn block_range(&self, number: u64) -> std::ops::Range<u64> {
-        let start = number.saturating_mul(self.block_len());
-        start..start.saturating_add(self.block_len()).min(self.span.len)
+        self.grid().block_range(number)
     }
 
     /// Where its tables begin: a multiple of this.
     pub fn align(&self) -> u64 {
-        if self.span.len >= PAGED_SPAN_LEN {
-            PAGE
-        } else {
-            ALIGN
-        }
+        self.grid().align()
     }
 }
 
@@ -134,6 +137,18 @@ pub(super) fn encode_reference(number: Option<usize>) -> [u8; 4] {
 pub(super) fn parse_reference(reader: &mut Reader<'_>) -> Result<Option<usize>> {
     let number = reader.u32()?.checked_sub(1);
     Ok(number.map(|number| number as usize))
+}
+
+/// Bytes of the record of a span, whose first [`SPAN_LEN_MIN`] these are.
+pub(super) fn span_record_len(beginning: &[u8]) -> Result<usize> {
+    let mut reader = Reader::new(beginning, "list of spans");
+    reader.take(3)?;
+    let dtype_len = usize::from(reader.u8()?);
+    let shape_len = usize::from(reader.u16()?).saturating_mul(8);
+    reader.take(2)?;
+    let name_len = reader.u32()? as usize;
+    let lens = [SPAN_LEN_MIN, dtype_len, shape_len, name_len];
+    Ok(lens.into_iter().fold(0, usize::saturating_add))
 }
 
 /// Reads the record of a span that begins at `start` of its file.

@@ -178,19 +178,17 @@ impl<'a> Search<'a> {
 
     /// A delta there that has a tensor of the model as a base.
     fn that_needs_the_model(&self) -> Result<Option<PathBuf>> {
-        for archive in self.others.deltas() {
-            let index = archive.index();
-            let named = index.spans.iter().filter_map(|span| {
-                let record = index.bases[span.base?].named(&span.span.name);
+        for image in self.others.deltas() {
+            let named = image.needs().filter_map(|need| {
+                let (record, len) = (&need.record, need.len);
                 let mut alike = self.model.tensors();
-                let len = span.span.len;
                 let tensor = alike.find(|t| t.span().name == record.name && t.span().len == len)?;
                 Some((record, tensor))
             });
             if let Some((record, tensor)) = named.min_by_key(|(_, tensor)| tensor.span().len)
                 && self.model.identify(tensor)?.0.blake3 == record.blake3
             {
-                return Ok(Some(archive.path().to_owned()));
+                return Ok(Some(image.path().to_owned()));
             }
         }
         Ok(None)

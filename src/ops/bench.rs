@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::archive::BlockCache;
+use crate::archive::ReadScratch;
 use crate::archive::VirtualFile;
-use crate::archive::image::ReadScratch;
 use crate::base::Error;
 use crate::base::FileSource;
 use crate::base::Progress;
@@ -355,7 +355,7 @@ impl Case<'_> {
     fn random_reads(&self) -> Result<f64> {
         // room for tables and for no block: nothing that was decoded is met again
         let cache = BlockCache::with_bounds(0, TABLES_BYTES);
-        let file = VirtualFile::new(Arc::clone(self.image), 0, cache)?;
+        let file = VirtualFile::new(Arc::clone(self.image.image()), 0, cache)?;
         let mut bytes = vec![0; 4096.min(self.original.len())];
         let places = (self.original.len() - bytes.len() + 1) as u64;
         let (mut state, mut micros) = (1_u64, Vec::new());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive;
-use crate::archive::Archive;
 use crate::archive::BlockCache;
+use crate::archive::Image;
 use crate::archive::VirtualFile;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -56,9 +56,9 @@ struct PlainBase {
 impl PlainBase {
     fn open(path: &Path) -> Result<Self> {
         let bytes: Arc<dyn ReadAt> = if folder::is_image(path) {
-            let archive = Arc::new(Archive::open(path)?);
+            let image = Arc::new(Image::open(path)?);
             let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-            Arc::new(VirtualFile::new(archive, 0, cache)?)
+            Arc::new(VirtualFile::new(image, 0, cache)?)
         } else {
             Arc::new(FileSource::open(path)?)
         };

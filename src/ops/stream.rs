@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::archive::Archive;
-use crate::archive::image::ReadScratch;
+use crate::archive::ReadScratch;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::parallel;

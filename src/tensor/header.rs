@@ -113,6 +113,7 @@ impl Header {
         source.read_exact_at(8, &mut json)?;
         let metadata: Metadata =
             serde_json::from_slice(&json).map_err(|e| refused(format!("header: {e}")))?;
+        drop(json);
         let file_len = data_start.saturating_add(metadata.data_len() as u64);
         if file_len != source.len() {
             return Err(refused(format!(
@@ -141,20 +142,19 @@ impl Header {
 }
 
 fn tensors_of(metadata: &Metadata, data_start: u64) -> Vec<TensorInfo> {
-    let mut tensors: Vec<TensorInfo> = metadata
-        .tensors()
-        .into_iter()
-        .map(|(name, info)| {
-            let (start, end) = info.data_offsets;
-            TensorInfo {
-                name,
-                dtype: info.dtype.to_string(),
-                shape: info.shape.iter().map(|&dim| dim as u64).collect(),
-                start: data_start.saturating_add(start as u64),
-                len: (end as u64).saturating_sub(start as u64),
-            }
+    let tensor = |name: String| {
+        let info = metadata.info(&name)?;
+        let (start, end) = info.data_offsets;
+        Some(TensorInfo {
+            dtype: info.dtype.to_string(),
+            shape: info.shape.iter().map(|&dim| dim as u64).collect(),
+            start: data_start.saturating_add(start as u64),
+            len: (end as u64).saturating_sub(start as u64),
+            name,
         })
-        .collect();
+    };
+    let names = metadata.offset_keys().into_iter();
+    let mut tensors: Vec<TensorInfo> = names.filter_map(tensor).collect();
     tensors.sort_by(|a, b| (a.start, a.len, &a.name).cmp(&(b.start, b.len, &b.name)));
     tensors
 }

@@ -117,7 +117,7 @@ impl Plan {
     }
 
     fn add(&mut self, task: &Task<'_>, counts: DeltaCounts, finders: &mut Vec<PoolFinder>) {
-        let Some(codec) = delta::codec_of(&task.record.span.dtype) else {
+        let Some(codec) = delta::codec_of(&task.span.dtype) else {
             return;
         };
         let len = counts.coded_len();
@@ -156,11 +156,11 @@ fn pieces(tasks: &[Task<'_>]) -> Vec<Vec<Part>> {
     // bytes of the last piece; it takes no more once it has its fill
     let mut filled = PIECE_LEN;
     for (number, task) in tasks.iter().enumerate() {
-        let has_differences = delta::codec_of(&task.record.span.dtype).is_some();
+        let has_differences = delta::codec_of(&task.span.dtype).is_some();
         if task.base.is_none() || !has_differences {
             continue;
         }
-        let step = PIECE_LEN.max(task.record.block_len());
+        let step = PIECE_LEN.max(task.grid.block_len());
         for start in (0..task.len()).step_by(step as usize) {
             let end = task.len().min(start + step);
             let part = Part {
@@ -185,7 +185,7 @@ fn pieces(tasks: &[Task<'_>]) -> Vec<Vec<Part>> {
 
 fn count(task: &Task<'_>, part: &Part, scratch: &mut EncodeScratch) -> Result<DeltaCounts> {
     let mut counts = DeltaCounts::default();
-    let (Some(base), Some(codec)) = (task.base, delta::codec_of(&task.record.span.dtype)) else {
+    let (Some(base), Some(codec)) = (task.base, delta::codec_of(&task.span.dtype)) else {
         return Ok(counts);
     };
     let bytes = task.read(part.start, part.end)?;
@@ -208,7 +208,7 @@ fn pairs<'a>(
     bytes: &'a [u8],
     base: &'a [u8],
 ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    let len = task.record.block_len() as usize;
+    let len = task.grid.block_len() as usize;
     bytes.chunks(len).zip(base.chunks(len))
 }
 

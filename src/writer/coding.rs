@@ -15,8 +15,9 @@ use crate::codec::Transform;
 use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
 use crate::format::BlockRecord;
+use crate::format::Grid;
 use crate::format::Index;
-use crate::format::SpanRecord;
+use crate::tensor::Span;
 use crate::writer::against;
 use crate::writer::against::Plan;
 use crate::writer::data::DataWriter;
@@ -42,7 +43,8 @@ const TRIED_PIECE_LEN: u64 = 64 << 10;
 pub(super) struct Task<'a> {
     /// Number of the span in the index.
     pub(super) number: usize,
-    pub(super) record: &'a SpanRecord,
+    pub(super) span: &'a Span,
+    pub(super) grid: Grid,
     pub(super) bytes: &'a dyn ReadAt,
     /// The bytes of its base.
     pub(super) base: Option<&'a dyn ReadAt>,
@@ -52,13 +54,13 @@ impl Task<'_> {
     pub(super) fn read(&self, start: u64, end: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; (end - start) as usize];
         self.bytes
-            .read_exact_at(self.record.span.start + start, &mut bytes)
-            .map_err(|e| e.tensor(self.record.span.label()))?;
+            .read_exact_at(self.span.start + start, &mut bytes)
+            .map_err(|e| e.tensor(self.span.label()))?;
         Ok(bytes)
     }
 
     pub(super) fn len(&self) -> u64 {
-        self.record.span.len
+        self.span.len
     }
 }
 
@@ -81,7 +83,8 @@ pub(super) struct Job<'a> {
 impl<'a> Job<'a> {
     /// All parts of a span, if they are known.
     fn parts(&self, task: &Task<'_>) -> Option<Vec<&'a Part>> {
-        self.known.whole(task.number, task.record.blocks.len())
+        self.known
+            .whole(task.number, task.grid.block_count() as usize)
     }
 
     /// Whether nothing of these spans is to be coded.
@@ -204,7 +207,7 @@ pub(super) fn code_large(
     index: &mut Index,
 ) -> Result<()> {
     let coder = coder_for(task, job)?;
-    let block_len = task.record.block_len();
+    let block_len = task.grid.block_len();
     let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
         let (mut out, mut blocks) = (Vec::new(), Vec::new());
         let starts = (start..).step_by(block_len as usize);
@@ -235,7 +238,7 @@ pub(super) fn code_pieces(
     index: &mut Index,
 ) -> Result<()> {
     begin_span(&task, tables, data, index)?;
-    let block_len = task.record.block_len();
+    let block_len = task.grid.block_len();
     let piece_len = PIECE_LEN.max(block_len);
     let known = |first: usize| job.known.part(task.number, first);
     let code = |scratch: &mut EncodeScratch, start: u64, bytes: &[u8]| {
@@ -290,7 +293,7 @@ pub(super) fn in_pieces<T: Send>(
 
 /// Looks at all of a large span: a sample finds the clusters, a count of everything the frequencies.
 fn coder_for(task: Task<'_>, job: &Job<'_>) -> Result<SpanCoder> {
-    let family = task.record.span.family();
+    let family = task.span.family();
     let profile = job.options.profile;
     if !SpanCoder::wants_analysis(family, profile, task.len()) {
         return Ok(SpanCoder::unanalysed(family, task.len()));
@@ -329,7 +332,7 @@ fn sample(task: Task<'_>, count: u64, len: u64) -> Result<Vec<Vec<u8>>> {
 pub(super) fn alone_len(task: Task<'_>, options: &WriteOptions) -> Result<u64> {
     let sample = sample(task, TRIED_PIECES, TRIED_PIECE_LEN)?;
     let blocks: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
-    let family = task.record.span.family();
+    let family = task.span.family();
     let scratch = &mut EncodeScratch::default();
     let coded = encode::encode_span(family, options.profile, &blocks, scratch);
     let original: u64 = blocks.iter().map(|block| block.len() as u64).sum();
@@ -347,7 +350,7 @@ pub(super) fn begin_span(
         return Ok(());
     }
     index.spans[task.number].tables_len = tables.len() as u32;
-    data.pad_to(data.position().next_multiple_of(task.record.align()))?;
+    data.pad_to(data.position().next_multiple_of(task.grid.align()))?;
     data.put(tables)?;
     data.pad_to(
         data.position()

@@ -35,7 +35,7 @@ pub struct Source {
     /// Its bytes.
     pub bytes: Arc<dyn ReadAt>,
     /// Its spans.
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     /// For each span the tensor that it may be stored as a difference from, of the same dtype and length; empty if there is none.
     pub bases: Vec<Option<Base>>,
 }
@@ -105,10 +105,9 @@ pub fn write_image(
         Some(job) => data.keep_journal(&job)?,
         None => Known::default(),
     };
-    let records = index.spans.clone();
-    let tasks = tasks(sources, &bases, &index, &records);
-    let repeated = records.iter().filter(|record| record.repeats.is_some());
-    progress.advance(repeated.map(|record| record.span.len).sum());
+    let repeated = index.spans.iter().filter(|span| span.repeats.is_some());
+    progress.advance(repeated.map(|span| span.span.len).sum());
+    let tasks = tasks(sources, &bases, &index);
     let receipts = std::thread::scope(|scope| {
         let receipts = scope.spawn(|| receipts::take(sources, progress));
         let job = Job {
@@ -300,21 +299,21 @@ pub(super) fn tasks<'a>(
     sources: &'a [Source],
     bases: &[Option<&'a Base>],
     index: &Index,
-    records: &'a [SpanRecord],
 ) -> Vec<Task<'a>> {
-    let file_of = |number: usize| index.files.partition_point(|file| file.spans.end <= number);
+    let with_bytes = |source: &'a Source| {
+        let spans = source.layout.spans.iter();
+        spans.map(|span| (span, &*source.bytes))
+    };
+    let spans = sources.iter().flat_map(with_bytes);
+    let records = index.spans.iter().enumerate().zip(spans);
     records
-        .iter()
-        .enumerate()
-        .filter(|(_, record)| record.repeats.is_none())
-        .map(|(number, record)| {
-            let file = file_of(number);
-            Task {
-                number,
-                record,
-                bytes: &*sources[file].bytes,
-                base: bases[number].map(|base| &*base.bytes),
-            }
+        .filter(|((_, record), _)| record.repeats.is_none())
+        .map(|((number, record), (span, bytes))| Task {
+            number,
+            span,
+            grid: record.grid(),
+            bytes,
+            base: bases[number].map(|base| &*base.bytes),
         })
         .collect()
 }

@@ -47,8 +47,7 @@ pub fn coded(
     };
     let mut index = outline(source, &vec![None; lens.len()], profile)?;
     let bases = vec![None; lens.len()];
-    let records = index.spans.clone();
-    let tasks = image::tasks(std::slice::from_ref(source), &bases, &index, &records);
+    let tasks = image::tasks(std::slice::from_ref(source), &bases, &index);
     let job = Job {
         options: &options,
         known: &Known::default(),

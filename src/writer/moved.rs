@@ -147,7 +147,8 @@ fn code_header(
     let bytes = header.to_vec();
     let task = Task {
         number: 0,
-        record: &record,
+        span: &record.span,
+        grid: record.grid(),
         bytes: &bytes,
         base: None,
     };

@@ -192,7 +192,7 @@ fn put_span(
 }
 
 fn pool_of(coders: &[(Family, SpanCoder)], task: &Task<'_>) -> Option<usize> {
-    let family = task.record.span.family();
+    let family = task.span.family();
     coders.iter().position(|(of, _)| *of == family)
 }
 
@@ -218,7 +218,7 @@ fn pieces(tasks: &[Task<'_>]) -> Vec<Range<usize>> {
 }
 
 fn may_be_pooled(task: &Task<'_>, options: &WriteOptions) -> bool {
-    let family = task.record.span.family();
+    let family = task.span.family();
     let width = Transform::of(family).width() as u64;
     task.len() <= POOLED_LEN_MAX
         && task.len().is_multiple_of(width)
@@ -229,7 +229,7 @@ fn may_be_pooled(task: &Task<'_>, options: &WriteOptions) -> bool {
 fn families(tasks: &[Task<'_>], places: &[usize]) -> Vec<Family> {
     let mut families: Vec<(Family, usize)> = Vec::new();
     for &place in places {
-        let family = tasks[place].record.span.family();
+        let family = tasks[place].span.family();
         match families.iter_mut().find(|(of, _)| *of == family) {
             Some((_, count)) => *count += 1,
             None => families.push((family, 1)),
@@ -247,7 +247,7 @@ fn pool_coder(
     starts: &mut [Option<u64>],
     job: &Job<'_>,
 ) -> Result<Option<SpanCoder>> {
-    let is_member = |place: &usize| tasks[*place].record.span.family() == family;
+    let is_member = |place: &usize| tasks[*place].span.family() == family;
     let members: Vec<usize> = places.iter().copied().filter(is_member).collect();
     let mut end = 0;
     for &member in &members {
@@ -298,8 +298,8 @@ fn code_span(
     scratch: &mut EncodeScratch,
 ) -> Result<Coded> {
     let bytes = task.read(0, task.len())?;
-    let blocks: Vec<&[u8]> = bytes.chunks(task.record.block_len() as usize).collect();
-    let family = task.record.span.family();
+    let blocks: Vec<&[u8]> = bytes.chunks(task.grid.block_len() as usize).collect();
+    let family = task.span.family();
     let mut span = encode::encode_span(family, options.profile, &blocks, scratch);
     let mut tables = TablesOf::Span;
     if let Some((start, pool, coder)) = pooled {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use bigsmall::archive::Archive;
-use bigsmall::archive::image::ReadScratch;
+use bigsmall::archive::ReadScratch;
 use bigsmall::base::FileSource;
 use bigsmall::base::ReadAt;
 use bigsmall::base::progress::Silent;

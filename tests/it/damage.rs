@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
+use bigsmall::archive::Image;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::CodecId;
 use bigsmall::base::ErrorKind;
@@ -26,8 +27,8 @@ use crate::roundtrip::options;
 use crate::roundtrip::put;
 
 fn read_whole(image: Vec<u8>) -> Result<Vec<u8>> {
-    let archive = Archive::from_source(Arc::new(image), Path::new("m.bs"))?;
-    let file = VirtualFile::new(Arc::new(archive), 0, BlockCache::new(1 << 20))?;
+    let image = Image::from_source(Arc::new(image), Path::new("m.bs"))?;
+    let file = VirtualFile::new(Arc::new(image), 0, BlockCache::new(1 << 20))?;
     let mut bytes = vec![0; file.len() as usize];
     file.read_exact_at(0, &mut bytes)?;
     Ok(bytes)
@@ -250,22 +251,22 @@ fn images_of_every_kind(folder: &Path) -> Vec<Sample> {
 }
 
 fn read_all(image: Vec<u8>, base: Option<&Path>) -> Result<Vec<Result<Vec<u8>>>> {
-    let archive = Archive::from_source(Arc::new(image), Path::new("m.bs"))?;
-    let archive = match base {
-        Some(base) => archive.with_bases(Arc::new(Bases::open(base, None)?)),
-        None => archive,
+    let image = Image::from_source(Arc::new(image), Path::new("m.bs"))?;
+    let image = match base {
+        Some(base) => image.with_bases(Arc::new(Bases::open(base, None)?)),
+        None => image,
     };
-    let archive = Arc::new(archive);
+    let image = Arc::new(image);
     let cache = BlockCache::new(1 << 20);
     let read = |number: usize| {
-        let file = VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&cache))?;
+        let file = VirtualFile::new(Arc::clone(&image), number, Arc::clone(&cache))?;
         let len = usize::try_from(file.len()).unwrap();
         // an index that was spoilt may claim anything; nobody reads that at once
         let mut bytes = vec![0; len.min(1 << 20)];
         file.read_exact_at(0, &mut bytes)?;
         Ok(bytes)
     };
-    Ok((0..archive.files().len()).map(read).collect())
+    Ok((0..image.files().len()).map(read).collect())
 }
 
 /// Single bits anywhere: header, index, tables, payload, raw planes. `BIGSMALL_FLIPS` sets how many, for long runs.

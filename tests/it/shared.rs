@@ -174,8 +174,8 @@ fn small_tensors_share_tables() {
     restore(&path, &restored);
     assert!(fs::read(restored).unwrap() == model);
     // read in another order than written, by way of a cache
-    let archive = Arc::new(archive);
-    let file = VirtualFile::new(archive, 0, BlockCache::new(1 << 20)).unwrap();
+    let image = Arc::clone(archive.image());
+    let file = VirtualFile::new(image, 0, BlockCache::new(1 << 20)).unwrap();
     let mut last = vec![0; 3000];
     file.read_exact_at(model.len() as u64 - 3000, &mut last)
         .unwrap();

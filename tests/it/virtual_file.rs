@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bigsmall::archive::Archive;
 use bigsmall::archive::BlockCache;
+use bigsmall::archive::Image;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::ReadAt;
 use bigsmall::codec::Profile;
@@ -13,8 +13,8 @@ use crate::models;
 use crate::roundtrip::image_of;
 
 fn open(image: Vec<u8>, cache_bytes: u64) -> VirtualFile {
-    let archive = Archive::from_source(Arc::new(image), Path::new("m.bs")).unwrap();
-    VirtualFile::new(Arc::new(archive), 0, BlockCache::new(cache_bytes)).unwrap()
+    let image = Image::from_source(Arc::new(image), Path::new("m.bs")).unwrap();
+    VirtualFile::new(Arc::new(image), 0, BlockCache::new(cache_bytes)).unwrap()
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Extended attributes: those of the disk, and of files that come from images what is known of the
 //! original, and how it is stored.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use bigsmall::archive::Archive;
 use bigsmall::archive::FileRecord;
+use bigsmall::archive::Image;
+use bigsmall::base::Error;
 use bigsmall::base::digest;
 use nix::errno::Errno;
 
@@ -70,17 +70,17 @@ impl Fs {
             What::ImageFile(number, _) => *number,
             _ => return Ok(Vec::new()),
         };
-        let Some(archive) = self.image(node)? else {
+        let Some(image) = self.image(node)? else {
             return Ok(Vec::new());
         };
-        let file = archive.files().get(number).ok_or(Errno::EIO)?;
+        let file = image.files().get(number).ok_or(Errno::EIO)?;
         let mut found = vec![
             ("sha256", digest::hex(&file.sha256)),
-            ("ratio", ratio(&archive)),
-            ("codec", codecs(&archive, file)),
+            ("ratio", ratio(&image)),
+            ("codec", codecs(&image, file).map_err(|e| self.fail(&e))?),
         ];
-        if archive.index().is_delta() {
-            found.push(("base", archive.index().base_place.clone()));
+        if image.is_delta() {
+            found.push(("base", image.base_place().to_owned()));
         }
         let named = |(name, value)| (format!("{PREFIX}{name}"), value);
         Ok(found.into_iter().map(named).collect())
@@ -188,24 +188,19 @@ impl Fs {
 
 /// The image's share of the original bytes, such as `0.659`.
 #[expect(clippy::cast_precision_loss, reason = "three digits for people")]
-fn ratio(archive: &Archive) -> String {
-    let header = archive.header();
+fn ratio(image: &Image) -> String {
+    let header = image.header();
     let share = header.image_len as f64 / header.original_len.max(1) as f64;
     format!("{share:.3}")
 }
 
 /// Blocks of the file by codec, such as `r32-bf16 x120 raw x2`.
-fn codecs(archive: &Archive, file: &FileRecord) -> String {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for span in archive.spans(file) {
-        for block in &archive.index().blocks[span.blocks.clone()] {
-            *counts.entry(block.codec.name()).or_default() += 1;
-        }
-    }
+fn codecs(image: &Image, file: &FileRecord) -> Result<String, Error> {
+    let counts = image.codecs(file).map_err(|e| e.file(image.path()))?;
     let mut text = String::new();
     for (codec, count) in counts {
         let blank = if text.is_empty() { "" } else { " " };
         let _ = write!(text, "{blank}{codec} x{count}");
     }
-    text
+    Ok(text)
 }

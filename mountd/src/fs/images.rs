@@ -11,7 +11,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bigsmall::archive;
-use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::ImageId;
 use bigsmall::archive::Original;
@@ -19,6 +18,7 @@ use bigsmall::archive::PackageFile;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
+use lru::LruCache;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
@@ -33,6 +33,8 @@ use crate::statistics::Counted;
 
 /// Open images kept after the last file of theirs was closed: loaders open one file a thousand times.
 pub(super) const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// What is known of all of them takes no more bytes than these, if they are more than one.
+const INDEX_BYTES_KEPT: u64 = 8 << 20;
 /// Different complaints remembered, so that each is logged once.
 const COMPLAINTS_MAX: usize = 10_000;
 /// A base that was missing is looked for again after this: it may have been put there meanwhile.
@@ -49,20 +51,28 @@ pub(super) struct Image {
 /// Who made the file small.
 #[derive(Debug, Clone)]
 enum Content {
-    Ours(Arc<Archive>),
+    Ours(Arc<archive::Image>),
     Package(PackageFile),
 }
 
 impl Content {
     fn id(&self) -> ImageId {
         match self {
-            Self::Ours(archive) => archive.id(),
+            Self::Ours(image) => image.id(),
             Self::Package(file) => file.id(),
         }
     }
 
+    /// Bytes that are held of it while it is open.
+    fn memory_bytes(&self) -> u64 {
+        match self {
+            Self::Ours(image) => image.memory_bytes(),
+            Self::Package(_) => 0,
+        }
+    }
+
     fn is_delta(&self) -> bool {
-        matches!(self, Self::Ours(archive) if archive.index().is_delta())
+        matches!(self, Self::Ours(image) if image.is_delta())
     }
 }
 
@@ -88,8 +98,8 @@ impl Fs {
 
     fn original(&self, node: &Node, number: usize) -> Result<Original> {
         match &self.open_image(node)?.content {
-            Content::Ours(archive) => {
-                let file = VirtualFile::new(Arc::clone(archive), number, Arc::clone(&self.cache));
+            Content::Ours(image) => {
+                let file = VirtualFile::new(Arc::clone(image), number, Arc::clone(&self.cache));
                 file.map(Original::Image).map_err(|e| self.fail(&e))
             }
             Content::Package(file) => Ok(Original::Package(file.clone())),
@@ -97,9 +107,9 @@ impl Fs {
     }
 
     /// The archive that a node stands for or is in; none if it is a file of the Python package.
-    pub(crate) fn image(&self, node: &Node) -> Result<Option<Arc<Archive>>> {
+    pub(crate) fn image(&self, node: &Node) -> Result<Option<Arc<archive::Image>>> {
         match &self.open_image(node)?.content {
-            Content::Ours(archive) => Ok(Some(Arc::clone(archive))),
+            Content::Ours(image) => Ok(Some(Arc::clone(image))),
             Content::Package(_) => Ok(None),
         }
     }
@@ -125,8 +135,17 @@ impl Fs {
             content,
             file: descriptor,
         });
-        let evicted = self.images.lock().push(key, Arc::clone(&image));
-        if let Some((_, evicted)) = evicted {
+        let mut images = self.images.lock();
+        let mut evicted = Vec::from_iter(images.push(key, Arc::clone(&image)));
+        let bytes = |images: &LruCache<u64, Arc<Image>>| {
+            let all = images.iter().map(|(_, image)| image.content.memory_bytes());
+            all.sum::<u64>()
+        };
+        while images.len() > 1 && bytes(&images) > INDEX_BYTES_KEPT {
+            evicted.extend(images.pop_lru());
+        }
+        drop(images);
+        for (_, evicted) in evicted {
             self.cache.forget(evicted.content.id());
         }
         Ok(image)
@@ -143,11 +162,12 @@ impl Fs {
             );
             return Ok(Content::Package(file));
         }
-        let archive = self.with_bases(Archive::from_source(counted, path)?)?;
-        for fault in archive.faults() {
+        let image = archive::Image::from_source(counted, path)?.charged_to(&self.cache);
+        let image = self.with_bases(image)?;
+        for fault in image.faults() {
             self.fail(&fault.clone().file(path));
         }
-        Ok(Content::Ours(Arc::new(archive)))
+        Ok(Content::Ours(Arc::new(image)))
     }
 
     /// The file of a node's image: by its path or, if another has that meanwhile, the one that an earlier worker had open.
@@ -190,16 +210,16 @@ impl Fs {
     }
 
     /// A delta with the places where its bases may be. What they hold is compared when it is first read.
-    fn with_bases(&self, archive: Archive) -> Result<Archive, Error> {
-        if !archive.index().is_delta() {
-            return Ok(archive);
+    fn with_bases(&self, image: archive::Image) -> Result<archive::Image, Error> {
+        if !image.is_delta() {
+            return Ok(image);
         }
-        let archive = archive.with_bases(self.bases(Duration::MAX));
-        if archive.expect_bases().is_ok() {
-            return Ok(archive);
+        let image = image.with_bases(self.bases(Duration::MAX));
+        if image.expect_bases().is_ok() {
+            return Ok(image);
         }
-        let archive = archive.with_bases(self.bases(BASES_AGE_MAX));
-        archive.expect_bases().map(|()| archive)
+        let image = image.with_bases(self.bases(BASES_AGE_MAX));
+        image.expect_bases().map(|()| image)
     }
 
     /// What may be bases, as it was found at most so long ago.

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use bigsmall::archive::Archive;
 use bigsmall::archive::FileRecord;
+use bigsmall::archive::Image;
 use bigsmall::archive::Member;
 use bigsmall::archive::MemberKind;
 use nix::errno::Errno;
@@ -100,7 +100,7 @@ impl Fs {
     /// The names directly under `inner` in an image of a folder.
     fn list_within(&self, image: &Node, inner: &str) -> Result<Vec<Listed>> {
         let archive = self.image(image)?.ok_or(Errno::ENOTDIR)?;
-        if !archive.index().members.is_empty() {
+        if !archive.members().is_empty() {
             return Ok(list_members(image, &archive, inner));
         }
         let mut listing: Vec<Listed> = Vec::new();
@@ -138,7 +138,7 @@ impl Fs {
         } else {
             format!("{inner}/{wanted}")
         };
-        let members = &archive.index().members;
+        let members = archive.members();
         if !members.is_empty() {
             let member = members.binary_search_by(|member| member.path.cmp(&path));
             let member = member.ok().map(|number| &members[number]);
@@ -161,13 +161,13 @@ impl Fs {
 }
 
 /// What an image has noted of the names directly under `inner`, in ascending order.
-fn list_members(image: &Node, archive: &Archive, inner: &str) -> Vec<Listed> {
+fn list_members(image: &Node, archive: &Image, inner: &str) -> Vec<Listed> {
     let within = if inner.is_empty() {
         String::new()
     } else {
         format!("{inner}/")
     };
-    let members = &archive.index().members;
+    let members = archive.members();
     let first = members.partition_point(|member| member.path.as_str() <= within.as_str());
     let below = members[first..].iter();
     let below = below.map_while(|member| Some((member.path.strip_prefix(&within)?, member)));
@@ -182,7 +182,7 @@ fn list_members(image: &Node, archive: &Archive, inner: &str) -> Vec<Listed> {
 
 /// The node of a member of an image of a folder. A link that could lead out of the folder is none: whoever made the image would say
 /// what others read in its place.
-fn node_of(image: &Node, archive: &Archive, member: &Member) -> Option<Node> {
+fn node_of(image: &Node, archive: &Image, member: &Member) -> Option<Node> {
     let path = member.path.clone();
     let (what, size) = match &member.kind {
         MemberKind::Folder => (What::ImageFolder(path), 0),

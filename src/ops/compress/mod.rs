@@ -205,7 +205,7 @@ pub fn compress_bytes(
         source: Source {
             path: String::new(),
             bytes,
-            layout,
+            layout: Arc::new(layout),
             bases: Vec::new(),
         },
     };

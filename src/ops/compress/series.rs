@@ -148,8 +148,8 @@ fn are_shards(root: &Path, files: &[Step]) -> Result<bool> {
     let mut names = BTreeSet::new();
     for (path, ..) in files.iter().flat_map(|step| &step.files) {
         let opened = open_source(&root.join(path), String::new(), true)?;
-        for span in opened.source.layout.spans {
-            if !span.name.is_empty() && !names.insert(span.name) {
+        for span in &opened.source.layout.spans {
+            if !span.name.is_empty() && !names.insert(span.name.clone()) {
                 return Ok(false);
             }
         }

@@ -50,7 +50,7 @@ pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<O
     let source = Source {
         path: within,
         bytes: Arc::new(file),
-        layout,
+        layout: Arc::new(layout),
         bases: Vec::new(),
     };
     Ok(Opened {
@@ -99,14 +99,14 @@ pub(super) fn restored(
     let base_place = keeps.map(|target| base::place_moved(&archive, target));
     let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
     let open = |(number, record): (usize, &FileRecord)| {
-        let file = VirtualFile::new(Arc::clone(&archive), number, Arc::clone(&cache))?;
-        let layout = file.layout()?;
+        let file = VirtualFile::new(Arc::clone(archive.image()), number, Arc::clone(&cache))?;
+        let layout = archive.layout(&file)?;
         let kept = bases.filter(|_| keeps.is_some());
         let bases = kept.map(|bases| bases_kept(&archive, record, bases));
         let source = Source {
             path: record.path.clone(),
             bytes: Arc::new(file),
-            layout,
+            layout: Arc::new(layout),
             bases: bases.transpose()?.unwrap_or_default(),
         };
         Ok(Opened {

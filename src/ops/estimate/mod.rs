@@ -51,7 +51,7 @@ impl Look {
         let source = Source {
             path: String::new(),
             bytes: Arc::new(file),
-            layout,
+            layout: Arc::new(layout),
             bases: Vec::new(),
         };
         Self::of(&source, &Silent).map_err(|e| e.file(path))

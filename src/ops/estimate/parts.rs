@@ -116,11 +116,11 @@ impl Parts {
         Ok(Self {
             source: Source {
                 path: String::new(),
-                layout: Layout {
+                layout: Arc::new(Layout {
                     len: pieces.len,
                     spans: part_spans,
                     is_safetensors: true,
-                },
+                }),
                 bytes: Arc::new(pieces),
                 bases: Vec::new(),
             },

@@ -264,8 +264,8 @@ impl Model {
             return Err(Error::invalid("holds plain bytes and no tensors"));
         }
         let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-        let bytes = VirtualFile::new(Arc::clone(&archive), 0, cache)?;
-        bytes.layout()?;
+        let bytes = VirtualFile::new(Arc::clone(archive.image()), 0, cache)?;
+        archive.layout(&bytes)?;
         let header = Header::read(&bytes)?;
         for (key, value) in &header.metadata {
             self.metadata

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::archive::image::ReadScratch;
+use crate::archive::ReadScratch;
 use crate::base::Error;
 use crate::base::Progress;
 use crate::base::Result;

@@ -147,7 +147,7 @@ fn open(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<O
         return Ok((Arc::new(source), layout));
     }
     let places = Places::new(&options.bases, path).or_beside(path);
-    let archive = Arc::new(places.open_archive(path, options.threads, progress)?);
+    let archive = places.open_archive(path, options.threads, progress)?;
     let [file] = archive.files() else {
         return Err(Error::invalid("is an image of a folder")
             .file(path)
@@ -156,8 +156,9 @@ fn open(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<O
     if !file.is_safetensors {
         return Err(Error::invalid("holds no safetensors file").file(path));
     }
-    let file = VirtualFile::new(archive, 0, BlockCache::new(BlockCache::BYTES_DEFAULT))?;
-    let layout = file.layout()?;
+    let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
+    let file = VirtualFile::new(Arc::clone(archive.image()), 0, cache)?;
+    let layout = archive.layout(&file)?;
     Ok((Arc::new(file), layout))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bigsmall::archive::Archive;
 use bigsmall::archive::BlockCache;
+use bigsmall::archive::Image;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
@@ -27,7 +28,7 @@ const GROWTH_MAX: usize = 64 << 10;
 
 pub(crate) fn run(data: &[u8]) {
     if let Some(archive) = open(data.to_vec()) {
-        read(&Arc::new(archive));
+        read(archive.image());
     }
     let Some(image) = mended(data) else { return };
     let Some(archive) = open(image.clone()) else {
@@ -37,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(faults.is_empty(), "damage where there is none: {faults:?}");
     written_index::comes_back(archive.index(), archive.header().kind);
     one_copy_is_enough(image, &archive);
-    read(&Arc::new(archive));
+    read(archive.image());
 }
 
 fn is_expected(error: &Error) -> bool {
@@ -93,10 +94,10 @@ fn one_copy_is_enough(mut image: Vec<u8>, whole: &Archive) {
     assert!(!archive.faults().is_empty());
 }
 
-fn read(archive: &Arc<Archive>) {
+fn read(image: &Arc<Image>) {
     let cache = BlockCache::new(CACHE_BYTES);
-    for number in 0..archive.files().len().min(FILES_READ) {
-        let file = VirtualFile::new(Arc::clone(archive), number, Arc::clone(&cache))
+    for number in 0..image.files().len().min(FILES_READ) {
+        let file = VirtualFile::new(Arc::clone(image), number, Arc::clone(&cache))
             .expect("the image has the file");
         let whole = (file.len() <= WHOLE_LEN_MAX)
             .then(|| bytes(&file, 0, file.len()))

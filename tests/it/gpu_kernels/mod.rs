@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use bigsmall::archive::Archive;
-use bigsmall::archive::image::ReadScratch;
+use bigsmall::archive::ReadScratch;
 use bigsmall::base::CodecId;
 use bigsmall::codec::Profile;
 use bigsmall::tensor::Family;
