@@ -29,7 +29,7 @@ const TENSORS_MAX: usize = 4;
 /// What decoding one takes, as a multiple of its bytes: it, its coded bytes, and its symbols.
 const DECODING_TENSORS: u64 = 4;
 /// What holding an entry takes beside its bytes: many small ones take more of this than of those.
-const ENTRY_BYTES: u64 = 256;
+const ENTRY_BYTES: u64 = 512;
 /// The share of the bound that tables may take: they are small and dear to build.
 const TABLES_SHARE: u64 = 4;
 
