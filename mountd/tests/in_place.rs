@@ -27,6 +27,7 @@ use bigsmall::archive::Bases;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
 use bigsmall::ops::convert;
+use bigsmall::ops::convert::Looks;
 use bigsmall::ops::diff;
 use bigsmall::ops::restore;
 
@@ -36,6 +37,11 @@ use crate::models::model;
 use crate::models::put;
 
 const EROFS: i32 = 30;
+/// Models that were just written are as good as others.
+const AT_ONCE: Looks = Looks {
+    min_age: Duration::ZERO,
+    sparse: false,
+};
 
 // docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the images.
 #[test]
@@ -60,7 +66,7 @@ fn every_path_stays_what_it_was() {
     // a second mount of the same is refused, and so is converting what is mounted
     let output = mountd(&["mount", root.to_str().unwrap()]);
     assert!(!output.status.success());
-    assert!(convert::plan(&root, &Silent).is_err());
+    assert!(convert::plan(&root, &AT_ONCE, &Silent).is_err());
     assert!(restore::plan(&root, false).is_err());
     setup.unmount();
     assert!(root.join("a.bs").exists() && !root.join("a.safetensors").exists());
@@ -68,6 +74,22 @@ fn every_path_stays_what_it_was() {
     restore::restore(&plan, 2, &Silent).unwrap();
     setup.models_are_whole();
     assert!(!root.join("a.bs").exists());
+}
+
+#[test]
+fn a_mount_is_seen_whatever_bytes_its_path_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a \\134b\nc\\\td");
+    fs::create_dir(&root).unwrap();
+    put(&root.join("a.safetensors"), &model(200_000, 3));
+    let words = |word| [word, root.to_str().unwrap()];
+    assert!(mountd(&words("mount")).status.success());
+    let planned = convert::plan(&root, &AT_ONCE, &Silent);
+    let restored = restore::plan(&root, false);
+    let ended = mountd(&words("unmount"));
+    assert!(planned.is_err() && restored.is_err());
+    assert!(ended.status.success());
+    convert::plan(&root, &AT_ONCE, &Silent).unwrap();
 }
 
 // docs/semantics.md: There a new file is written to the disk below, grows, is renamed and stays open as on the disk.

@@ -1,4 +1,5 @@
-//! Names: which file an image stands for, and which image a file becomes (docs/format.md, section 3).
+//! Names: which file an image stands for, and which image a file becomes (docs/format.md, section
+//! 3).
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -10,8 +11,10 @@ use crate::format::ImageKind;
 
 /// What every image's name ends with.
 pub const IMAGE_EXTENSION: &str = ".bs";
-/// What is taken off the name of a file when it becomes an image.
+/// What the names of most models end with; it is taken off when one becomes an image.
 pub const MODEL_EXTENSION: &str = ".safetensors";
+/// The short form, which other files have, too: the content decides.
+pub const SHORT_MODEL_EXTENSION: &str = ".sft";
 
 /// What the parity of a file has behind that file's name.
 pub const PARITY_EXTENSION: &str = crate::parity::EXTENSION;
@@ -21,9 +24,19 @@ pub fn is_image_name(name: &OsStr) -> bool {
     stem(name).is_some()
 }
 
-/// Whether a file of this name is a model.
+/// Whether a file of this name is a model, or may be one.
 pub fn is_model_name(name: &OsStr) -> bool {
-    name.as_bytes().ends_with(MODEL_EXTENSION.as_bytes())
+    model_extension(name).is_some()
+}
+
+/// What makes the name one of a model, in the letters that it has there.
+pub fn model_extension(name: &OsStr) -> Option<&str> {
+    let of = |extension: &str| {
+        let at = name.len().checked_sub(extension.len())?;
+        let end = std::str::from_utf8(name.as_bytes().get(at..)?).ok()?;
+        end.eq_ignore_ascii_case(extension).then_some(end)
+    };
+    of(MODEL_EXTENSION).or_else(|| of(SHORT_MODEL_EXTENSION))
 }
 
 fn stem(name: &OsStr) -> Option<&[u8]> {
@@ -32,8 +45,8 @@ fn stem(name: &OsStr) -> Option<&[u8]> {
         .filter(|stem| !stem.is_empty())
 }
 
-/// The name of the file or folder that the image `name` stands for; `None` if it is no image's name, or
-/// would stand for `.` or `..`.
+/// The name of the file or folder that the image `name` stands for; `None` if it is no image's
+/// name, or would stand for `.` or `..`.
 pub fn original_name(name: &OsStr, header: &Header) -> Option<OsString> {
     let stem = stem(name)?;
     let mut original = stem.to_vec();
@@ -46,13 +59,20 @@ pub fn original_name(name: &OsStr, header: &Header) -> Option<OsString> {
 }
 
 /// The name of the image of file `name`, and the suffix that it records.
-pub fn image_name(name: &OsStr) -> (OsString, &'static str) {
-    let (stem, suffix) = match name.as_bytes().strip_suffix(MODEL_EXTENSION.as_bytes()) {
-        Some(stem) if !stem.is_empty() => (stem, MODEL_EXTENSION),
-        _ => (name.as_bytes(), ""),
-    };
+pub fn image_name(name: &OsStr) -> (OsString, &str) {
+    let suffix = model_extension(name).filter(|suffix| suffix.len() < name.len());
+    let suffix = suffix.unwrap_or_default();
+    let stem = &name.as_bytes()[..name.len() - suffix.len()];
     let image = [stem, IMAGE_EXTENSION.as_bytes()].concat();
     (OsString::from_vec(image), suffix)
+}
+
+/// A second name for that image, for where the first is taken: the whole name stays in it, and it
+/// stands for the same file.
+pub fn long_image_name(name: &OsStr) -> OsString {
+    let mut long = name.to_owned();
+    long.push(IMAGE_EXTENSION);
+    long
 }
 
 #[cfg(test)]
@@ -81,11 +101,23 @@ mod tests {
             "0123abcd",
             "m.gguf",
             ".safetensors",
+            "a.sft",
+            "a.sft.safetensors",
+            "a.SAFETENSORS",
+            "a.SafeTensors",
+            "a.safetensors.SFT",
+            ".SFT",
         ] {
-            let (image, suffix) = image_name(OsStr::new(name));
-            let back = original_name(&image, &header(suffix, ImageKind::File));
-            assert_eq!(back.as_deref(), Some(OsStr::new(name)));
+            let name = OsStr::new(name);
+            let (image, suffix) = image_name(name);
+            assert!(Header::suffix_is_valid(suffix));
+            for image in [image, long_image_name(name)] {
+                let back = original_name(&image, &header(suffix, ImageKind::File));
+                assert_eq!(back.as_deref(), Some(name));
+            }
         }
+        assert_eq!(image_name(OsStr::new("a.SFT")).0, "a.bs");
+        assert!(!is_model_name(OsStr::new("soft")));
         let whole = header(".safetensors", ImageKind::File);
         for image in ["x.bs", "x.safetensors.bs"] {
             let original = original_name(OsStr::new(image), &whole).unwrap();

@@ -25,7 +25,9 @@ use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::LockedFile;
 use crate::base::Result;
+use crate::base::Unused;
 use crate::base::digest;
+use crate::base::file::Identity;
 
 /// What stands in the name of a temporary, before the number of the process that writes it and a random one.
 const TEMPORARY_MARK: &str = ".part-";
@@ -226,6 +228,19 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(|e| Error::io("cannot sync the folder", folder, e))
 }
 
+/// What is to be replaced at `target`, if that is a file; an error if somebody writes it or has
+/// locked it.
+fn look_at_replaced(target: &Path, replace: bool) -> Result<Option<Unused>> {
+    if !replace || !fs::symlink_metadata(target).is_ok_and(|there| there.is_file()) {
+        return Ok(None);
+    }
+    match Unused::hold(target) {
+        Err(error) if error.kind() == ErrorKind::Busy => Err(error),
+        // one that cannot be read is not known to be in use
+        held => Ok(held.ok()),
+    }
+}
+
 /// A file being written. Nothing is at the target until [`commit`](Self::commit); dropped before that, the
 /// temporary is removed.
 #[derive(Debug)]
@@ -236,6 +251,8 @@ pub struct OutputFile {
     journal: Option<(LockedFile, PathBuf)>,
     target: PathBuf,
     replace: bool,
+    /// The file at the target when this was begun.
+    replaced: Option<Identity>,
     /// Whether the temporary stays for a later run if this one does not commit it.
     keep: bool,
     committed: bool,
@@ -246,6 +263,7 @@ impl OutputFile {
     /// this run is interrupted, too.
     pub fn resume(target: &Path, force: bool) -> Result<Self> {
         check_target(target, force)?;
+        let replaced = look_at_replaced(target, force)?.map(|file| file.identity());
         let adopted = left_over(target);
         let mut output = match adopted {
             Some((file, temporary, journal)) => {
@@ -256,6 +274,7 @@ impl OutputFile {
                     journal: Some(journal),
                     target: target.to_owned(),
                     replace: force,
+                    replaced,
                     keep: true,
                     committed: false,
                 }
@@ -295,6 +314,7 @@ impl OutputFile {
     /// Opens a temporary for `target`.
     pub fn create(target: &Path, force: bool) -> Result<Self> {
         check_target(target, force)?;
+        let replaced = look_at_replaced(target, force)?.map(|file| file.identity());
         remove_stale_temporaries(target);
         let temporary = temporary_for(target);
         let file = OpenOptions::new()
@@ -313,6 +333,7 @@ impl OutputFile {
             journal: None,
             target: target.to_owned(),
             replace: force,
+            replaced,
             keep: false,
             committed: false,
         })
@@ -365,6 +386,15 @@ impl OutputFile {
             self.file.set_modified(mtime).map_err(failed)?;
         }
         self.file.sync_all().map_err(failed)?;
+        // held until it is replaced
+        let there = look_at_replaced(&self.target, self.replace)?;
+        if let (Some(there), Some(before)) = (&there, &self.replaced)
+            && !there.identity().has_content_of(before)
+        {
+            return Err(Error::new(ErrorKind::Busy, "was changed meanwhile")
+                .file(&self.target)
+                .hint("do it again when nobody writes to it"));
+        }
         rename(&self.temporary, &self.target, self.replace)?;
         self.committed = true;
         Ok(())
@@ -425,6 +455,29 @@ mod tests {
         let output = OutputFile::create(&target, false).unwrap();
         File::create(&target).unwrap();
         assert!(output.commit(None, None).is_err());
+    }
+
+    #[test]
+    fn what_somebody_writes_has_locked_or_has_changed_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x.bs");
+        let put = |bytes: &[u8]| File::create(&target).unwrap().write_all(bytes).unwrap();
+        put(b"one");
+        let locked = File::open(&target).unwrap();
+        locked.lock().unwrap();
+        let refused = OutputFile::create(&target, true).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        drop(locked);
+        let output = OutputFile::create(&target, true).unwrap();
+        put(b"other");
+        assert_eq!(
+            output.commit(None, None).unwrap_err().kind(),
+            ErrorKind::Busy
+        );
+        assert_eq!(fs::read(&target).unwrap(), b"other");
+        let output = OutputFile::create(&target, true).unwrap();
+        output.commit(None, None).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NotFound,
     /// The operating system refused or failed.
     Io,
+    /// Somebody else is at work on a file, or has changed it meanwhile.
+    Busy,
     /// Bytes are not what their checksums or the format say.
     Damaged,
     /// A delta's base is not at hand.
@@ -43,7 +45,7 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Invalid => 2,
-            Self::NotFound | Self::Io => 3,
+            Self::NotFound | Self::Io | Self::Busy => 3,
             Self::Damaged => 4,
             Self::MissingBase => 5,
             Self::Unsupported => 6,

@@ -64,6 +64,12 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// Whether it is the same file with the same length and time of change of its content, whatever
+    /// its names and permissions.
+    pub fn has_content_of(&self, other: &Self) -> bool {
+        self.is_same_file(other) && (self.len, self.mtime_ns) == (other.len, other.mtime_ns)
+    }
+
     /// As if all changes were so much longer ago.
     #[cfg(test)]
     pub(crate) fn aged(self, by: Duration) -> Self {

@@ -1,12 +1,16 @@
 //! What every room needs: the one error, byte sources, limits, digests, atomic outputs, progress.
 
 pub mod atomic;
+pub mod attributes;
 pub mod codec_id;
 pub mod digest;
 pub mod error;
 pub mod file;
+pub mod in_use;
+pub mod lease;
 pub mod limits;
 pub mod lock;
+pub mod mounts;
 pub mod parallel;
 pub mod progress;
 pub mod read_at;
@@ -18,7 +22,9 @@ pub use error::Error;
 pub use error::ErrorKind;
 pub use error::Result;
 pub use file::FileSource;
+pub use in_use::Unused;
 pub use limits::Limits;
 pub use lock::LockedFile;
+pub use lock::TreeLock;
 pub use progress::Progress;
 pub use read_at::ReadAt;

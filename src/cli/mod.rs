@@ -2,6 +2,7 @@
 
 mod ask;
 mod commands;
+mod converted;
 mod described;
 mod differences;
 mod exit;

@@ -15,6 +15,7 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::Unused;
 use crate::base::atomic;
 use crate::base::atomic::OutputFile;
 use crate::ops::protect;
@@ -76,6 +77,24 @@ pub fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
     }
     atomic::sync_folder(atomic::folder_of(path))?;
     aside.map(Aside::remove).transpose()
+}
+
+/// Removes a file that is held, with all its names and the parity beside them; where that was.
+pub fn remove_held(
+    held: &Unused,
+    names: &[&Path],
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>> {
+    let mut aside = Vec::new();
+    for name in names {
+        let old = Old::beside(name, progress)?;
+        aside.extend(old.map(Old::set_aside).transpose()?);
+    }
+    if let Err(error) = held.remove_names(names) {
+        aside.iter().for_each(Aside::put_back);
+        return Err(error);
+    }
+    aside.into_iter().map(Aside::remove).collect()
 }
 
 /// The parity of the file at `path` that would go with that; none if there is none, or what is

@@ -20,8 +20,11 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::attributes;
 use crate::base::digest;
 use crate::base::file::Identity;
+use crate::base::mounts;
+use crate::base::mounts::Mounted;
 use crate::base::progress::Silent;
 use crate::ops::companions;
 use crate::parity;
@@ -125,17 +128,16 @@ fn leads_out(from: &Path, target: &Path) -> bool {
     false
 }
 
-/// Whether the file at `path` is taken for a model: by its name, or if the name has no extension (as in the blobs of the
-/// Hugging Face cache) by its content.
+/// Whether the file at `path` is taken for a model: by its name, or by its content if the name
+/// says little: if it ends with `.sft`, or has no extension (as in the blobs of the Hugging Face
+/// cache).
 pub fn is_model(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
-    if name
-        .as_bytes()
-        .ends_with(naming::MODEL_EXTENSION.as_bytes())
-    {
-        return true;
+    match naming::model_extension(name) {
+        Some(extension) if extension.eq_ignore_ascii_case(naming::MODEL_EXTENSION) => true,
+        Some(_) => looks_like_safetensors(path),
+        None => !name.as_bytes().contains(&b'.') && looks_like_safetensors(path),
     }
-    !name.as_bytes().contains(&b'.') && looks_like_safetensors(path)
 }
 
 fn looks_like_safetensors(path: &Path) -> bool {
@@ -237,7 +239,7 @@ impl Stamp {
         Ok(Self {
             path: path.to_owned(),
             mtime,
-            mode: metadata.mode(),
+            mode: attributes::mode_without_acl(path, metadata.mode()),
             identity,
         })
     }
@@ -252,39 +254,38 @@ impl Stamp {
         if Self::of(&self.path)? == *self {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Io, "changed while it was being read")
-            .file(&self.path)
-            .hint("do it again when nobody writes to it"))
+        Err(
+            Error::new(ErrorKind::Busy, "changed while it was being read")
+                .file(&self.path)
+                .hint("do it again when nobody writes to it"),
+        )
     }
 }
 
 /// An error if a mount of ours shows this folder: what is to be changed lies below it.
 pub fn check_not_mounted(folder: &Path) -> Result<()> {
-    let path = Path::new("/proc/self/mountinfo");
-    let mounts =
-        fs::read_to_string(path).map_err(|e| Error::io("cannot list the mounts", path, e))?;
-    let shows = |line: &&str| {
-        let mountpoint = line.split(' ').nth(4).unwrap_or_default();
-        // as the kernel writes them
-        let mountpoint = mountpoint.replace("\\040", " ").replace("\\011", "\t");
-        line.contains(" fuse.bigsmall ") && folder.starts_with(mountpoint)
-    };
-    let Some(_) = mounts.lines().find(shows) else {
+    let shows = |mounted: &Mounted| mounted.is_ours() && folder.starts_with(&mounted.mountpoint);
+    if !mounts::all()?.iter().any(shows) {
         return Ok(());
-    };
+    }
     Err(Error::invalid("is shown by a mount of bigsmall")
         .file(folder)
         .hint("end the mount first: `bigsmall unmount FOLDER`"))
 }
 
-/// Gives `to` the owner and group of `from`, if whoever runs this may.
-pub fn take_owner(from: &Path, to: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    if let Ok(metadata) = fs::symlink_metadata(from) {
-        let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
-        // as with every copy, who may not give files away keeps them
-        let _ = std::os::unix::fs::lchown(to, owner, group);
+/// Gives `to` the owner, permissions, access list and extended attributes of `from`. What the
+/// system refuses is told of, and no error.
+pub fn carry_attributes(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+    let refused = attributes::carry(from, to)
+        .map_err(|e| Error::io("cannot take over owner and permissions", to, e))?;
+    if !refused.is_empty() {
+        progress.warn(&format!(
+            "`{}`: the system refused {}",
+            to.display(),
+            refused.join(", ")
+        ));
     }
+    Ok(())
 }
 
 /// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
@@ -292,7 +293,7 @@ pub fn hold(path: &Path) -> Result<LockedFile> {
     let failed = |e| Error::io("cannot open", path, e);
     let file = fs::File::open(path).map_err(failed)?;
     let file = LockedFile::new(file).ok_or_else(|| {
-        Error::new(ErrorKind::Io, "another run is at work on it")
+        Error::new(ErrorKind::Busy, "another run is at work on it")
             .file(path)
             .hint("let that one end first")
     })?;
@@ -301,9 +302,15 @@ pub fn hold(path: &Path) -> Result<LockedFile> {
     let held = file.metadata().map(identity).map_err(failed)?;
     let there = fs::symlink_metadata(path).map(identity).map_err(failed)?;
     if !held.is_same_file(&there) {
-        return Err(Error::new(ErrorKind::Io, "was replaced meanwhile").file(path));
+        return Err(Error::new(ErrorKind::Busy, "was replaced meanwhile").file(path));
     }
     Ok(file)
+}
+
+/// Whether both are names of one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::symlink_metadata(path).map(|m| Identity::of(&m));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one.is_same_file(&other))
 }
 
 /// Copies a file with its time and permissions; the copy appears complete.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -17,6 +18,7 @@ use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::in_use::Looks;
 use crate::bgsm::Package;
 use crate::bgsm::Plain;
 use crate::bgsm::package::BaseTensors;
@@ -134,6 +136,12 @@ pub fn migrate(
                 continue;
             }
             let before = FileSource::open(&file)?.len();
+            if let Some(why) = unfinished(&file) {
+                report
+                    .failed
+                    .push((file.to_string_lossy().into_owned(), why));
+                continue;
+            }
             match import_to(&file, &file, &options, progress) {
                 Ok(done) => {
                     report.bytes += before;
@@ -152,6 +160,16 @@ pub fn migrate(
         }
     }
     Ok(report)
+}
+
+/// Why a file is not a whole one by its name or its neighbours, if so. Its age says nothing: half a
+/// file fails its own digests.
+fn unfinished(path: &Path) -> Option<String> {
+    let looks = Looks {
+        min_age: Duration::ZERO,
+        sparse: true,
+    };
+    looks.unfinished(path, &std::fs::metadata(path).ok()?)
 }
 
 /// What was migrated.

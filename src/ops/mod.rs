@@ -15,6 +15,7 @@ pub mod import;
 pub mod info;
 pub mod own_parity;
 pub mod protect;
+pub mod record;
 pub mod remove;
 pub mod repair;
 mod report;

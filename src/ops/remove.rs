@@ -18,6 +18,7 @@ use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::Unused;
 use crate::base::atomic;
 use crate::ops::companions;
 use crate::ops::folder;
@@ -79,6 +80,7 @@ pub fn remove(
     staying.retain(|path| !going.contains(path));
     let deltas = orphans(&going, &staying, &roots, progress)?;
     going.extend(with_file.iter().cloned());
+    check_unused(&going)?;
     let sizes = going
         .iter()
         .map(|path| fs::symlink_metadata(path).map_or(0, |m| m.len()));
@@ -104,6 +106,18 @@ pub fn remove(
         deltas,
         dry_run: options.dry_run,
     })
+}
+
+/// An error if somebody writes one of the files or has locked it.
+fn check_unused(going: &BTreeSet<PathBuf>) -> Result<()> {
+    for path in going {
+        match Unused::hold(path) {
+            Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
+            // a link, or what cannot be read, is not known to be in use
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Models in the folders beside this one, such as the steps of a series. Those that cannot be listed are nobody's.

@@ -18,6 +18,8 @@ use crate::base::Result;
 use crate::base::atomic::OutputFile;
 use crate::base::progress::Silent;
 use crate::ops::companions;
+use crate::ops::folder;
+use crate::ops::folder::Stamp;
 use crate::ops::own_parity;
 use crate::ops::own_parity::Kin;
 use crate::ops::protect;
@@ -80,6 +82,7 @@ pub fn repair(
     let parity_path = options.parity.as_ref().unwrap_or(&beside);
     let sidecar = own_parity::open(parity_path)?;
     let layout = sidecar.header.layout;
+    let stamp = Stamp::of(path)?;
     let file = FileSource::open(path)?;
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("looking at {label}"), layout.data_len);
@@ -116,14 +119,15 @@ pub fn repair(
             progress,
         )
         .map_err(|e| e.file(path))?;
-        let stamp = (
-            metadata.modified().ok(),
-            Some(metadata.permissions().mode()),
-        );
+        let mtime = metadata.modified().ok();
         if in_place {
-            output.commit(stamp.0, stamp.1)?;
+            // what was looked at is what is replaced
+            stamp.check()?;
+            folder::carry_attributes(path, output.temporary(), progress)?;
+            output.commit(mtime, None)?;
         } else {
-            companions::commit(output, stamp, options.threads, progress)?;
+            let mode = Some(metadata.permissions().mode());
+            companions::commit(output, (mtime, mode), options.threads, progress)?;
         }
         progress.end();
         report.repaired = true;

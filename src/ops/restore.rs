@@ -1,8 +1,8 @@
-//! Restore: the undo of convert. Every image that was a file becomes that file again, compared with its sha256 before its image goes.
+//! Restore: the undo of convert. Every image that was a file becomes that file again, compared with
+//! its sha256 before its image goes.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,8 +19,12 @@ use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::Unused;
 use crate::base::atomic;
+use crate::base::attributes;
 use crate::base::digest;
+use crate::base::in_use::Watched;
+use crate::base::mounts;
 use crate::base::progress::Part;
 use crate::ops::companions;
 use crate::ops::compress::Output;
@@ -28,6 +32,9 @@ use crate::ops::convert;
 use crate::ops::decompress;
 use crate::ops::decompress::DecompressOptions;
 use crate::ops::folder;
+use crate::ops::record;
+use crate::ops::record::Line;
+use crate::ops::record::Record;
 use crate::ops::report;
 
 /// An image and the file that it becomes.
@@ -39,10 +46,34 @@ pub struct Planned {
     /// Path of the file.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
+    /// Other names of the image (hard links), each with that of the file.
+    pub links: Vec<Name>,
     /// Bytes of the file.
     pub bytes: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
+    /// The lines that tell of it: the record's folder, and the image's name there.
+    #[serde(skip)]
+    lines: Vec<(PathBuf, PathBuf)>,
+}
+
+/// One more name of an image and of the file that it becomes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Name {
+    /// Path of the image within the folder.
+    #[serde(serialize_with = "report::path")]
+    pub image: PathBuf,
+    /// Path of the file.
+    #[serde(serialize_with = "report::path")]
+    pub path: PathBuf,
+}
+
+impl Planned {
+    fn names(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        let others = self.links.iter();
+        let others = others.map(|name| (name.image.as_path(), name.path.as_path()));
+        std::iter::once((self.image.as_path(), self.path.as_path())).chain(others)
+    }
 }
 
 /// What would be done.
@@ -53,9 +84,13 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Every image that is restored.
     pub files: Vec<Planned>,
-    /// Records of convert that are done with when all is restored.
+    /// Images that convert has made and that cannot be restored, and why.
+    pub failed: Vec<(String, String)>,
+    /// Images that a record tells of and that were not found, and why.
+    pub missing: Vec<(String, String)>,
+    /// The folders of the records that tell of images here.
     #[serde(skip)]
-    pub records: Vec<PathBuf>,
+    records: BTreeSet<PathBuf>,
     /// Bytes that the files take more than their images.
     pub needed_bytes: u64,
 }
@@ -70,6 +105,8 @@ pub struct RestoreReport {
     /// Parity of those images, which went with them.
     #[serde(serialize_with = "report::paths")]
     pub parity_removed: Vec<PathBuf>,
+    /// Images that a record tells of and that were not found, and why. It tells of them still.
+    pub missing: Vec<(String, String)>,
     /// Bytes of the files.
     pub bytes: u64,
     /// Wall time.
@@ -83,91 +120,209 @@ pub fn plan(root: &Path, all: bool) -> Result<Plan> {
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
-    let mut records = Records::default();
-    // also those of which all images are restored: a run may have been stopped just before it removed them
-    for entry in folder::walk(&root)? {
-        if entry.path.file_name() == Some(OsStr::new(convert::RECORD)) {
-            let folder = root.join(entry.path.parent().unwrap_or(Path::new("")));
-            let images = read_record(&folder)?;
-            records.known.insert(folder, images);
-        }
-    }
-    let mut files = Vec::new();
-    for full in folder::images_under(&root)? {
-        let image = full.strip_prefix(&root).unwrap_or(&full).to_owned();
-        if !all && !records.tell_of(&full)? {
-            continue;
-        }
-        let header = archive::peek(&FileSource::open(&full)?, &full)?;
-        let name = naming::original_name(image.file_name().unwrap_or_default(), &header);
-        if let Some(name) = name.filter(|_| header.kind == ImageKind::File) {
-            files.push(Planned {
-                path: image.with_file_name(name),
-                image,
-                bytes: header.original_len,
-                image_bytes: header.image_len,
-            });
+    let records = records_of(&root)?;
+    let images = folder::images_under(&root)?;
+    let lost = lost_lines(&root, &records);
+    let mut planner = Planner {
+        root: &root,
+        records: &records,
+        moved: Moved::new(lost),
+        all,
+        known: BTreeMap::new(),
+        files: Vec::new(),
+        failed: Vec::new(),
+    };
+    for image in &images {
+        if let Err(error) = planner.look(image) {
+            let path = image.strip_prefix(&root).unwrap_or(image);
+            let path = path.to_string_lossy().into_owned();
+            planner.failed.push((path, error.to_string()));
         }
     }
     let more = |file: &Planned| file.bytes.saturating_sub(file.image_bytes);
-    let records = records.known.into_iter();
-    let records = records.filter(|(at, images)| at.starts_with(&root) && !images.is_empty());
     Ok(Plan {
-        needed_bytes: files.iter().map(more).sum(),
-        records: records.map(|(at, _)| at.join(convert::RECORD)).collect(),
+        needed_bytes: planner.files.iter().map(more).sum(),
+        missing: missing(&root, planner.moved.lost.values().flatten())?,
+        records: records
+            .iter()
+            .map(|record| record.folder().to_owned())
+            .collect(),
+        files: planner.files,
+        failed: planner.failed,
         folder: root,
-        files,
     })
 }
 
-/// What was converted, by the folder whose record tells of it.
+/// The records that may tell of images under `root`: convert may have been called for any folder
+/// above or below.
+fn records_of(root: &Path) -> Result<Vec<Record>> {
+    let mut folders: BTreeSet<PathBuf> = root.ancestors().map(Path::to_owned).collect();
+    for entry in folder::walk(root)? {
+        if entry
+            .path
+            .file_name()
+            .is_some_and(|name| name == record::NAME)
+        {
+            let folder = root.join(&entry.path);
+            folders.extend(folder.parent().map(Path::to_owned));
+        }
+    }
+    let mut records = Vec::new();
+    for folder in folders {
+        match Record::read(&folder) {
+            // a folder above that this user cannot look into is none that he converted
+            Err(_) if !folder.starts_with(root) => {}
+            record => records.extend(record?),
+        }
+    }
+    Ok(records)
+}
+
+/// A line whose image is not where it was put, and the record's folder.
+type Lost = (PathBuf, Line);
+
+/// Lines of images that have gone from where they were put, and that are no files again.
+fn lost_lines(root: &Path, records: &[Record]) -> Vec<Lost> {
+    let of_record = |record: &Record| {
+        let lines = record.lines().filter(|line| {
+            fs::symlink_metadata(record.image(line)).is_err() && !record.is_settled(line)
+        });
+        let folder = record.folder().to_owned();
+        let lines: Vec<Lost> = lines.map(|line| (folder.clone(), line.clone())).collect();
+        lines
+    };
+    let all = records.iter().flat_map(of_record);
+    // one that was put elsewhere may have been moved here, and is nobody's business here if not
+    all.filter(|(folder, line)| {
+        line.content.is_some() || folder.join(&line.image).starts_with(root)
+    })
+    .collect()
+}
+
+/// Lines whose images may have been moved, by what is in them.
 #[derive(Debug, Default)]
-struct Records {
-    known: BTreeMap<PathBuf, BTreeSet<String>>,
+struct Moved {
+    lost: BTreeMap<Option<(String, u64)>, Vec<Lost>>,
 }
 
-impl Records {
-    /// Whether convert has made this image: it may have been called for any folder above.
-    fn tell_of(&mut self, image: &Path) -> Result<bool> {
-        for folder in image.ancestors().skip(1) {
-            if !self.known.contains_key(folder) {
-                self.known.insert(folder.to_owned(), read_record(folder)?);
-            }
-            let within = image.strip_prefix(folder).map(convert::escape);
-            if within.is_ok_and(|within| self.known[folder].contains(&within)) {
-                return Ok(true);
-            }
+impl Moved {
+    fn new(lost: Vec<Lost>) -> Self {
+        let mut moved = Self::default();
+        for (folder, line) in lost {
+            let lines = moved.lost.entry(line.content.clone()).or_default();
+            lines.push((folder, line));
         }
-        Ok(false)
+        moved
+    }
+
+    /// The line of an image that was put elsewhere.
+    fn claim(&mut self, archive: &Archive) -> Option<Lost> {
+        let sha256 = digest::hex(&archive.files().first()?.sha256);
+        let content = Some((sha256, archive.header().image_len));
+        self.lost.get_mut(&content)?.pop()
     }
 }
 
-/// The images that the record of a folder tells of.
-fn read_record(folder: &Path) -> Result<BTreeSet<String>> {
-    let path = folder.join(convert::RECORD);
-    match fs::read(&path) {
-        Ok(record) => {
-            let record = String::from_utf8_lossy(&record);
-            let images = record.lines().filter_map(|line| line.split('\t').next());
-            Ok(images.map(str::to_owned).collect())
+/// What is to be said of lines whose images were not found, as far as they were put under `root`.
+fn missing<'a>(root: &Path, lost: impl Iterator<Item = &'a Lost>) -> Result<Vec<(String, String)>> {
+    let mounts = mounts::all()?;
+    let mut missing: Vec<(String, String)> = Vec::new();
+    for (folder, line) in lost {
+        let image = folder.join(&line.image);
+        let Ok(within) = image.strip_prefix(root) else {
+            continue;
+        };
+        let covering = mounts.iter().rfind(|mounted| {
+            mounted.mountpoint.starts_with(root) && image.starts_with(&mounted.mountpoint)
+        });
+        let why = match covering {
+            Some(mounted) => format!(
+                "not found: what is mounted at `{}` lies over its place",
+                mounted.mountpoint.display()
+            ),
+            None => "not found: it was moved out of the folder or removed".to_owned(),
+        };
+        missing.push((within.to_string_lossy().into_owned(), why));
+    }
+    missing.sort();
+    Ok(missing)
+}
+
+struct Planner<'a> {
+    root: &'a Path,
+    records: &'a [Record],
+    moved: Moved,
+    all: bool,
+    /// Where a file with several names stands in the plan.
+    known: BTreeMap<[u64; 2], usize>,
+    files: Vec<Planned>,
+    failed: Vec<(String, String)>,
+}
+
+impl Planner<'_> {
+    /// Plans for an image if convert has made it.
+    fn look(&mut self, full: &Path) -> Result<()> {
+        let mut lines: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for record in self.records {
+            let line = record.line_of(full);
+            lines.extend(line.map(|line| (record.folder().to_owned(), line.image.clone())));
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(e) => Err(Error::io("cannot read", &path, e)),
+        if lines.is_empty() {
+            let moved = Archive::open(full).ok();
+            let moved = moved.and_then(|archive| self.moved.claim(&archive));
+            lines.extend(moved.map(|(folder, line)| (folder, line.image)));
+        }
+        if lines.is_empty() && !attributes::is_marked(full) && !self.all {
+            return Ok(());
+        }
+        let source = FileSource::open(full)?;
+        let place = source.on_disk().place();
+        let header = archive::peek(&source, full)?;
+        let image = full.strip_prefix(self.root).unwrap_or(full).to_owned();
+        let name = naming::original_name(image.file_name().unwrap_or_default(), &header);
+        let Some(name) = name.filter(|_| header.kind == ImageKind::File) else {
+            return Ok(());
+        };
+        let path = image.with_file_name(name);
+        if let Some(&number) = self.known.get(&place) {
+            let file = &mut self.files[number];
+            file.links.push(Name { image, path });
+            file.lines.extend(lines);
+            return Ok(());
+        }
+        self.known.insert(place, self.files.len());
+        self.files.push(Planned {
+            path,
+            image,
+            links: Vec::new(),
+            bytes: header.original_len,
+            image_bytes: header.image_len,
+            lines,
+        });
+        Ok(())
     }
 }
 
-/// Restores what was planned. An image that fails stays and is told of at the end; an interruption ends the work.
+/// Restores what was planned. An image that fails stays and is told of at the end; an interruption
+/// ends the work.
 pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<RestoreReport> {
     let begun = Instant::now();
-    let mut report = RestoreReport::default();
+    let _lock = convert::lock_tree(&plan.folder)?;
+    let mut report = RestoreReport {
+        stayed: plan.failed.clone(),
+        ..RestoreReport::default()
+    };
+    let mut records = plan.records.clone();
     for (number, file) in plan.files.iter().enumerate() {
         progress.check()?;
+        folder::check_not_mounted(&plan.folder)?;
         let progress = Part::new(progress, number + 1, plan.files.len());
         match restore_file(&plan.folder, file, threads, &progress) {
             Ok(parity) => {
                 report.restored += 1;
                 report.parity_removed.extend(parity);
                 report.bytes += file.bytes;
+                records.extend(file.lines.iter().map(|(folder, _)| folder.clone()));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
@@ -177,50 +332,112 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
             }
         }
     }
-    for record in plan.records.iter().filter(|_| report.stayed.is_empty()) {
-        fs::remove_file(record).map_err(|e| Error::io("cannot remove", record, e))?;
-        atomic::sync_folder(atomic::folder_of(record))?;
+    for folder in &records {
+        record::remove_if_settled(folder)?;
     }
+    // as it is now: another run may have added to it between the plan and this
+    let lost = lost_lines(&plan.folder, &records_of(&plan.folder)?);
+    report.missing = missing(&plan.folder, lost.iter())?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
 }
 
+/// Strikes images that were not found from the records, which tell of them no longer; how many.
+pub fn forget(folder: &Path) -> Result<u64> {
+    let root = fs::canonicalize(folder).map_err(|e| Error::io("cannot open", folder, e))?;
+    let _lock = convert::lock_tree(&root)?;
+    let records = records_of(&root)?;
+    let lost = lost_lines(&root, &records).into_iter();
+    let mut count = 0;
+    for (folder, line) in lost.filter(|(folder, line)| folder.join(&line.image).starts_with(&root))
+    {
+        record::note_done(&folder, &line.image)?;
+        count += 1;
+    }
+    for record in &records {
+        record::remove_if_settled(record.folder())?;
+    }
+    Ok(count)
+}
+
+/// An image becomes the file that it was, with all its names; where its parity was, which goes with
+/// it.
 fn restore_file(
     root: &Path,
     file: &Planned,
     threads: usize,
     progress: &dyn Progress,
-) -> Result<Option<PathBuf>> {
+) -> Result<Vec<PathBuf>> {
     let (image, original) = (root.join(&file.image), root.join(&file.path));
-    let _lock = folder::hold(&image)?;
-    if let Ok(metadata) = fs::symlink_metadata(&original) {
-        // an earlier run was stopped between the file and its image, or somebody has put another file here, or a link: one into a
-        // mount would show the image itself
-        let archive = Archive::open(&image)?;
-        let is_same = |sha256: &[u8; 32]| {
-            let there = digest::sha256_of(&FileSource::open(&original)?);
-            there.map(|there| there == *sha256)
-        };
-        let sha256 = archive.files().first().map(|file| &file.sha256);
-        let sha256 = sha256.filter(|_| metadata.is_file());
-        if !sha256.map(is_same).transpose()?.unwrap_or_default() {
-            return Err(
-                Error::invalid("there is another file under the name of the original")
-                    .file(&original)
-                    .hint("move one of both away, and restore again"),
-            );
-        }
-    } else {
+    let held = Unused::hold(&image)?;
+    let watched = Watched::new(progress, &held);
+    write_original(root, &image, &original, threads, &watched)?;
+    folder::carry_attributes(&image, &original, progress)?;
+    for (_, path) in file.names().skip(1) {
+        link(&original, &root.join(path))?;
+    }
+    for (image, path) in file.names() {
+        atomic::remove_stale_temporaries(&root.join(path));
+        atomic::remove_stale_temporaries(&root.join(image));
+    }
+    held.check_name()?;
+    let images: Vec<PathBuf> = file.names().map(|(image, _)| root.join(image)).collect();
+    let images: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
+    let parity = companions::remove_held(&held, &images, progress)?;
+    for (folder, image) in &file.lines {
+        record::note_done(folder, image)?;
+    }
+    Ok(parity)
+}
+
+/// Gives a restored file one more of its names.
+fn link(original: &Path, name: &Path) -> Result<()> {
+    if folder::is_same_file(original, name) {
+        return Ok(());
+    }
+    if fs::symlink_metadata(name).is_ok() {
+        return Err(in_the_way(name));
+    }
+    fs::hard_link(original, name)
+        .map_err(|e| Error::io("cannot make a second name for the file", name, e))?;
+    atomic::sync_folder(atomic::folder_of(name))
+}
+
+fn in_the_way(name: &Path) -> Error {
+    Error::invalid("there is another file under the name of the original")
+        .file(name)
+        .hint("move one of both away, and restore again")
+}
+
+/// Writes the file that the image was made from, unless it is there already.
+fn write_original(
+    root: &Path,
+    image: &Path,
+    original: &Path,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(original) else {
         let options = DecompressOptions {
-            output: Output::Path(original.clone()),
+            output: Output::Path(original.to_owned()),
             bases: vec![root.to_owned()],
             force: false,
             threads,
         };
-        decompress::decompress(&image, &options, progress)?;
+        decompress::decompress(image, &options, progress)?;
+        return Ok(());
+    };
+    // an earlier run was stopped between the file and its image, or somebody has put another file
+    // here, or a link: one into a mount would show the image itself
+    let archive = Archive::open(image)?;
+    let is_same = |sha256: &[u8; 32]| {
+        let there = digest::sha256_of(&FileSource::open(original)?);
+        there.map(|there| there == *sha256)
+    };
+    let sha256 = archive.files().first().map(|file| &file.sha256);
+    let sha256 = sha256.filter(|_| metadata.is_file());
+    if sha256.map(is_same).transpose()?.unwrap_or_default() {
+        return Ok(());
     }
-    atomic::remove_stale_temporaries(&original);
-    atomic::remove_stale_temporaries(&image);
-    folder::take_owner(&image, &original);
-    companions::remove(&image, progress)
+    Err(in_the_way(original))
 }

@@ -21,7 +21,8 @@ use crate::models::Random;
 use crate::models::Tensor;
 use crate::roundtrip::put;
 
-fn command(at: &Path, words: &[&str]) -> Command {
+/// The program; models that were just written are as good as others.
+pub(crate) fn command(at: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
     command
         .args(words)
@@ -30,18 +31,21 @@ fn command(at: &Path, words: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if words[0] == "convert" && !words.contains(&"--min-age") {
+        command.args(["--min-age", "0"]);
+    }
     command
 }
 
-fn bigsmall(at: &Path, words: &[&str]) -> Output {
+pub(crate) fn bigsmall(at: &Path, words: &[&str]) -> Output {
     command(at, words).output().unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn model(random: &mut Random, count: usize) -> Vec<u8> {
+pub(crate) fn model(random: &mut Random, count: usize) -> Vec<u8> {
     let tensor = Tensor {
         name: "w".into(),
         dtype: "BF16",
@@ -52,9 +56,9 @@ fn model(random: &mut Random, count: usize) -> Vec<u8> {
 }
 
 /// What a file is: bytes, permissions, time.
-type Tree = BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)>;
+pub(crate) type Tree = BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)>;
 
-fn tree(root: &Path) -> Tree {
+pub(crate) fn tree(root: &Path) -> Tree {
     fn walk(root: &Path, folder: &Path, tree: &mut Tree) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -101,7 +105,7 @@ fn collection(at: &Path, count: usize) -> Tree {
     tree(&models)
 }
 
-fn noise(random: &mut Random) -> Vec<u8> {
+pub(crate) fn noise(random: &mut Random) -> Vec<u8> {
     let data: Vec<u8> = (0..200_000).map(|_| random.next() as u8).collect();
     let shape = vec![data.len() as u64];
     let (name, dtype) = ("n".into(), "U8");
@@ -260,18 +264,25 @@ fn what_convert_has_not_made_stays_an_image() {
         let words = ["compress", words[0], "-o", words[1]];
         assert_eq!(code(&bigsmall(at, &words)), 0);
     }
+    let bytes = fs::read(&model).unwrap();
+    let there_and_back = || {
+        bigsmall(at, &["convert", "models/m 0", "-y"]);
+        assert!(model.with_extension("safetensors.bs").exists() && !model.exists());
+        assert_eq!(code(&bigsmall(at, &["restore", "models/m 0", "-y"])), 0);
+        assert!(fs::read(&model).unwrap() == bytes);
+    };
     for made in ["whole.bs", "links.bs"] {
         fs::copy(at.join(made), &image).unwrap();
-        bigsmall(at, &["convert", "models/m 0", "-y"]);
-        assert!(model.exists(), "{made}");
+        there_and_back();
+        assert!(fs::read(&image).unwrap() == fs::read(at.join(made)).unwrap());
         fs::remove_file(&image).unwrap();
     }
     fs::remove_file(&links).unwrap();
     let words = ["compress", model.to_str().unwrap(), "-o", "links.bs"];
     assert_eq!(code(&bigsmall(at, &words)), 0);
     std::os::unix::fs::symlink(&links, &image).unwrap();
-    bigsmall(at, &["convert", "models/m 0", "-y"]);
-    assert!(model.exists());
+    there_and_back();
+    assert!(links.exists());
     // a link under the name of the original is not the original
     fs::remove_file(&image).unwrap();
     bigsmall(at, &["convert", "models/m 0", "-y"]);
@@ -294,10 +305,13 @@ fn what_another_run_is_at_work_on_is_left_alone() {
     let held = fs::File::open(&image).unwrap();
     held.lock().unwrap();
     for words in [
-        ["convert", "models/m 0", "-y"].as_slice(),
-        &["restore", "models/m 0", "-y", "--all"],
+        ["convert", "models/m 0", "-y", "--json"].as_slice(),
+        &["restore", "models/m 0", "-y", "--all", "--json"],
     ] {
-        assert_eq!(code(&bigsmall(at, words)), 1);
+        let output = bigsmall(at, words);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let stayed = report["stayed"][0][1].as_str().unwrap();
+        assert!(stayed.contains("another "), "{report}");
         assert!(model.exists() && image.exists());
     }
     drop(held);

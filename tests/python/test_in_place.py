@@ -48,7 +48,7 @@ class HubCache(unittest.TestCase):
         self.enterContext(unittest.mock.patch.dict(os.environ, HF_HUB_CACHE=str(self.hub)))
 
     def test_cache_is_converted_used_and_restored(self):
-        bigsmall("convert", "--hf-cache", "--yes")
+        bigsmall("convert", "--hf-cache", "--yes", "--min-age", "0")
         image, = self.hub.rglob("*.bs")
         self.assertEqual(image.stem, sha256(MINI_LLAMA / "model.safetensors"))
         with in_place(self.hub):
@@ -93,7 +93,7 @@ class OwnFolder(unittest.TestCase):
             models = folder / "models"
             shutil.copytree(MINI_LLAMA, models / "llama")
             original = sha256(models / "llama/model.safetensors")
-            bigsmall("convert", models, "--yes")
+            bigsmall("convert", models, "--yes", "--min-age", "0")
             self.assertFalse((models / "llama/model.safetensors").exists())
             with in_place(models):
                 self.assertEqual(sha256(models / "llama/model.safetensors"), original)

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,6 +18,8 @@ use std::time::Instant;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
+use bigsmall::base::mounts;
+pub(crate) use bigsmall::base::mounts::Mounted;
 use nix::errno::Errno;
 use nix::mount::MntFlags;
 use nix::mount::MsFlags;
@@ -29,8 +30,6 @@ use crate::daemon::handshake;
 use crate::daemon::handshake::Connection;
 use crate::daemon::link;
 
-/// What /proc/mounts says of our mounts.
-pub(crate) const FSTYPE: &str = "fuse.bigsmall";
 const DEVICE: &str = "/dev/fuse";
 /// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in some containers.
 const HELPER: &str = "fusermount3";
@@ -40,33 +39,24 @@ const HELPER_WAIT: Duration = Duration::from_secs(20);
 const BUSY_WAIT: Duration = Duration::from_millis(500);
 const BUSY_STEP: Duration = Duration::from_millis(10);
 
-/// A mount of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mounted {
-    pub(crate) mountpoint: PathBuf,
-    pub(crate) source: PathBuf,
-}
-
 /// All mounts of ours, in the order in which they were made.
 pub(crate) fn all() -> Result<Vec<Mounted>> {
-    Ok(every()?
-        .into_iter()
-        .filter(|(fstype, _)| fstype == FSTYPE.as_bytes())
-        .map(|m| m.1)
-        .collect())
+    let mut all = mounts::all()?;
+    all.retain(Mounted::is_ours);
+    Ok(all)
 }
 
 /// What is mounted at exactly this place, if anything: the last of several, which hides the others. Nothing is asked of the
 /// mount itself, whose daemon may be dead or stopped.
 pub(crate) fn top_at(mountpoint: &Path) -> Result<Top> {
-    let top = every()?
-        .into_iter()
-        .rfind(|(_, mounted)| mounted.mountpoint == mountpoint);
-    Ok(match top {
-        None => Top::Nothing,
-        Some((fstype, _)) if fstype == FSTYPE.as_bytes() => Top::Ours,
-        Some(_) => Top::Foreign,
-    })
+    let mut all = mounts::all()?.into_iter();
+    Ok(
+        match all.rfind(|mounted| mounted.mountpoint == mountpoint) {
+            None => Top::Nothing,
+            Some(top) if top.is_ours() => Top::Ours,
+            Some(_) => Top::Foreign,
+        },
+    )
 }
 
 /// What is mounted at a place.
@@ -75,16 +65,6 @@ pub(crate) enum Top {
     Nothing,
     Ours,
     Foreign,
-}
-
-/// All mounts with their types.
-fn every() -> Result<Vec<(Vec<u8>, Mounted)>> {
-    let path = Path::new("/proc/self/mountinfo");
-    let text = std::fs::read(path).map_err(|e| Error::io("cannot list the mounts", path, e))?;
-    Ok(text
-        .split(|&b| b == b'\n')
-        .filter_map(parse_mountinfo)
-        .collect())
 }
 
 /// `path` absolute and without links, the last part included, and still nothing is asked of a mount that may be there.
@@ -103,33 +83,6 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
         }
     }
     std::fs::canonicalize(&resolved).map_err(failed)
-}
-
-/// `36 35 98:0 /root /mountpoint options [optional] - fstype source superoptions`.
-fn parse_mountinfo(line: &[u8]) -> Option<(Vec<u8>, Mounted)> {
-    let fields: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
-    let dash = fields.iter().position(|field| *field == b"-")?;
-    let mounted = Mounted {
-        mountpoint: unescape(fields.get(4)?),
-        source: unescape(fields.get(dash + 2)?),
-    };
-    Some((fields.get(dash + 1)?.to_vec(), mounted))
-}
-
-/// The kernel writes blanks, tabs, line feeds and backslashes as three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
-        let byte = octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok());
-        if byte.is_some() {
-            rest = &after[3..];
-        }
-        bytes.push(byte.unwrap_or(first));
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 /// Whether the daemon behind a mount is gone: any question is answered with ENOTCONN.
@@ -355,7 +308,7 @@ fn mount_as_root(source: &Path, mountpoint: &Path, access: Access) -> io::Result
     nix::mount::mount(
         Some(source),
         mountpoint,
-        Some(FSTYPE),
+        Some(mounts::FSTYPE),
         flags,
         Some(data.as_str()),
     )?;
@@ -460,22 +413,4 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
             format!("{} ({})", entry.file_name().to_string_lossy(), name.trim())
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_is_understood() {
-        let line =
-            br"101 26 0:45 / /mnt/a\040b ro,nosuid shared:1 - fuse.bigsmall /src\134x ro,user_id=0";
-        let (fstype, mounted) = parse_mountinfo(line).unwrap();
-        assert_eq!(fstype, FSTYPE.as_bytes());
-        assert_eq!(mounted.mountpoint, Path::new("/mnt/a b"));
-        assert_eq!(mounted.source, Path::new(r"/src\x"));
-        let (fstype, _) = parse_mountinfo(b"1 2 0:3 / /x rw - ext4 /dev/sda rw").unwrap();
-        assert_eq!(fstype, b"ext4");
-        assert_eq!(parse_mountinfo(b""), None);
-    }
 }

@@ -253,10 +253,7 @@ fn guessed_name(name: &OsStr) -> OsString {
         .as_bytes()
         .strip_suffix(naming::IMAGE_EXTENSION.as_bytes());
     let mut guessed = OsStr::from_bytes(stem.unwrap_or(name.as_bytes())).to_owned();
-    if !guessed
-        .as_bytes()
-        .ends_with(naming::MODEL_EXTENSION.as_bytes())
-    {
+    if !naming::is_model_name(&guessed) {
         guessed.push(naming::MODEL_EXTENSION);
     }
     guessed

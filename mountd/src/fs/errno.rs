@@ -16,6 +16,7 @@ pub(crate) fn of(error: &Error) -> Errno {
         | ErrorKind::Device
         // a hostile header: the file stays listed, and opening it fails
         | ErrorKind::OverLimit => Errno::EIO,
+        ErrorKind::Busy => Errno::EBUSY,
         ErrorKind::Invalid => Errno::EINVAL,
         ErrorKind::Interrupted => Errno::EINTR,
     }

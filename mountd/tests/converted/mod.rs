@@ -5,11 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
+use std::time::Duration;
 
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::convert;
 use bigsmall::ops::convert::ConvertOptions;
+use bigsmall::ops::convert::Looks;
 
 use crate::models::model;
 use crate::models::put;
@@ -41,7 +43,15 @@ impl Setup {
         }
         std::os::unix::fs::symlink("../blobs/0af3", root.join("deep/link.safetensors")).unwrap();
         put(&root.join("config.json"), b"{}");
-        let plan = convert::plan(&root, &Silent).unwrap();
+        let plan = convert::plan(
+            &root,
+            &Looks {
+                min_age: Duration::ZERO,
+                sparse: false,
+            },
+            &Silent,
+        )
+        .unwrap();
         let options = ConvertOptions {
             profile: Profile::Balanced,
             keep: None,

@@ -2,31 +2,34 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::base::Result;
-use crate::base::error::escaped;
-use crate::base::units::counted;
-use crate::base::units::human_bytes;
-use crate::base::units::percent;
+use crate::base::in_use::MIN_AGE;
 use crate::cli::ask;
+use crate::cli::converted;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::convert;
 use crate::ops::convert::ConvertOptions;
-use crate::ops::convert::ConvertReport;
-use crate::ops::convert::Plan;
+use crate::ops::convert::Looks;
 use crate::ops::hf_cache;
 
 /// Words of `convert`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 #[command(after_help = "\
-One model at a time: its image is written, read back from the disk and compared, and only then the original is removed (or moved to
-`--keep`). `bigsmall mount FOLDER` then shows every path as it was; `bigsmall restore FOLDER` undoes it. An interrupted
-run goes on when it is started again.")]
+One model at a time: its image is written, read back from the disk and compared, and only then the
+original is removed (or moved to `--keep`). What another program writes or has locked, and what
+looks unfinished, stays. `bigsmall mount FOLDER` then shows every path as it was; `bigsmall restore
+FOLDER` undoes it. An interrupted run goes on when it is started again.")]
 pub(crate) struct Arguments {
     /// The folder with models; with `--hf-cache` that of the Hugging Face cache if none is named
     #[arg(required_unless_present = "hf_cache")]
@@ -40,6 +43,12 @@ pub(crate) struct Arguments {
     /// Move originals below this folder instead of removing them
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Leave models alone that were written less than so many seconds ago; 0 takes all
+    #[arg(long, value_name = "SECONDS", default_value_t = MIN_AGE.as_secs())]
+    min_age: u64,
+    /// Convert models with parts that were never written, too, as unfinished downloads have
+    #[arg(long)]
+    sparse: bool,
     /// Only say what would be saved, from a sample of each model
     #[arg(long)]
     dry_run: bool,
@@ -52,17 +61,21 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let progress = Bar::new(global);
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
-    let plan = convert::plan(&folder, &progress)?;
+    let looks = Looks {
+        min_age: Duration::from_secs(arguments.min_age),
+        sparse: arguments.sparse,
+    };
+    let plan = convert::plan(&folder, &looks, &progress)?;
     if arguments.dry_run {
         if global.json {
             render::json("bigsmall.convert-plan/1", &plan)?;
         } else {
-            render::out(&plan_text(&plan))?;
+            render::out(&converted::plan_text(&plan))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     if !global.quiet && !global.json {
-        exit::complain(&plan_text(&plan));
+        exit::complain(&converted::plan_text(&plan));
     }
     if plan.chosen().next().is_some() {
         let what = match &arguments.keep {
@@ -82,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if global.json {
         render::json("bigsmall.convert/1", &report)?;
     } else if !global.quiet {
-        render::out(&text(&report))?;
+        render::out(&converted::text(&report))?;
     }
     let code = if report.failed.is_empty() {
         0
@@ -90,41 +103,4 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         exit::FINDINGS
     };
     Ok(ExitCode::from(code))
-}
-
-fn plan_text(plan: &Plan) -> String {
-    let mut lines = Vec::new();
-    for file in &plan.files {
-        let path = escaped(&file.path.to_string_lossy());
-        let bytes = human_bytes(file.bytes);
-        lines.push(match &file.stays {
-            Some(why) => format!("{path:<60} {bytes:>9} stays: {why}"),
-            None => format!(
-                "{path:<60} {bytes:>9} -> about {} ({:.0} % of its size)",
-                human_bytes(file.estimated_bytes),
-                percent(file.estimated_bytes, file.bytes)
-            ),
-        });
-    }
-    lines.push(format!(
-        "{} of {}, {}: about {} would be saved",
-        plan.chosen().count(),
-        counted(plan.files.len() as u64, "model"),
-        human_bytes(plan.bytes),
-        human_bytes(plan.estimated_saved_bytes)
-    ));
-    lines.join("\n")
-}
-
-fn text(report: &ConvertReport) -> String {
-    let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
-    lines.push(format!(
-        "{} converted, {} left as they are, {} failed; {}; read back and compared; {}",
-        counted(report.converted, "model"),
-        report.stayed.len(),
-        report.failed.len(),
-        render::saved(report.original_bytes, report.image_bytes),
-        render::rate(report.original_bytes, report.seconds)
-    ));
-    lines.join("\n")
 }

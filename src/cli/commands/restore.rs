@@ -9,6 +9,7 @@ use crate::base::Result;
 use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::ask;
+use crate::cli::converted;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -23,8 +24,10 @@ use crate::ops::restore;
     reason = "each is a flag of the command line"
 )]
 #[command(after_help = "\
-The undo of `bigsmall convert`: each image becomes the file that it was, is compared with its sha256, and only then goes itself.
-Images that convert has not made stay, unless `--all`.")]
+The undo of `bigsmall convert`: each image becomes the file that it was, is compared with its
+sha256, and only then goes itself. Images that convert has not made stay, unless `--all`. What a
+record tells of and was not found is named, with exit code 1, and stays in the record until it is
+found, or given up with `--forget`.")]
 pub(crate) struct Arguments {
     /// The folder that was converted; with `--hf-cache` that of the Hugging Face cache if none is named
     #[arg(required_unless_present = "hf_cache")]
@@ -35,6 +38,9 @@ pub(crate) struct Arguments {
     /// Restore every image of a file, whoever made it
     #[arg(long)]
     all: bool,
+    /// Strike from the record what is not found in the folder
+    #[arg(long)]
+    forget: bool,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -48,9 +54,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
     let plan = restore::plan(&folder, arguments.all)?;
     let summary = format!(
-        "{}; restored they take {} more than now",
+        "{}; restored they take {} more than now{}",
         counted(plan.files.len() as u64, "image"),
-        human_bytes(plan.needed_bytes)
+        human_bytes(plan.needed_bytes),
+        converted::not_found(&plan.missing)
     );
     if arguments.dry_run {
         if global.json {
@@ -69,6 +76,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         }
     }
     let report = restore::restore(&plan, global.threads(), &Bar::new(global))?;
+    let is_forgotten = arguments.forget && !report.missing.is_empty();
+    if is_forgotten {
+        restore::forget(&folder)?;
+    }
     if global.json {
         render::json("bigsmall.restore/1", &report)?;
     } else if !global.quiet {
@@ -82,12 +93,13 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             }
         };
         render::out(&format!(
-            "{} restored, {} left as they are{parity}; {rate}",
+            "{} restored, {} left as they are{parity}; {rate}{}",
             counted(restored, "file"),
-            counted(stayed as u64, "image")
+            counted(stayed as u64, "image"),
+            converted::not_found(&report.missing)
         ))?;
     }
-    let code = if report.stayed.is_empty() {
+    let code = if report.stayed.is_empty() && (report.missing.is_empty() || is_forgotten) {
         0
     } else {
         exit::FINDINGS

@@ -35,7 +35,7 @@ use crate::ops::folder::Stamp;
 pub(super) struct Planned {
     pub(super) entry: Entry,
     /// The image's path and suffix; none for what is copied.
-    pub(super) image: Option<(PathBuf, &'static str)>,
+    pub(super) image: Option<(PathBuf, String)>,
 }
 
 pub(super) fn mirror(
@@ -227,15 +227,13 @@ fn image_in_the_way(root: &Path, entry: &Entry) -> Option<Error> {
 }
 
 /// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
-fn image_path(path: &Path, taken: &mut BTreeSet<PathBuf>) -> Result<(PathBuf, &'static str)> {
+fn image_path(path: &Path, taken: &mut BTreeSet<PathBuf>) -> Result<(PathBuf, String)> {
     let name = path.file_name().unwrap_or_default();
     let (short, suffix) = naming::image_name(name);
-    let mut long = name.to_owned();
-    long.push(naming::IMAGE_EXTENSION);
-    for image in [short, long] {
+    for image in [short, naming::long_image_name(name)] {
         let image = path.with_file_name(image);
         if taken.insert(image.clone()) {
-            return Ok((image, suffix));
+            return Ok((image, suffix.to_owned()));
         }
     }
     Err(

@@ -44,7 +44,7 @@ struct Step {
     /// Path of the file or folder within the series; empty for the series' own folder.
     path: PathBuf,
     /// Paths of its files, their images and suffixes; none where only its image is there.
-    files: Vec<(PathBuf, PathBuf, &'static str)>,
+    files: Vec<(PathBuf, PathBuf, String)>,
     /// Path of its image where the files are not there any more.
     left_over: Option<PathBuf>,
 }
@@ -123,7 +123,7 @@ fn steps(root: &Path, plan: &[Planned]) -> Result<Vec<Step>> {
         let folder = entry.path.parent().unwrap_or(Path::new(""));
         by_folder.entry(folder).or_default().push(Step {
             path: entry.path.clone(),
-            files: vec![(entry.path.clone(), image.clone(), suffix)],
+            files: vec![(entry.path.clone(), image.clone(), suffix.clone())],
             left_over: None,
         });
     }
@@ -193,7 +193,7 @@ impl Series<'_> {
         let mut missing = Vec::new();
         for (path, image, suffix) in &step.files {
             if !self.is_there(path, image)? {
-                missing.push((path, image, *suffix));
+                missing.push((path, image, suffix.as_str()));
             }
         }
         let images = step

@@ -25,6 +25,7 @@ use crate::ops::compress::ImageWritten;
 use crate::ops::compress::members;
 use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
+use crate::ops::folder;
 use crate::ops::folder::Stamp;
 use crate::ops::stream;
 use crate::writer;
@@ -56,7 +57,11 @@ pub(super) fn write_verified(
     } else {
         stamp.mode
     };
-    let stamp = (Some(stamp.mtime), Some(mode));
+    let in_place = !is_folder && folder::is_same_file(source, target);
+    if in_place {
+        folder::carry_attributes(target, output.temporary(), progress)?;
+    }
+    let stamp = (Some(stamp.mtime), (!in_place).then_some(mode));
     written.parity = companions::commit(output, stamp, options.threads, progress)?;
     Ok(written)
 }
