@@ -1,5 +1,6 @@
 //! Outputs that appear complete or not at all: a temporary beside the target, fsync, rename, fsync of the folder.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::io;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -31,6 +33,9 @@ use crate::base::file::Identity;
 
 /// What stands in the name of a temporary, before the number of the process that writes it and a random one.
 const TEMPORARY_MARK: &str = ".part-";
+
+/// What the name of a journal ends with, behind that of the temporary that it is of.
+pub const JOURNAL_EXTENSION: &str = ".journal";
 
 /// Refuses a target that must not be replaced: anything that exists, unless `force`; and with `force` still
 /// everything that is neither a regular file nor a link to one.
@@ -141,10 +146,40 @@ fn taken() -> io::Error {
     io::ErrorKind::WouldBlock.into()
 }
 
-fn journal_of(temporary: &Path) -> PathBuf {
+/// The journal of a temporary.
+pub fn journal_of(temporary: &Path) -> PathBuf {
     let mut name = temporary.as_os_str().to_owned();
-    name.push(".journal");
+    name.push(JOURNAL_EXTENSION);
     name.into()
+}
+
+/// What the name of a temporary says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Temporary {
+    /// The name of what it is written for; a hash of that if it is long.
+    pub target: OsString,
+    /// Whether it is the journal of one.
+    pub is_journal: bool,
+}
+
+/// Whether a name is that of a temporary: `.NAME.part-PROCESS-CHANCE`, or that of its journal.
+pub fn temporary_named(name: &OsStr) -> Option<Temporary> {
+    let bytes = name.as_bytes();
+    let plain = bytes.strip_suffix(JOURNAL_EXTENSION.as_bytes());
+    let (is_journal, rest) = (plain.is_some(), plain.unwrap_or(bytes).strip_prefix(b".")?);
+    let mark = TEMPORARY_MARK.as_bytes();
+    let at = rest
+        .windows(mark.len())
+        .rposition(|window| window == mark)?;
+    let numbers = std::str::from_utf8(&rest[at + mark.len()..]).ok()?;
+    let (process, chance) = numbers.split_once('-')?;
+    let is_ours = process.parse::<u32>().is_ok()
+        && chance.len() == 16
+        && chance.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (at > 0 && is_ours).then(|| Temporary {
+        target: OsStr::from_bytes(&rest[..at]).to_owned(),
+        is_journal,
+    })
 }
 
 /// The longest temporary for `target` whose writer is no more and that has a journal; both locked.
@@ -439,6 +474,26 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"abc");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(OutputFile::create(&target, false).is_err());
+    }
+
+    #[test]
+    fn a_temporary_is_known_by_its_name() {
+        let temporary = temporary_for(Path::new("a.part-b.bs"));
+        let named = |path: &Path| temporary_named(path.file_name().unwrap());
+        let expected = |is_journal| Temporary {
+            target: "a.part-b.bs".into(),
+            is_journal,
+        };
+        assert_eq!(named(&temporary), Some(expected(false)));
+        assert_eq!(named(&journal_of(&temporary)), Some(expected(true)));
+        for other in [
+            ".x.part-1",
+            ".part-1-0123456789abcdef",
+            "x.part-1-0123456789abcdef",
+            ".x",
+        ] {
+            assert_eq!(named(Path::new(other)), None, "{other}");
+        }
     }
 
     #[test]

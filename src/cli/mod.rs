@@ -57,6 +57,7 @@ Trust:
   scrub       Verify a library a little at a time
   protect     Write parity, by which a damaged file can be repaired
   repair      Put a damaged file together again from its parity
+  doctor      Look for what was left behind, and say what to do
 
 Mount:
   mount       Show a folder of images as the files they came from
@@ -127,6 +128,8 @@ enum Command {
     Protect(commands::protect::Arguments),
     /// Put a damaged file together again from its parity
     Repair(commands::repair::Arguments),
+    /// Look for what was left behind, and say what to do
+    Doctor(commands::doctor::Arguments),
     /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they stand
     #[command(external_subcommand)]
     External(Vec<OsString>),
@@ -172,6 +175,7 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Scrub(arguments) => commands::scrub::run(arguments, global),
         Command::Protect(arguments) => commands::protect::run(arguments, global),
         Command::Repair(arguments) => commands::repair::run(arguments, global),
+        Command::Doctor(arguments) => commands::doctor::run(arguments, global),
         Command::External(words) => mount::run(words, global),
     };
     outcome.unwrap_or_else(|error| exit::of_error(&error))

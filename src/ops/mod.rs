@@ -8,6 +8,7 @@ pub mod compress;
 pub mod convert;
 pub mod decompress;
 pub mod diff;
+pub mod doctor;
 pub mod estimate;
 pub mod folder;
 pub mod hf_cache;

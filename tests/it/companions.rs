@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use bigsmall::base::OutputFile;
+use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
 use bigsmall::ops::companions;
 use serde_json::Value;
@@ -136,6 +137,51 @@ fn random_of_length(len: usize) -> Vec<u8> {
     file
 }
 
+/// As it was written until 2026-11: what its file begins with, and the percentage, are not said.
+fn as_of_old(parity: &[u8]) -> Vec<u8> {
+    let mut header = parity[..256].to_vec();
+    header[11] = 0;
+    header[72..80].fill(0);
+    let checksum = digest::xxh3(&header[..248]).to_le_bytes();
+    header[248..].copy_from_slice(&checksum);
+    let body = &parity[256..parity.len() - 256];
+    [&header, body, &header].concat()
+}
+
+#[test]
+fn parity_of_earlier_days_is_known_for_what_it_is() {
+    for (number, old) in [model(1), random_of_length(model(0).len())]
+        .iter()
+        .enumerate()
+    {
+        let folder = beside_parity_of(25, old, &model(0));
+        let at = folder.path();
+        let parity = as_of_old(&fs::read(at.join("m.bs.par")).unwrap());
+        put(&at.join("m.bs.par"), &parity);
+        let image = fs::read(at.join("m.bs")).unwrap();
+        for depth in [&["m.bs"][..], &["m.bs", "--fast"]] {
+            let (_, parity) = verified(at, depth, 0);
+            assert_eq!(parity["is_of_another_file"], true, "{number}");
+        }
+        assert_eq!(code(&bigsmall(at, &["repair", "m.bs"])), 2);
+        assert!(fs::read(at.join("m.bs")).unwrap() == image);
+        // its own mends it, and a new image gets as much of the new kind
+        done(at, &["protect", "m.bs", "--percent", "25", "--force"]);
+        let parity = fs::read(at.join("m.bs.par")).unwrap();
+        put(&at.join("m.bs.par"), &as_of_old(&parity));
+        let mut bytes = image.clone();
+        let middle = bytes.len() / 2;
+        bytes[..60].fill(1);
+        bytes[middle..middle + 100].fill(1);
+        put(&at.join("m.bs"), &bytes);
+        done(at, &["repair", "m.bs"]);
+        assert!(fs::read(at.join("m.bs")).unwrap() == image);
+        done(at, &["compress", "m.safetensors", "--force"]);
+        let renewed = fs::read(at.join("m.bs.par")).unwrap();
+        assert!(renewed.len().abs_diff(parity.len()) < parity.len() / 20);
+    }
+}
+
 #[test]
 fn a_damaged_image_is_not_replaced_by_its_older_version() {
     // the parity makes up for all that differs, and for the damage: the old model could be had
@@ -261,7 +307,9 @@ fn a_library_takes_its_parity_along() {
 #[test]
 fn what_is_removed_takes_its_parity_along() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    // `rm` looks for deltas in the folders beside it
+    let at = &folder.path().join("library");
+    fs::create_dir(at).unwrap();
     put_model(at, "m.safetensors", &model(0));
     for name in ["a.bs", "b.bs", "c.bs"] {
         done(at, &["compress", "m.safetensors", "-o", name, "--ecc"]);

@@ -24,6 +24,7 @@ mod damage;
 mod delta;
 mod delta_tables;
 mod estimates;
+mod doctor;
 mod format_page;
 mod fuzz_corpus;
 mod fuzz_seeds;

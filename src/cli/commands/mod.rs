@@ -6,6 +6,7 @@ pub(super) mod compress;
 pub(super) mod convert;
 pub(super) mod decompress;
 pub(super) mod diff;
+pub(super) mod doctor;
 pub(super) mod import;
 pub(super) mod info;
 pub(super) mod migrate;
