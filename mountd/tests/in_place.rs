@@ -67,10 +67,10 @@ fn every_path_stays_what_it_was() {
     let output = mountd(&["mount", root.to_str().unwrap()]);
     assert!(!output.status.success());
     assert!(convert::plan(&root, &AT_ONCE, &Silent).is_err());
-    assert!(restore::plan(&root, false).is_err());
+    assert!(restore::plan(&root, false, &Silent).is_err());
     setup.unmount();
     assert!(root.join("a.bs").exists() && !root.join("a.safetensors").exists());
-    let plan = restore::plan(&root, false).unwrap();
+    let plan = restore::plan(&root, false, &Silent).unwrap();
     restore::restore(&plan, 2, &Silent).unwrap();
     setup.models_are_whole();
     assert!(!root.join("a.bs").exists());
@@ -85,7 +85,7 @@ fn a_mount_is_seen_whatever_bytes_its_path_has() {
     let words = |word| [word, root.to_str().unwrap()];
     assert!(mountd(&words("mount")).status.success());
     let planned = convert::plan(&root, &AT_ONCE, &Silent);
-    let restored = restore::plan(&root, false);
+    let restored = restore::plan(&root, false, &Silent);
     let ended = mountd(&words("unmount"));
     assert!(planned.is_err() && restored.is_err());
     assert!(ended.status.success());

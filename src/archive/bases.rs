@@ -388,7 +388,7 @@ impl<'a> Search<'a> {
     fn try_find(&mut self, record: &BaseRecord, len: u64, deltas: usize) -> Result<&'a Tensor> {
         if self.looks > LOOKS_MAX {
             return Err(Error::over_limit("too many tensors may be its base")
-                .hint("name the model that it was made from with `--base`"));
+                .hint("look only where the model is that it was made from"));
         }
         let alike = self.alike(record, len);
         self.looks += alike.len();

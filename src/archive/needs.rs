@@ -151,7 +151,7 @@ impl Image {
     }
 
     fn base_hint(&self) -> String {
-        let hint = "name the model that it was made from with `--base`";
+        let hint = "it needs the model that it was made from";
         match self.base_place() {
             "" => hint.to_owned(),
             place => format!("{hint}: it was `{}` then", error::escaped(place)),

@@ -1,5 +1,6 @@
 //! Outputs that appear complete or not at all: a temporary beside the target, fsync, rename, fsync of the folder.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
@@ -22,6 +23,7 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::fcntl::RenameFlags;
 use nix::fcntl::renameat2;
+use parking_lot::Mutex;
 
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -29,6 +31,7 @@ use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::Unused;
 use crate::base::digest;
+use crate::base::file;
 use crate::base::file::Identity;
 
 /// What stands in the name of a temporary, before the number of the process that writes it and a random one.
@@ -48,16 +51,11 @@ pub fn check_target(target: &Path, force: bool) -> Result<()> {
         return Err(Error::invalid("is a folder, a file is to be written").file(target));
     }
     if !kind.is_file() && !kind.is_symlink() {
-        return Err(Error::invalid(
-            "is neither a file nor new: devices and pipes are never replaced",
-        )
-        .file(target)
-        .hint("write to standard output with `-o -`"));
+        let what = "is neither a file nor new: devices and pipes are never replaced";
+        return Err(Error::invalid(what).file(target));
     }
     if !force {
-        return Err(Error::invalid("exists already")
-            .file(target)
-            .hint("replace it with `--force`"));
+        return Err(Error::invalid("exists already").file(target));
     }
     Ok(())
 }
@@ -125,11 +123,13 @@ pub fn remove_stale_temporaries(target: &Path) {
             continue;
         }
         let path = entry.path();
-        let plain = entry
-            .file_type()
-            .is_ok_and(|kind| kind.is_file() || kind.is_dir());
-        let file = File::open(&path).ok().filter(|_| plain);
-        let Some(_held) = file.and_then(LockedFile::surely) else {
+        // only what a run makes: files and folders
+        let opened = match entry.file_type() {
+            Ok(kind) if kind.is_file() => file::open_regular(&path).ok(),
+            Ok(kind) if kind.is_dir() => file::open_folder(&path).ok(),
+            _ => None,
+        };
+        let Some(_held) = opened.and_then(LockedFile::surely) else {
             continue;
         };
         // nothing depends on it: one that cannot be removed is met again next time
@@ -139,6 +139,50 @@ pub fn remove_stale_temporaries(target: &Path) {
             fs::remove_file(&path)
         };
     }
+}
+
+/// Temporaries of this process that go if it ends before they are in place.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A temporary that goes if the process ends by [`abandon_all`] while this is there.
+#[derive(Debug)]
+pub struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Of this file or folder.
+    pub fn new(temporary: &Path) -> Self {
+        UNFINISHED.lock().insert(temporary.to_owned());
+        Self(temporary.to_owned())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        UNFINISHED.lock().remove(&self.0);
+    }
+}
+
+/// Removes all that is not finished, and lets nothing new begin: for the end of a process whose
+/// threads cannot be waited for.
+pub fn abandon_all() {
+    const TRIES: usize = 10;
+    let unfinished = UNFINISHED.lock();
+    for path in unfinished.iter() {
+        // somebody may still write into a folder
+        for _ in 0..TRIES {
+            let removed = match fs::symlink_metadata(path) {
+                Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+                Ok(_) => fs::remove_file(path),
+                Err(_) => break,
+            };
+            if removed.is_ok() {
+                break;
+            }
+        }
+        // a later run removes what this could not
+        let _ = fs::remove_file(journal_of(path));
+    }
+    std::mem::forget(unfinished);
 }
 
 /// Another run, which looks for what was left over, took a file the moment it was made.
@@ -186,7 +230,7 @@ pub fn temporary_named(name: &OsStr) -> Option<Temporary> {
 fn left_over(target: &Path) -> Option<(LockedFile, PathBuf, (LockedFile, PathBuf))> {
     let prefix = temporary_prefix(target);
     let open = |path: &Path| {
-        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file::open_with(path, OpenOptions::new().read(true).write(true));
         file.ok().and_then(LockedFile::surely)
     };
     let mut best: Option<(u64, LockedFile, PathBuf, (LockedFile, PathBuf))> = None;
@@ -219,9 +263,10 @@ pub fn left_over_folder(target: &Path) -> Option<(LockedFile, PathBuf)> {
             .as_encoded_bytes()
             .starts_with(prefix.as_encoded_bytes());
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let folder = File::open(entry.path())
-            .ok()
-            .filter(|_| begins && is_folder);
+        if !begins || !is_folder {
+            return None;
+        }
+        let folder = file::open_folder(&entry.path()).ok();
         let lock = folder.and_then(LockedFile::surely)?;
         Some((lock, entry.path()))
     });
@@ -232,9 +277,7 @@ pub fn left_over_folder(target: &Path) -> Option<(LockedFile, PathBuf)> {
 pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
     let failed = |e: io::Error| {
         if e.kind() == io::ErrorKind::AlreadyExists {
-            Error::invalid("exists already")
-                .file(to)
-                .hint("replace it with `--force`")
+            Error::invalid("exists already").file(to)
         } else {
             Error::io(format!("cannot rename `{}`", from.display()), to, e)
         }
@@ -258,7 +301,7 @@ pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
 
 /// Makes renames and removals in `folder` durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
+    file::open_folder(folder)
         .and_then(|f| f.sync_all())
         .map_err(|e| Error::io("cannot sync the folder", folder, e))
 }
@@ -291,6 +334,7 @@ pub struct OutputFile {
     /// Whether the temporary stays for a later run if this one does not commit it.
     keep: bool,
     committed: bool,
+    unfinished: Option<Unfinished>,
 }
 
 impl OutputFile {
@@ -312,11 +356,13 @@ impl OutputFile {
                     replaced,
                     keep: true,
                     committed: false,
+                    unfinished: None,
                 }
             }
             None => Self::create(target, force)?,
         };
         output.keep = true;
+        output.unfinished = None;
         Ok(output)
     }
 
@@ -352,6 +398,7 @@ impl OutputFile {
         let replaced = look_at_replaced(target, force)?.map(|file| file.identity());
         remove_stale_temporaries(target);
         let temporary = temporary_for(target);
+        let unfinished = Unfinished::new(&temporary);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -371,6 +418,7 @@ impl OutputFile {
             replaced,
             keep: false,
             committed: false,
+            unfinished: Some(unfinished),
         })
     }
 

@@ -15,6 +15,8 @@ use rustix::io::Errno;
 /// The attribute by which an image is known that `convert` has put in the place of a file, wherever
 /// it is moved.
 pub const MARK: &str = "user.bigsmall.converted";
+/// The attribute that says which source an image or a copy was made from.
+pub const ORIGIN: &str = "user.bigsmall.origin";
 /// The access list of a file.
 const ACL: &str = "system.posix_acl_access";
 /// Attributes that are about the very bytes of a file: on other bytes they would be wrong.
@@ -23,7 +25,7 @@ const OF_BYTES: &[&str] = &["security.ima", "security.evm"];
 const SPECIAL: u32 = 0o7000;
 
 /// Gives `to` the owner, permissions, access list and extended attributes of `from`; what the
-/// system refuses is named. An attribute of ours, [`MARK`], stays where it is.
+/// system refuses is named. Attributes of ours, [`MARK`] and [`ORIGIN`], stay where they are.
 pub fn carry(from: &Path, to: &Path) -> io::Result<Vec<String>> {
     let (of_from, of_to) = (
         std::fs::symlink_metadata(from)?,
@@ -44,7 +46,7 @@ pub fn carry(from: &Path, to: &Path) -> io::Result<Vec<String>> {
     carry_mode(&of_from, to, has_owner, &mut refused)?;
     // an access list after the permissions, which would change it
     for name in names {
-        if name == MARK || OF_BYTES.contains(&name.as_str()) {
+        if [MARK, ORIGIN].contains(&name.as_str()) || OF_BYTES.contains(&name.as_str()) {
             continue;
         }
         if let Err(error) = carry_attribute(from, to, &name) {

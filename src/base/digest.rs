@@ -10,6 +10,11 @@ pub fn xxh3(bytes: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(bytes)
 }
 
+/// BLAKE3-256 of a few bytes.
+pub fn blake3(bytes: &[u8]) -> [u8; 32] {
+    blake3::hash(bytes).into()
+}
+
 /// BLAKE3-256 of all bytes of a source: what a base is known by.
 pub fn blake3_of(bytes: &dyn ReadAt) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();

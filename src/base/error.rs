@@ -153,6 +153,19 @@ impl Error {
         self.0.kind
     }
 
+    /// What happened, without its place and without a hint.
+    pub fn what(&self) -> String {
+        match &self.0.source {
+            Some(source) => format!("{}: {source}", self.0.what),
+            None => self.0.what.clone(),
+        }
+    }
+
+    /// The file that is named.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
     /// The operating system's error number, if it failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.0.source.as_ref()?.raw_os_error()

@@ -2,12 +2,16 @@
 //! shrinks under a mapping kills the process, under `pread` it is an error.
 
 use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use nix::fcntl::OFlag;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
@@ -90,6 +94,49 @@ pub fn allow_many_files() {
     }
 }
 
+/// Opens a regular file, wherever links lead to it, as these options say. Nothing else is ever
+/// opened: a FIFO would block until somebody else comes, and a device may act on being opened.
+pub fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    // another may take its place meanwhile
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = match options.custom_flags(flags.bits()).open(path) {
+        // only a regular file has a lease, which its holder gives back when it is asked
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => options.custom_flags(0).open(path)?,
+        opened => opened?,
+    };
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(not_regular())
+    }
+}
+
+/// Opens a regular file for reading.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    open_with(path, OpenOptions::new().read(true))
+}
+
+/// Opens a folder, as it is opened to be locked or synced.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// All bytes of a regular file.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open_regular(path)?, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
 /// An open regular file with the length that it had when it was opened.
 #[derive(Debug)]
 pub struct FileSource {
@@ -102,12 +149,10 @@ pub struct FileSource {
 impl FileSource {
     /// Opens `path`, which must be a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        // a FIFO would block here for ever, so the kind is asked for first
-        let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
-        if !metadata.is_file() {
-            return Err(Error::invalid("not a regular file").file(path));
-        }
-        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let file = open_regular(path).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidInput => Error::invalid("not a regular file").file(path),
+            _ => Error::io("cannot open", path, e),
+        })?;
         Self::from_file(file, path)
     }
 
@@ -154,7 +199,7 @@ impl ReadAt for FileSource {
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(out, offset).map_err(|e| {
-            if e.kind() == std::io::ErrorKind::UnexpectedEof {
+            if e.kind() == io::ErrorKind::UnexpectedEof {
                 Error::damaged(format!(
                     "the file has become shorter: {} bytes at {offset} are gone",
                     out.len()

@@ -2,7 +2,6 @@
 //! it looks unfinished.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -24,6 +23,7 @@ use crate::base::LockedFile;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::file;
 use crate::base::file::Identity;
 use crate::base::lease;
 use crate::base::lease::Leased;
@@ -69,7 +69,7 @@ impl Unused {
         if !there.is_file() {
             return Err(Error::invalid("not a regular file").file(path));
         }
-        let file = File::open(path).map_err(failed)?;
+        let file = file::open_regular(path).map_err(failed)?;
         let file = LockedFile::new(file).ok_or_else(|| in_use(path, "has locked it"))?;
         let identity = Identity::of(&file.metadata().map_err(failed)?);
         if !identity.is_same_file(&Identity::of(&there)) {
@@ -329,9 +329,7 @@ fn companion(path: &Path) -> Option<String> {
         }
     }
     let lock = lock_of(path)?;
-    let file = std::fs::metadata(&lock)
-        .is_ok_and(|metadata| metadata.is_file())
-        .then(|| File::open(&lock).ok())??;
+    let file = file::open_regular(&lock).ok()?;
     match LockedFile::new(file) {
         Some(_) => None,
         None => Some(format!("another process has locked `{}`", lock.display())),
@@ -354,7 +352,7 @@ fn lock_of(path: &Path) -> Option<PathBuf> {
 
 /// Whether there are parts that were never written, as in a download whose room was taken at once.
 fn hole(path: &Path) -> Option<String> {
-    let file = File::open(path).ok()?;
+    let file = file::open_regular(path).ok()?;
     let len = file.metadata().ok()?.len();
     // where a file system knows none, the first is behind the end
     let at = lseek(&file, 0, Whence::SeekHole).ok()?;
@@ -368,6 +366,7 @@ fn hole(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;

@@ -1,8 +1,78 @@
 //! How long work tells that it goes on, and learns that it should stop.
 
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::Serializer;
+
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Result;
+
+/// Why something was passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The system does not let it be read.
+    Unreadable,
+    /// A Git LFS pointer: the model itself was never fetched.
+    GitLfsPointer,
+    /// A web page, which a download brought in place of the model.
+    HtmlPage,
+    /// No valid safetensors file, though called one.
+    NotSafetensors,
+    /// An image that is damaged, or that this build cannot open.
+    Damaged,
+    /// A device, FIFO or socket, or a link to none of what there is.
+    NotAFile,
+    /// Its name, or that of what would be made of it, is too long, not valid or taken.
+    Name,
+    /// It was changed meanwhile, or what is there in its place is not ours to replace.
+    InUse,
+}
+
+/// Something that a run over a folder passed over.
+#[derive(Debug, Clone, Serialize)]
+pub struct Skipped {
+    /// What.
+    #[serde(serialize_with = "as_text")]
+    pub path: PathBuf,
+    /// Why.
+    pub reason: Reason,
+    /// The same for a person, and what became of it.
+    pub why: String,
+}
+
+impl Skipped {
+    /// By this error, whose own place may be another.
+    pub fn new(path: &Path, reason: Reason, why: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            reason,
+            why: why.into(),
+        }
+    }
+
+    /// A file that is not what it is called, as the error says.
+    pub fn no_good(path: &Path, error: &Error) -> Self {
+        let reason = match error.kind() {
+            ErrorKind::Invalid => Reason::NotSafetensors,
+            ErrorKind::Io | ErrorKind::NotFound => Reason::Unreadable,
+            _ => Reason::Damaged,
+        };
+        Self::new(path, reason, error.what())
+    }
+
+    /// Something that cannot be read, as the error says.
+    pub fn unreadable(path: &Path, error: &Error) -> Self {
+        Self::new(path, Reason::Unreadable, error.what())
+    }
+}
+
+fn as_text<S: Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
+}
 
 /// Told about long work. All methods may be called from many threads.
 pub trait Progress: Sync {
@@ -17,6 +87,19 @@ pub trait Progress: Sync {
 
     /// Something that the person should read, which does not stop the work.
     fn warn(&self, _text: &str) {}
+
+    /// Something in a folder is passed over. An error if the work is to stop then.
+    fn skip(&self, skipped: Skipped) -> Result<()> {
+        self.warn(&format!("`{}`: {}", skipped.path.display(), skipped.why));
+        Ok(())
+    }
+
+    /// The same of several things, of which all are told before the work stops.
+    fn skip_all(&self, skipped: Vec<Skipped>) -> Result<()> {
+        skipped
+            .into_iter()
+            .try_for_each(|skipped| self.skip(skipped))
+    }
 
     /// Whether the person wants the work to stop.
     fn interrupted(&self) -> bool {
@@ -79,6 +162,14 @@ impl Progress for Part<'_> {
 
     fn warn(&self, text: &str) {
         self.whole.warn(text);
+    }
+
+    fn skip(&self, skipped: Skipped) -> Result<()> {
+        self.whole.skip(skipped)
+    }
+
+    fn skip_all(&self, skipped: Vec<Skipped>) -> Result<()> {
+        self.whole.skip_all(skipped)
     }
 
     fn interrupted(&self) -> bool {

@@ -243,7 +243,7 @@ impl Package {
                     crate::base::ErrorKind::MissingBase,
                     "is stored as a difference from a base",
                 );
-                return Err(error.hint("name the model that it was made from with `--base`"));
+                return Err(error.hint("it needs the model that it was made from"));
             }
             _ => Vec::new(),
         };

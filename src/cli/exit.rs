@@ -5,6 +5,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::base::Error;
+use crate::base::error::escaped;
+use crate::base::progress::Skipped;
 
 /// Findings of a verb that looks for them.
 pub(super) const FINDINGS: u8 = 1;
@@ -19,6 +21,25 @@ pub(super) fn of_error(error: &Error) -> ExitCode {
     }
     complain(&format!("error: {error}"));
     ExitCode::from(error.kind().exit_code())
+}
+
+/// Names what was passed over; then the code says so, too, unless it says something worse.
+pub(super) fn with_skipped(code: ExitCode, skipped: &[Skipped]) -> ExitCode {
+    if skipped.is_empty() {
+        return code;
+    }
+    complain(&format!("passed over, {} in all:", skipped.len()));
+    let mut skipped: Vec<&Skipped> = skipped.iter().collect();
+    skipped.sort_by_key(|skipped| skipped.reason);
+    for Skipped { path, why, .. } in skipped {
+        let path = escaped(&path.to_string_lossy());
+        complain(&format!("  `{path}`: {why}"));
+    }
+    if code == ExitCode::SUCCESS {
+        ExitCode::from(FINDINGS)
+    } else {
+        code
+    }
 }
 
 /// Prints what clap has to say: help and version to stdout, faults to stderr.

@@ -11,6 +11,10 @@ use crate::ops::compress::Output;
 
 /// Flags that every command has.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(super) struct Global {
     /// Print one JSON object instead of text
     #[arg(long, global = true)]
@@ -24,6 +28,9 @@ pub(super) struct Global {
     /// Show no progress bar
     #[arg(long, global = true)]
     pub(super) no_progress: bool,
+    /// Stop at the first thing in a folder that cannot be read or is no good, in place of passing it over
+    #[arg(long, global = true)]
+    pub(super) strict: bool,
     /// Use this many threads [default: one for each core]
     #[arg(short = 'j', long, global = true, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,

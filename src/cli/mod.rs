@@ -8,8 +8,10 @@ mod differences;
 mod exit;
 mod global;
 mod legend;
+mod mirrored;
 mod mount;
 mod page;
+mod profile;
 mod progress;
 mod render;
 mod scanned;
@@ -18,11 +20,13 @@ mod tables;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::ArgMatches;
 use clap::CommandFactory;
 use clap::FromArgMatches;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::base::ErrorKind;
 use crate::cli::global::Global;
 use crate::entropy::simd::dispatch;
 
@@ -137,9 +141,10 @@ enum Command {
 
 /// Runs the command line and gives the exit code.
 pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
-    let parsed = Cli::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let matches = Cli::command().try_get_matches_from(arguments);
+    let word = |matches: &ArgMatches| matches.subcommand_name().map(str::to_owned);
+    let word = matches.as_ref().ok().and_then(word);
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return exit::of_usage(&error),
@@ -178,7 +183,22 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Doctor(arguments) => commands::doctor::run(arguments, global),
         Command::External(words) => mount::run(words, global),
     };
-    outcome.unwrap_or_else(|error| exit::of_error(&error))
+    let code = outcome.unwrap_or_else(|error| {
+        let code = exit::of_error(&error);
+        if error.kind() == ErrorKind::MissingBase && takes_base(word.as_deref()) {
+            exit::complain("hint: name that model with `--base`");
+        }
+        code
+    });
+    exit::with_skipped(code, &progress::skipped())
+}
+
+/// Whether a command has the word `--base`.
+fn takes_base(command: Option<&str>) -> bool {
+    let cli = Cli::command();
+    let command = command.and_then(|name| cli.find_subcommand(name));
+    let mut words = command.into_iter().flat_map(clap::Command::get_arguments);
+    words.any(|word| word.get_long() == Some("base"))
 }
 
 /// The names of all commands, for suggestions.

@@ -9,9 +9,11 @@ use serde::Serialize;
 use crate::base::Error;
 use crate::base::Result;
 use crate::base::error::escaped;
+use crate::base::progress::Skipped;
 use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
+use crate::cli::progress;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
@@ -26,11 +28,17 @@ struct Object<'a, R> {
     schema: &'a str,
     #[serde(flatten)]
     report: &'a R,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped: Vec<Skipped>,
 }
 
 /// Prints a report as one JSON object.
 pub(super) fn json<R: Serialize>(schema: &str, report: &R) -> Result<()> {
-    let object = Object { schema, report };
+    let object = Object {
+        schema,
+        report,
+        skipped: progress::skipped(),
+    };
     let text = serde_json::to_string_pretty(&object)
         .map_err(|e| Error::invalid(format!("the report cannot be written as JSON: {e}")))?;
     out(&text)
@@ -70,7 +78,7 @@ pub(super) fn compressed(report: &CompressReport) -> String {
     lines.extend(report.auto_base.as_ref().map(Choice::to_string));
     lines.extend(report.images.iter().map(written));
     lines.extend(report.parity.iter().map(protected));
-    if report.kept_images > 0 {
+    if report.kept_images > 0 && !report.brings_up_to_date {
         let images = counted(report.kept_images, "image");
         lines.push(format!("there already, and kept: {images}"));
     }
@@ -145,7 +153,7 @@ pub(super) fn saved(before: u64, after: u64) -> String {
 /// What was found in one image.
 pub(super) fn verified(image: &ImageReport) -> String {
     let mut lines = vec![verdict(image)];
-    let faults = image.faults.iter();
+    let faults = image.faults.iter().chain(&image.missing_base);
     lines.extend(faults.map(|fault| format!("  {}", fault.replace('\n', "\n  "))));
     lines.extend(image.notes.iter().map(|note| format!("  note: {note}")));
     match (image.checked, &image.sample) {
@@ -194,6 +202,9 @@ fn verdict(image: &ImageReport) -> String {
             }
             (damaged, all) => format!("{path}: DAMAGED, {damaged} of {all} blocks"),
         };
+    }
+    if image.missing_base.is_some() {
+        return format!("{path}: its base is missing, and its blocks were not looked at");
     }
     let whole = match image.checked {
         Checked::Whole => format!(

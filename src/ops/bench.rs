@@ -29,6 +29,7 @@ use crate::codec::encode::EncodeScratch;
 use crate::entropy::simd::dispatch;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
+use crate::ops::compress::MoreOptions;
 use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::tensor::Layout;
@@ -192,6 +193,7 @@ fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive
         force: true,
         opaque: false,
         threads,
+        more: MoreOptions::default(),
     };
     compress::compress(path, &options, &crate::base::progress::Silent)?;
     let read = FileSource::open(&target).and_then(|source| {

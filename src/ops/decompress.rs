@@ -30,6 +30,7 @@ use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
+use crate::ops::origin::Replacing;
 use crate::ops::protect::Protected;
 use crate::ops::report;
 use crate::ops::stream;
@@ -191,6 +192,7 @@ impl Job<'_> {
         target: &Path,
         member: Option<&Member>,
     ) -> Result<()> {
+        Replacing::forced(self.options.force).check_other(target)?;
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
         let stamp = if let Some(member) = member {
@@ -258,8 +260,13 @@ impl Job<'_> {
         Ok(())
     }
 
+    fn folder(&self, target: &Path) -> Result<OutputFolder> {
+        let hint = "write into it, replacing what has the same name, with `--force`";
+        OutputFolder::create(target, self.options.force).map_err(|e| e.hint(hint))
+    }
+
     fn folder_image(&mut self, archive: &Archive, target: &Path) -> Result<()> {
-        let output = OutputFolder::create(target, self.options.force)?;
+        let output = self.folder(target)?;
         self.folder_files(archive, &output, Path::new(""))?;
         output.commit()
     }
@@ -315,17 +322,14 @@ impl Job<'_> {
                 .hint("name a folder with `-o FOLDER`"));
         };
         folder::check_apart(source, target)?;
-        let output = OutputFolder::create(target, self.options.force)?;
-        for entry in folder::walk(source)? {
+        let output = self.folder(target)?;
+        for entry in folder::walk(source, self.progress)? {
             self.progress.check()?;
             let full = source.join(&entry.path);
             match &entry.kind {
                 EntryKind::Folder => output.make_folder(&entry.path)?,
                 EntryKind::Link(to) => output.make_link(&entry.path, to, self.options.force)?,
-                EntryKind::Special => {
-                    self.progress
-                        .warn(&format!("`{}` is left out: not a file", full.display()));
-                }
+                EntryKind::Special => self.progress.skip(folder::not_a_file(&full))?,
                 EntryKind::File => self.mirrored_file(&full, &entry.path, &output)?,
             }
         }

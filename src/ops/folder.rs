@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Component;
 use std::path::Path;
@@ -20,13 +22,18 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::atomic::Unfinished;
 use crate::base::attributes;
 use crate::base::digest;
+use crate::base::file;
 use crate::base::file::Identity;
 use crate::base::mounts;
 use crate::base::mounts::Mounted;
+use crate::base::progress::Reason;
 use crate::base::progress::Silent;
+use crate::base::progress::Skipped;
 use crate::ops::companions;
+use crate::ops::origin;
 use crate::parity;
 
 /// What stands at a path.
@@ -51,67 +58,78 @@ pub struct Entry {
     pub kind: EntryKind,
 }
 
-/// Everything under `root`, folders before what is in them, by name.
-pub fn walk(root: &Path) -> Result<Vec<Entry>> {
+/// Everything under `root`, folders before what is in them, by name. What the system does not let be
+/// listed is passed over, but for `root` itself.
+pub fn walk(root: &Path, progress: &dyn Progress) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    walk_into(root, Path::new(""), &mut entries, &mut Err)?;
+    for name in names_in(root)? {
+        walk_into(root, Path::new(&name), &mut entries, progress)?;
+    }
     Ok(entries)
 }
 
-/// The same, but for folders below that cannot be read, whose errors go to `passed_over`.
-pub fn walk_readable(root: &Path, mut passed_over: impl FnMut(Error)) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    walk_into(root, Path::new(""), &mut entries, &mut |error| {
-        passed_over(error);
-        Ok(())
-    })?;
-    Ok(entries)
+fn names_in(folder: &Path) -> Result<Vec<OsString>> {
+    let failed = |e| Error::io("cannot be listed", folder, e);
+    let names = fs::read_dir(folder).map_err(failed)?;
+    let names = names.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names: Vec<_> = names.collect::<io::Result<_>>().map_err(failed)?;
+    names.sort();
+    Ok(names)
 }
 
+/// Adds what is at `path`, and what is in it.
 fn walk_into(
     root: &Path,
-    relative: &Path,
+    path: &Path,
     entries: &mut Vec<Entry>,
-    unreadable: &mut dyn FnMut(Error) -> Result<()>,
+    progress: &dyn Progress,
 ) -> Result<()> {
-    let folder = root.join(relative);
-    let failed = |e| Error::io("cannot list", &folder, e);
-    let mut names: Vec<_> = fs::read_dir(&folder)
-        .map_err(failed)?
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect::<std::io::Result<_>>()
-        .map_err(failed)?;
-    names.sort();
-    for name in names {
-        let path = relative.join(&name);
-        let full = root.join(&path);
-        let metadata =
-            fs::symlink_metadata(&full).map_err(|e| Error::io("cannot stat", &full, e))?;
-        let kind = if metadata.is_dir() {
-            EntryKind::Folder
-        } else if metadata.is_file() {
-            EntryKind::File
-        } else if metadata.is_symlink() {
-            let target =
-                fs::read_link(&full).map_err(|e| Error::io("cannot read the link", &full, e))?;
-            let leads_to_file = fs::metadata(&full).is_ok_and(|m| m.is_file());
-            if leads_to_file && leads_out(relative, &target) {
-                EntryKind::File
-            } else {
-                EntryKind::Link(target)
-            }
-        } else {
-            EntryKind::Special
-        };
-        entries.push(Entry {
-            path: path.clone(),
-            kind: kind.clone(),
-        });
-        if kind == EntryKind::Folder {
-            walk_into(root, &path, entries, unreadable).or_else(&mut *unreadable)?;
-        }
+    let full = root.join(path);
+    let skip = |error: &Error| match error.kind() {
+        // gone since its name was read
+        ErrorKind::NotFound => Ok(()),
+        _ => progress.skip(Skipped::unreadable(&full, error)),
+    };
+    let kind = match kind_of(&full, path.parent().unwrap_or(Path::new(""))) {
+        Ok(kind) => kind,
+        Err(error) => return skip(&error),
+    };
+    let is_folder = kind == EntryKind::Folder;
+    entries.push(Entry {
+        path: path.to_owned(),
+        kind,
+    });
+    if !is_folder {
+        return Ok(());
     }
-    Ok(())
+    match names_in(&full) {
+        Ok(names) => {
+            let mut names = names.into_iter();
+            names.try_for_each(|name| walk_into(root, &path.join(name), entries, progress))
+        }
+        Err(error) => skip(&error),
+    }
+}
+
+/// What stands at `full`, which is in folder `within` of the root.
+fn kind_of(full: &Path, within: &Path) -> Result<EntryKind> {
+    let metadata = fs::symlink_metadata(full).map_err(|e| Error::io("cannot stat", full, e))?;
+    if metadata.is_dir() {
+        return Ok(EntryKind::Folder);
+    }
+    if metadata.is_file() {
+        return Ok(EntryKind::File);
+    }
+    if !metadata.is_symlink() {
+        return Ok(EntryKind::Special);
+    }
+    let target = fs::read_link(full).map_err(|e| Error::io("cannot read the link", full, e))?;
+    let leads_to_file = fs::metadata(full).is_ok_and(|m| m.is_file());
+    if leads_to_file && leads_out(within, &target) {
+        Ok(EntryKind::File)
+    } else {
+        Ok(EntryKind::Link(target))
+    }
 }
 
 /// Whether a link in folder `from` (relative to the root) with this target leaves the root, by its words alone.
@@ -154,17 +172,25 @@ fn looks_like_safetensors(path: &Path) -> bool {
 }
 
 /// The image at `source`, or all images under it.
-pub fn images_under(source: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = named_like_images(source)?;
-    if source.is_dir() {
-        paths.retain(|path| is_image(path));
+pub fn images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+    let named = named_like_images(source, progress)?;
+    if !source.is_dir() {
+        return Ok(named);
     }
-    Ok(paths)
+    let mut images = Vec::new();
+    for path in named {
+        match FileSource::open(&path) {
+            Ok(source) if archive::claims_to_be_image(&source) => images.push(path),
+            Ok(_) => {}
+            Err(error) => progress.skip(Skipped::unreadable(&path, &error))?,
+        }
+    }
+    Ok(images)
 }
 
 /// Images of ours under a folder, or the file at `source`. Files of the Python package are told of: nothing here checks them.
 pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
-    let mut paths = images_under(source)?;
+    let mut paths = images_under(source, progress)?;
     if source.is_dir() {
         paths.retain(|path| {
             let is_package =
@@ -182,13 +208,13 @@ pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<Pa
 }
 
 /// The file at `source`, or all files under it whose names are those of images.
-pub fn named_like_images(source: &Path) -> Result<Vec<PathBuf>> {
+pub fn named_like_images(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     if !metadata.is_dir() {
         return Ok(vec![source.to_owned()]);
     }
     let named = |entry: &Entry| entry.path.file_name().is_some_and(naming::is_image_name);
-    Ok(walk(source)?
+    Ok(walk(source, progress)?
         .into_iter()
         .filter(|entry| entry.kind == EntryKind::File && named(entry))
         .map(|entry| source.join(entry.path))
@@ -291,7 +317,7 @@ pub fn carry_attributes(from: &Path, to: &Path, progress: &dyn Progress) -> Resu
 /// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
 pub fn hold(path: &Path) -> Result<LockedFile> {
     let failed = |e| Error::io("cannot open", path, e);
-    let file = fs::File::open(path).map_err(failed)?;
+    let file = file::open_regular(path).map_err(failed)?;
     let file = LockedFile::new(file).ok_or_else(|| {
         Error::new(ErrorKind::Busy, "another run is at work on it")
             .file(path)
@@ -315,8 +341,11 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
 
 /// Copies a file with its time and permissions; the copy appears complete.
 pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
+    if force {
+        origin::check_copy(from, to)?;
+    }
     let stamp = Stamp::of(from)?;
-    let mut source = fs::File::open(from).map_err(|e| Error::io("cannot open", from, e))?;
+    let mut source = file::open_regular(from).map_err(|e| Error::io("cannot open", from, e))?;
     let mut output = OutputFile::create(to, force)?;
     let bytes = std::io::copy(&mut source, output.file())
         .map_err(|e| Error::io(format!("cannot copy `{}`", from.display()), to, e))?;
@@ -348,6 +377,8 @@ pub struct OutputFolder {
     grown: RefCell<BTreeSet<PathBuf>>,
     /// Held while the folder is written: it tells others that somebody lives who does.
     _lock: Option<LockedFile>,
+    /// None if it stays.
+    _unfinished: Option<Unfinished>,
 }
 
 impl OutputFolder {
@@ -367,9 +398,7 @@ impl OutputFolder {
             return Err(Error::invalid("is no folder, a folder is to be written").file(target));
         }
         if exists && !force && !keep {
-            return Err(Error::invalid("exists already")
-                .file(target)
-                .hint("write into it, replacing what has the same name, with `--force`"));
+            return Err(Error::invalid("exists already").file(target));
         }
         if !exists {
             atomic::check_folder(target)?;
@@ -382,13 +411,15 @@ impl OutputFolder {
             None if exists => (None, target.to_owned()),
             None => (None, atomic::temporary_for(target)),
         };
+        let goes = !exists && !keep;
+        let unfinished = goes.then(|| Unfinished::new(&root));
         if is_new {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }
         // where there are no locks, temporaries that are left over are for the user to remove
         let lock = lock.or_else(|| {
-            let folder = fs::File::open(&root).ok().filter(|_| is_new);
-            folder.and_then(LockedFile::new)
+            let folder = is_new.then(|| file::open_folder(&root).ok());
+            folder.flatten().and_then(LockedFile::new)
         });
         let target = target.to_owned();
         Ok(Self {
@@ -399,6 +430,7 @@ impl OutputFolder {
             committed: false,
             grown: RefCell::default(),
             _lock: lock,
+            _unfinished: unfinished,
         })
     }
 
@@ -458,9 +490,7 @@ impl OutputFolder {
         match &entry.kind {
             EntryKind::Folder => self.make_folder(&entry.path)?,
             EntryKind::Link(to) => self.make_link(&entry.path, to, force)?,
-            EntryKind::Special => {
-                progress.warn(&format!("`{}` is left out: not a file", full.display()));
-            }
+            EntryKind::Special => progress.skip(not_a_file(&full))?,
             EntryKind::File => return copy_file(&full, &self.path(&entry.path), force).map(Some),
         }
         Ok(None)
@@ -489,6 +519,12 @@ impl Drop for OutputFolder {
     }
 }
 
+/// A device, FIFO or socket, which is never opened.
+pub fn not_a_file(path: &Path) -> Skipped {
+    let why = "neither a file nor a folder nor a link: left out";
+    Skipped::new(path, Reason::NotAFile, why)
+}
+
 /// An error if `output` is `source` itself, under whatever name.
 pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
     let real = |path: &Path| fs::canonicalize(path).ok();
@@ -499,7 +535,7 @@ pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
 }
 
 /// Where a path leads, as far as there is something.
-fn real(path: &Path) -> PathBuf {
+pub fn real(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let there = whole.ancestors().find_map(|ancestor| {
         let rest = whole.strip_prefix(ancestor).ok()?;

@@ -27,8 +27,10 @@ use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
+use crate::ops::compress::MoreOptions;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
+use crate::ops::origin::Replacing;
 use crate::ops::protect::Protected;
 use crate::tensor::Layout;
 
@@ -106,6 +108,7 @@ pub fn import(
         source.with_file_name(name)
     });
     folder::check_not_same(source, &target)?;
+    Replacing::forced(options.force).check(&target, source)?;
     import_to(source, &target, options, progress)
 }
 
@@ -129,7 +132,7 @@ pub fn migrate(
         ..options.clone()
     };
     for path in paths {
-        for file in folder::images_under(path)? {
+        for file in folder::images_under(path, progress)? {
             if !archive::is_package(&FileSource::open(&file)?) {
                 folder::check_image(&file)?;
                 report.left += 1;
@@ -232,6 +235,7 @@ fn import_to(
         force: options.force,
         opaque: false,
         threads: options.threads,
+        more: MoreOptions::default(),
     };
     let md5s = restored.package().md5s();
     let source = (source, stamp);

@@ -11,8 +11,10 @@ use crate::archive::Bases;
 use crate::archive::bases::Hope;
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest::hex;
+use crate::base::progress::Skipped;
 use crate::base::units;
 use crate::format::ImageKind;
 use crate::format::Member;
@@ -164,23 +166,28 @@ pub struct InfoReport {
 }
 
 /// Looks at an image, or at every image under a folder. Bases are looked for at `bases`, in the folder, or beside the image.
-pub fn info(source: &Path, bases: &[PathBuf]) -> Result<InfoReport> {
-    let paths = folder::images_under(source)?;
+pub fn info(source: &Path, bases: &[PathBuf], progress: &dyn Progress) -> Result<InfoReport> {
+    let paths = folder::images_under(source, progress)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
     let places = Places::new(bases, source).or_beside(source);
-    let images = paths
-        .iter()
-        .map(|path| {
-            let archive = Archive::open(path)?;
-            let mut info = image_info(&archive);
-            if archive.index().is_delta() {
-                info.base = Some(base_summary(&archive, places.open()?));
+    let mut images = Vec::new();
+    for path in &paths {
+        let archive = match Archive::open(path) {
+            Ok(archive) => archive,
+            Err(error) if source.is_dir() => {
+                progress.skip(Skipped::no_good(path, &error))?;
+                continue;
             }
-            Ok(info)
-        })
-        .collect::<Result<_>>()?;
+            Err(error) => return Err(error),
+        };
+        let mut info = image_info(&archive);
+        if archive.index().is_delta() {
+            info.base = Some(base_summary(&archive, places.open()?));
+        }
+        images.push(info);
+    }
     let notes = shard_notes::under(source);
     Ok(InfoReport { images, notes })
 }

@@ -14,6 +14,7 @@ pub mod folder;
 pub mod hf_cache;
 pub mod import;
 pub mod info;
+pub mod origin;
 pub mod own_parity;
 pub mod protect;
 pub mod record;

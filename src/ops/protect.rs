@@ -89,7 +89,7 @@ pub fn protect(
     };
     for path in paths {
         let is_folder = path.is_dir();
-        let files = folder::images_under(path)?;
+        let files = folder::images_under(path, progress)?;
         if files.is_empty() {
             progress.warn(&format!("`{}`: no image (`.bs`) here", path.display()));
         }
@@ -123,6 +123,22 @@ pub fn protect_written(
         .collect()
 }
 
+/// Protects those of these images that have no parity of their own.
+pub fn protect_unprotected(
+    images: &[PathBuf],
+    options: &ProtectOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<Protected>> {
+    let mut done = Vec::new();
+    for path in images {
+        let parity = parity_path(path);
+        if !(parity.exists() && own_parity::is_of(&FileSource::open(path)?, &parity)) {
+            done.push(protect_file(path, options.force, options, progress)?);
+        }
+    }
+    Ok(done)
+}
+
 fn protect_file(
     path: &Path,
     force: bool,
@@ -147,7 +163,8 @@ pub(super) fn write_parity(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Protected> {
-    let mut output = OutputFile::create(&parity_path(path), force)?;
+    let mut output = OutputFile::create(&parity_path(path), force)
+        .map_err(|e| e.hint("replace it with `--force`"))?;
     let blake3 = write_to(path, file, layout, &mut output, threads, progress)?;
     if expected.is_some_and(|expected| expected != blake3) {
         let error = Error::damaged("is not the file that was protected: its parity stays as it is");

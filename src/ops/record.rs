@@ -18,6 +18,7 @@ use crate::base::ErrorKind;
 use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::file;
 use crate::base::file::Identity;
 use crate::ops::hf_cache;
 
@@ -50,7 +51,7 @@ impl Record {
     /// That of a folder; none if there is no such file.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
-        match fs::read(&path) {
+        match file::read_regular(&path) {
             Ok(bytes) => Ok(Some(Self::parse(folder, &bytes))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("cannot read", &path, e)),

@@ -64,7 +64,7 @@ pub fn remove(
         let folder = fs::canonicalize(atomic::folder_of(path)).map_err(failed)?;
         // what was looked at is what goes: `link/` would be the folder behind the link
         let full = folder.join(name);
-        going.extend(files_under(&full)?);
+        going.extend(files_under(&full, progress)?);
         with_file.extend(companions::of(&full, progress)?);
         named.insert(full);
         roots.push(folder);
@@ -74,7 +74,7 @@ pub fn remove(
     }
     let mut staying = BTreeSet::new();
     for root in &roots {
-        staying.extend(files_under(root)?);
+        staying.extend(files_under(root, progress)?);
         staying.extend(models_beside(root));
     }
     staying.retain(|path| !going.contains(path));
@@ -143,12 +143,12 @@ fn models_beside(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn files_under(path: &Path) -> Result<Vec<PathBuf>> {
+fn files_under(path: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let is_folder = fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     if !is_folder {
         return Ok(vec![path.to_owned()]);
     }
-    let entries = folder::walk(path)?.into_iter();
+    let entries = folder::walk(path, progress)?.into_iter();
     let files = entries.filter(|entry| entry.kind == EntryKind::File);
     Ok(files.map(|entry| path.join(entry.path)).collect())
 }
@@ -185,7 +185,7 @@ fn orphans(
         lost.join(", ")
     );
     Err(Error::new(ErrorKind::Invalid, what).hint(format!(
-        "restore or remove those first, or move another copy of the base to {}",
+        "restore those first, or move another copy of the base to {}",
         roots.join(", ")
     )))
 }

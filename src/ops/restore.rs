@@ -26,6 +26,7 @@ use crate::base::digest;
 use crate::base::in_use::Watched;
 use crate::base::mounts;
 use crate::base::progress::Part;
+use crate::base::progress::Silent;
 use crate::ops::companions;
 use crate::ops::compress::Output;
 use crate::ops::convert;
@@ -114,14 +115,14 @@ pub struct RestoreReport {
 }
 
 /// Looks at all images under `root`: those that convert has made, or all of them if `all`.
-pub fn plan(root: &Path, all: bool) -> Result<Plan> {
+pub fn plan(root: &Path, all: bool, progress: &dyn Progress) -> Result<Plan> {
     let root = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
     folder::check_not_mounted(&root)?;
     if !root.is_dir() {
         return Err(Error::invalid("is no folder").file(&root));
     }
-    let records = records_of(&root)?;
-    let images = folder::images_under(&root)?;
+    let records = records_of(&root, progress)?;
+    let images = folder::images_under(&root, progress)?;
     let lost = lost_lines(&root, &records);
     let mut planner = Planner {
         root: &root,
@@ -155,9 +156,9 @@ pub fn plan(root: &Path, all: bool) -> Result<Plan> {
 
 /// The records that may tell of images under `root`: convert may have been called for any folder
 /// above or below.
-fn records_of(root: &Path) -> Result<Vec<Record>> {
+fn records_of(root: &Path, progress: &dyn Progress) -> Result<Vec<Record>> {
     let mut folders: BTreeSet<PathBuf> = root.ancestors().map(Path::to_owned).collect();
-    for entry in folder::walk(root)? {
+    for entry in folder::walk(root, progress)? {
         if entry
             .path
             .file_name()
@@ -336,7 +337,7 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
         record::remove_if_settled(folder)?;
     }
     // as it is now: another run may have added to it between the plan and this
-    let lost = lost_lines(&plan.folder, &records_of(&plan.folder)?);
+    let lost = lost_lines(&plan.folder, &records_of(&plan.folder, &Silent)?);
     report.missing = missing(&plan.folder, lost.iter())?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
@@ -346,7 +347,7 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
 pub fn forget(folder: &Path) -> Result<u64> {
     let root = fs::canonicalize(folder).map_err(|e| Error::io("cannot open", folder, e))?;
     let _lock = convert::lock_tree(&root)?;
-    let records = records_of(&root)?;
+    let records = records_of(&root, &Silent)?;
     let lost = lost_lines(&root, &records).into_iter();
     let mut count = 0;
     for (folder, line) in lost.filter(|(folder, line)| folder.join(&line.image).starts_with(&root))

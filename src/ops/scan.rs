@@ -194,7 +194,7 @@ fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u6
             take(path.clone())?;
             continue;
         }
-        for entry in folder::walk_readable(path, |error| progress.warn(&error.to_string()))? {
+        for entry in folder::walk(path, progress)? {
             if entry.kind == EntryKind::File {
                 take(path.join(entry.path))?;
             }

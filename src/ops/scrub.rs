@@ -18,6 +18,7 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
 use crate::base::digest::hex;
+use crate::base::file;
 use crate::base::file::Identity;
 use crate::ops::base::Places;
 use crate::ops::folder;
@@ -124,7 +125,7 @@ impl Memory {
             version: MEMORY_VERSION,
             images: BTreeMap::new(),
         };
-        let text = match fs::read(path) {
+        let text = match file::read_regular(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(empty),
             Err(error) => return Err(Error::io("cannot read", path, error)),

@@ -11,13 +11,14 @@ use crate::archive::Bases;
 use crate::archive::ShardIndex;
 use crate::archive::ShardNote;
 use crate::archive::shards;
+use crate::base::progress::Silent;
 use crate::ops::folder;
 
 /// Of a folder and those below it, of an image of a folder, or of an index of shards. What cannot be
 /// read is for others to tell.
 pub fn under(source: &Path) -> Vec<String> {
     let notes = if source.is_dir() {
-        let entries = folder::walk_readable(source, |_| {}).unwrap_or_default();
+        let entries = folder::walk(source, &Silent).unwrap_or_default();
         let indexes = entries.iter().map(|entry| source.join(&entry.path));
         return beside(indexes);
     } else if folder::is_image(source) {

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::base::FileSource;
+use crate::base::Progress;
 use crate::base::Result;
+use crate::base::progress::Skipped;
 use crate::base::units;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
@@ -91,14 +93,17 @@ pub struct StatReport {
 }
 
 /// Lists the tensors of an image or a safetensors file, or of all of them under a folder.
-pub fn stat(source: &Path, options: &StatOptions) -> Result<StatReport> {
+pub fn stat(source: &Path, options: &StatOptions, progress: &dyn Progress) -> Result<StatReport> {
     let mut rows = Vec::new();
     if source.is_dir() {
-        for entry in folder::walk(source)? {
+        for entry in folder::walk(source, progress)? {
             let full = source.join(&entry.path);
             let is_ours = || folder::is_image(&full) || folder::is_model(&full);
             if entry.kind == EntryKind::File && is_ours() {
-                rows.extend(rows_of(&full)?);
+                match rows_of(&full) {
+                    Ok(of_file) => rows.extend(of_file),
+                    Err(error) => progress.skip(Skipped::no_good(&full, &error))?,
+                }
             }
         }
     } else {

@@ -11,6 +11,7 @@ use crate::base::Error;
 use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::tensor::Lookalike;
 use crate::tensor::dtype;
 
 /// Most dimensions of a tensor: what an index has room for (docs/format.md, section 4.2). safetensors has no limit.
@@ -86,25 +87,38 @@ pub fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
 impl Header {
     /// Reads and checks the header of a whole file: tensors must tile the data from the first byte to the last.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
-        let refused = |what: String| {
-            Error::invalid(format!("not a safetensors file: {what}"))
-                .hint("store it as plain bytes with `--opaque`")
-        };
+        let (header, end) = Self::read_to_end(source)?;
+        if end == source.len() {
+            return Ok(header);
+        }
+        Err(refused(&format!(
+            "the tensors end at byte {end}, the file at {}",
+            source.len()
+        )))
+    }
+
+    /// The same, though other bytes may stand after the last tensor, of which there must be one then;
+    /// and where the tensors end.
+    pub fn read_to_end(source: &dyn ReadAt) -> Result<(Self, u64)> {
+        if let Some(lookalike) = Lookalike::of(source) {
+            let what = format!("not a safetensors file: {lookalike}");
+            return Err(Error::invalid(what).hint(lookalike.hint()));
+        }
         let mut length = [0_u8; 8];
         if source.len() < length.len() as u64 {
-            return Err(refused(format!("{} bytes hold no header", source.len())));
+            return Err(refused(&format!("{} bytes hold no header", source.len())));
         }
         source.read_exact_at(0, &mut length)?;
         let json_len = u64::from_le_bytes(length);
         if json_len > Limits::FORMAT_1.safetensors_header_len_max {
-            return Err(refused(format!(
+            return Err(refused(&format!(
                 "the header claims {json_len} bytes, at most {} are allowed",
                 Limits::FORMAT_1.safetensors_header_len_max
             )));
         }
         let data_start = json_len.saturating_add(8);
         if data_start > source.len() {
-            return Err(refused(format!(
+            return Err(refused(&format!(
                 "the header claims {json_len} bytes, the file has {}",
                 source.len()
             )));
@@ -112,33 +126,34 @@ impl Header {
         let mut json = vec![0_u8; json_len as usize];
         source.read_exact_at(8, &mut json)?;
         let metadata: Metadata =
-            serde_json::from_slice(&json).map_err(|e| refused(format!("header: {e}")))?;
+            serde_json::from_slice(&json).map_err(|e| refused(&format!("header: {e}")))?;
         drop(json);
-        let file_len = data_start.saturating_add(metadata.data_len() as u64);
-        if file_len != source.len() {
-            return Err(refused(format!(
-                "the tensors end at byte {file_len}, the file at {}",
+        let end = data_start.saturating_add(metadata.data_len() as u64);
+        if end > source.len() || (end < source.len() && metadata.data_len() == 0) {
+            return Err(refused(&format!(
+                "the tensors end at byte {end}, the file at {}",
                 source.len()
             )));
         }
         let tensors = tensors_of(&metadata, data_start);
         if let Some(tensor) = tensors.iter().find(|tensor| tensor.shape.len() > RANK_MAX) {
-            return Err(refused(format!(
+            return Err(refused(&format!(
                 "a tensor of {} dimensions, at most {RANK_MAX} can be recorded",
                 tensor.shape.len()
             )));
         }
-        Ok(Self {
+        let text = metadata.metadata().clone().unwrap_or_default();
+        let header = Self {
             len: data_start,
             tensors,
-            metadata: metadata
-                .metadata()
-                .clone()
-                .unwrap_or_default()
-                .into_iter()
-                .collect(),
-        })
+            metadata: text.into_iter().collect(),
+        };
+        Ok((header, end))
     }
+}
+
+fn refused(what: &str) -> Error {
+    Error::invalid(format!("not a safetensors file: {what}"))
 }
 
 fn tensors_of(metadata: &Metadata, data_start: u64) -> Vec<TensorInfo> {
@@ -209,5 +224,18 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_after_the_last_tensor_are_no_part_of_it() {
+        let good = r#"{"a":{"dtype":"BF16","shape":[4],"data_offsets":[0,8]}}"#;
+        let longer = file(good, &[0; 11]);
+        let (header, end) = Header::read_to_end(&longer).unwrap();
+        assert_eq!((header.tensors.len(), end), (1, longer.len() as u64 - 3));
+        assert!(Header::read(&longer).is_err());
+        // what has no tensor is no safetensors file that something was added to
+        assert!(Header::read_to_end(&file("{}", &[0; 3])).is_err());
+        let cut = file(good, &[0; 7]);
+        assert!(Header::read_to_end(&cut).is_err());
     }
 }

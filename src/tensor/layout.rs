@@ -77,9 +77,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a safetensors file, checked as the safetensors library checks it.
+    /// The layout of a safetensors file, checked as the safetensors library checks it, but for bytes that stand after the last tensor.
     pub fn of_safetensors(source: &dyn ReadAt) -> Result<Self> {
-        let header = Header::read(source)?;
+        let (header, end) = Header::read_to_end(source)?;
         let mut spans = vec![Span::bytes(SpanKind::Header, 0, header.len)];
         spans.extend(header.tensors.into_iter().map(|tensor| Span {
             kind: SpanKind::Tensor,
@@ -89,10 +89,22 @@ impl Layout {
             start: tensor.start,
             len: tensor.len,
         }));
+        if end < source.len() {
+            spans.push(Span::bytes(SpanKind::Other, end, source.len() - end));
+        }
         Ok(Self {
             spans,
             len: source.len(),
             is_safetensors: true,
+        })
+    }
+
+    /// How many bytes stand after the last tensor, where the safetensors library allows none.
+    pub fn trailing(&self) -> u64 {
+        let last = self.spans.last().filter(|_| self.is_safetensors);
+        last.map_or(0, |span| match span.kind {
+            SpanKind::Other => span.len,
+            SpanKind::Header | SpanKind::Tensor => 0,
         })
     }
 

@@ -3,6 +3,7 @@
 pub mod dtype;
 pub mod header;
 pub mod layout;
+pub mod lookalike;
 pub mod name;
 pub mod values;
 
@@ -12,4 +13,5 @@ pub use header::TensorInfo;
 pub use layout::Layout;
 pub use layout::Span;
 pub use layout::SpanKind;
+pub use lookalike::Lookalike;
 pub use name::natural;

@@ -60,6 +60,7 @@ fn measure(path: &Path, name: &str, profile: Profile) {
         force: true,
         opaque: false,
         threads: 2,
+        more: bigsmall::ops::compress::MoreOptions::default(),
     };
     compress::compress(path, &options, &Silent).unwrap();
     let source = FileSource::open(&image).unwrap();

@@ -76,6 +76,7 @@ fn measure(base: &Path, model: &Path) {
         force: true,
         opaque: false,
         threads: 2,
+        more: bigsmall::ops::compress::MoreOptions::default(),
     };
     compress::compress(model, &options, &Silent).unwrap();
     let (base, bytes) = (read(base), read(&image));

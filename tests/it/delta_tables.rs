@@ -184,7 +184,7 @@ fn no_tensor_is_larger_than_alone() {
         let source = folder.path().join("t.safetensors");
         compress::compress(&source, &options(&alone, profile, 2), &Silent).unwrap();
         let lens = |path: &Path| -> Vec<(String, u64)> {
-            let report = info::info(path, &[]).unwrap();
+            let report = info::info(path, &[], &Silent).unwrap();
             let spans = report.images[0].files[0].spans.iter();
             spans
                 .map(|span| (span.name.clone(), span.coded_bytes))

@@ -158,7 +158,7 @@ fn what_a_convert_adds_meanwhile_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (at, models) = (folder.path(), folder.path().join("models"));
     let before = converted(at);
-    let plan = restore::plan(&models, false).unwrap();
+    let plan = restore::plan(&models, false, &Silent).unwrap();
     // between the plan and the work, as while a question waits for its answer
     let late = models.join("late/model.safetensors");
     fs::create_dir(late.parent().unwrap()).unwrap();

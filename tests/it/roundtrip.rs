@@ -8,6 +8,7 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::compress;
 use bigsmall::ops::compress::CompressOptions;
+use bigsmall::ops::compress::MoreOptions;
 use bigsmall::ops::compress::Output;
 use bigsmall::ops::decompress;
 use bigsmall::ops::decompress::DecompressOptions;
@@ -27,6 +28,7 @@ pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> Compre
         force: true,
         opaque: false,
         threads,
+        more: MoreOptions::default(),
     }
 }
 

@@ -72,7 +72,7 @@ fn a_tied_head_takes_no_room() {
                 .unwrap()
                 .ok
         );
-        let report = &info::info(&path, &[]).unwrap().images[0];
+        let report = &info::info(&path, &[], &Silent).unwrap().images[0];
         let head = report.files[0].spans.last().unwrap();
         assert_eq!(
             (head.coded_bytes, head.repeats.as_deref()),

@@ -247,7 +247,7 @@ pub(crate) struct Root {
 impl Root {
     /// Opens the folder at `path`.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
-        let folder = File::open(path)?;
+        let folder = bigsmall::base::file::open_folder(path)?;
         Ok(Self {
             folder: folder.into(),
             path: path.to_owned(),

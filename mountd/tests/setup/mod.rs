@@ -46,6 +46,7 @@ pub(crate) fn compress_against(source: &Path, base: Option<&Path>, output: &Path
         force: true,
         opaque: false,
         threads: 2,
+        more: bigsmall::ops::compress::MoreOptions::default(),
     };
     compress::compress(source, &options, &Silent).unwrap();
 }

@@ -9,16 +9,16 @@ use crate::base::Result;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::global::output;
+use crate::cli::mirrored;
+use crate::cli::mirrored::Update;
+use crate::cli::profile::ProfileWords;
 use crate::cli::progress::Bar;
 use crate::cli::render;
-use crate::codec::Profile;
 use crate::ops::auto_base;
 use crate::ops::base;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::Output;
-use crate::ops::protect;
-use crate::ops::protect::ProtectOptions;
 
 /// Words of `compress`.
 #[derive(Debug, Args)]
@@ -28,7 +28,8 @@ use crate::ops::protect::ProtectOptions;
 )]
 #[command(after_help = "\
 A file becomes FILE.bs beside it (`.safetensors` is taken off and recorded). A folder needs `-o`: a folder gets
-a `.bs` for each model and copies of the other files; a name that ends with `.bs` becomes one image of it all.
+a `.bs` for each model and copies of the other files, and run again it is brought up to date; a name that ends
+with `.bs` becomes one image of it all.
 The source is never touched. The result is read back from the disk and compared before it appears.")]
 pub(crate) struct Arguments {
     /// A model file, or a folder
@@ -39,22 +40,13 @@ pub(crate) struct Arguments {
     /// Where to write; `-` is standard output
     #[arg(short, long)]
     output: Option<PathBuf>,
-    /// What matters more: size or latency
-    #[arg(long, value_name = "PROFILE", value_parser = ["balanced", "inference", "storage"])]
-    profile: Option<String>,
-    /// Short for `--profile balanced` (the default)
-    #[arg(long, conflicts_with_all = ["profile", "inference", "storage"])]
-    balanced: bool,
-    /// Short for `--profile inference`: fastest to decode
-    #[arg(long, conflicts_with_all = ["profile", "storage"])]
-    inference: bool,
-    /// Short for `--profile storage`: smallest
-    #[arg(long, conflicts_with = "profile")]
-    storage: bool,
+    #[command(flatten)]
+    profile: ProfileWords,
     /// The model that it is a fine-tune of: a file, an image, or a folder of them
     #[arg(long, value_name = "PATH", alias = "delta-from")]
     base: Option<PathBuf>,
-    /// Find the base, if there is one that saves much, among the models beside the source or in `--base-dir`
+    /// Find bases that save much: for a file beside it or in `--base-dir`; for the models of a folder among them, and else in
+    /// `--base-dir`
     #[arg(long, conflicts_with = "base")]
     auto_delta: bool,
     /// A folder in which a base is looked for
@@ -70,53 +62,51 @@ pub(crate) struct Arguments {
     /// Go on where an interrupted run stopped; if this one is interrupted, what is done stays for another
     #[arg(long)]
     resume: bool,
-    /// Replace an output that exists
+    /// Replace an output that exists, unless it is an image of something else
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    update: Update,
     /// Store files that are no valid safetensors as plain bytes
     #[arg(long)]
     opaque: bool,
 }
 
-impl Arguments {
-    fn profile(&self) -> Result<Profile> {
-        match &self.profile {
-            Some(name) => name.parse(),
-            None if self.inference => Ok(Profile::Inference),
-            None if self.storage => Ok(Profile::Storage),
-            None => Ok(Profile::Balanced),
-        }
-    }
-}
-
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let progress = Bar::new(global);
-    let find = || auto_base::find(&arguments.source, &arguments.base_dir, &progress);
-    let found = arguments.auto_delta.then(find).transpose()?;
+    let places = arguments.base_dir.as_slice();
+    let output = output(arguments.output.as_ref().or(arguments.last.as_ref()))?;
+    let find = || auto_base::find(&arguments.source, places, &progress);
+    // the models of a folder may have each its own
+    let is_one = !arguments.source.is_dir() || (output.is_image() && !places.is_empty());
+    let found = (arguments.auto_delta && is_one).then(find).transpose()?;
     let auto_base = found.as_ref().and_then(|choice| choice.base.as_deref());
     let options = CompressOptions {
-        output: output(arguments.output.as_ref().or(arguments.last.as_ref()))?,
-        profile: arguments.profile()?,
+        output,
+        profile: arguments.profile.profile()?,
         base: base::open(arguments.base.as_deref().or(auto_base))?,
         series: arguments.series,
         resume: arguments.resume,
         force: arguments.force,
         opaque: arguments.opaque,
         threads: global.threads(),
+        more: arguments
+            .update
+            .options(arguments.auto_delta.then_some(places)),
     };
     let mut report = compress::compress(&arguments.source, &options, &progress)?;
     report.auto_base = found;
     if let Some(percent) = arguments.ecc {
-        let options = ProtectOptions {
-            percent,
-            // what is there is of the image that was replaced
-            force: true,
-            threads: global.threads(),
-        };
-        report.parity = protect::protect_written(&report.images, &options, &progress)?;
+        mirrored::protect(&mut report, percent, global.threads(), &progress)?;
     }
-    let text = render::compressed(&report);
+    let (source, update) = (&arguments.source, &arguments.update);
+    let deleted = update.delete_gone(source, &options.output, &mut report, &progress);
+    let lines = [
+        Some(render::compressed(&report)),
+        mirrored::summary(&report),
+    ];
+    let text = lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
     match (&options.output, global.json) {
         // standard output is the data
         (Output::Stdout, _) if global.quiet => {}
@@ -125,5 +115,5 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         (_, false) if global.quiet => {}
         (_, false) => render::out(&text)?,
     }
-    Ok(ExitCode::SUCCESS)
+    deleted.map(|()| ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::base::Result;
 use crate::cli::described;
 use crate::cli::global::Global;
+use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::info;
 
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
-    let report = info::info(&arguments.source, &arguments.base)?;
+    let report = info::info(&arguments.source, &arguments.base, &Bar::new(global))?;
     if global.json {
         render::json("bigsmall.info/1", &report)?;
     } else {

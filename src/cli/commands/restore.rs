@@ -52,7 +52,8 @@ pub(crate) struct Arguments {
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
-    let plan = restore::plan(&folder, arguments.all)?;
+    let progress = Bar::new(global);
+    let plan = restore::plan(&folder, arguments.all, &progress)?;
     let summary = format!(
         "{}; restored they take {} more than now{}",
         counted(plan.files.len() as u64, "image"),
@@ -75,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let report = restore::restore(&plan, global.threads(), &Bar::new(global))?;
+    let report = restore::restore(&plan, global.threads(), &progress)?;
     let is_forgotten = arguments.forget && !report.missing.is_empty();
     if is_forgotten {
         restore::forget(&folder)?;

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use crate::base::Result;
 use crate::cli::global::Global;
+use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::cli::tables;
 use crate::ops::stat;
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         reverse: arguments.reverse,
         at_most: arguments.top,
     };
-    let report = stat::stat(&arguments.source, &options)?;
+    let report = stat::stat(&arguments.source, &options, &Bar::new(global))?;
     if global.json {
         render::json("bigsmall.stat/1", &report)?;
     } else {

@@ -83,7 +83,8 @@ fn check_pages(arguments: &Arguments) -> Result<()> {
     let pages = [&arguments.html, &arguments.svg];
     for page in pages.into_iter().flatten() {
         folder::check_not_same(&arguments.model, page)?;
-        atomic::check_target(page, arguments.force)?;
+        atomic::check_target(page, arguments.force)
+            .map_err(|e| e.hint("replace it with `--force`"))?;
     }
     if arguments.html.is_some() && arguments.html == arguments.svg {
         return Err(Error::invalid("two pages cannot have one name"));

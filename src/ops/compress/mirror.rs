@@ -1,27 +1,39 @@
-//! A folder into another one with an image for each model and copies of the other files.
+//! A folder into another one with an image for each model and copies of the other files. Where that is there already, it is brought
+//! up to date: what did not change stays, and only what an earlier run has made is replaced.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::archive;
+use nix::errno::Errno;
+
 use crate::archive::Archive;
-use crate::archive::naming;
+use crate::archive::Bases;
+use crate::archive::DigestIndex;
 use crate::base::Error;
-use crate::base::FileSource;
+use crate::base::ErrorKind;
 use crate::base::Progress;
-use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::atomic;
-use crate::base::digest;
-use crate::format::ImageKind;
+use crate::base::progress::Reason;
+use crate::base::progress::Silent;
+use crate::base::progress::Skipped;
+use crate::ops::base;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
+use crate::ops::compress::family::Family;
+use crate::ops::compress::family::Placed;
+use crate::ops::compress::gone::gone;
+use crate::ops::compress::plan::Planned;
+use crate::ops::compress::plan::plan_mirror;
+use crate::ops::compress::present::deltas_in;
+use crate::ops::compress::present::holds_the_same;
+use crate::ops::compress::present::is_image_of;
 use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
-use crate::ops::compress::sources::refuse_faults;
 use crate::ops::compress::sources::restored;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
@@ -29,14 +41,8 @@ use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::folder::Stamp;
-
-/// A file of the source folder and what becomes of it.
-#[derive(Debug)]
-pub(super) struct Planned {
-    pub(super) entry: Entry,
-    /// The image's path and suffix; none for what is copied.
-    pub(super) image: Option<(PathBuf, String)>,
-}
+use crate::ops::origin;
+use crate::ops::origin::Origin;
 
 pub(super) fn mirror(
     root: &Path,
@@ -45,60 +51,361 @@ pub(super) fn mirror(
     report: &mut CompressReport,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let plan = plan_mirror(root, options.opaque)?;
+    let plan = plan_mirror(root, target, options.opaque, progress)?;
     let output = if options.resume {
-        OutputFolder::resume(target, options.force)?
+        OutputFolder::resume(target, true)?
     } else {
-        OutputFolder::create(target, options.force)?
+        OutputFolder::create(target, true)?
     };
-    // what an interrupted run has left is nobody's; of a folder that was there, only what `--force` allows is replaced
-    let may_replace = options.force || !output.is_in_place();
-    for Planned { entry, image } in &plan {
-        progress.check()?;
-        let full = root.join(&entry.path);
-        match (&entry.kind, image) {
-            (EntryKind::Folder | EntryKind::Link(_) | EntryKind::Special, _) => {
-                output.copy(root, entry, may_replace, progress)?;
-            }
-            (EntryKind::File, Some((path, suffix))) => {
-                let to = output.path(path);
-                if options.resume && is_image_of(&to, &full)? {
-                    report.kept_images += 1;
-                    continue;
-                }
-                if !output.is_in_place() && fs::symlink_metadata(&to).is_ok() {
-                    fs::remove_file(&to).map_err(|e| Error::io("cannot replace", &to, e))?;
-                }
-                let opened = open_source(&full, String::new(), options.opaque)?;
-                let contents = Contents::of_file(suffix, opened);
-                let mut image = write_verified(&contents, &full, &to, options, progress)?;
-                image.output = target.join(path);
-                report.images.push(image);
-            }
-            (EntryKind::File, None) if options.base.is_some() && folder::is_image(&full) => {
-                let to = output.path(&entry.path);
-                if options.resume && holds_the_same(&to, &full)? {
-                    report.kept_images += 1;
-                    continue;
-                }
-                let mut image = recode(&full, &to, options, progress)?;
-                image.output = target.join(&entry.path);
-                report.images.push(image);
-            }
-            (EntryKind::File, None) => {
-                let to = output.path(&entry.path);
-                let is_there = options.resume && folder::are_same(&full, &to)?;
-                if !is_there {
-                    report.copied_bytes += folder::copy_file(&full, &to, may_replace)?;
-                }
-                report.copied_files += 1;
+    let mut mirror = Mirror {
+        root,
+        target,
+        output,
+        options,
+        report,
+        progress,
+        current: BTreeSet::new(),
+        needed: BTreeSet::new(),
+        family: BTreeMap::new(),
+    };
+    mirror.report.brings_up_to_date = mirror.output.is_in_place();
+    mirror.put_all(&plan)?;
+    let is_new = !mirror.output.is_in_place();
+    if !is_new {
+        mirror.report.gone = gone(root, target, progress)?;
+    } else if options.resume {
+        remove_others(&mirror.output, &plan)?;
+    }
+    let is_file = |planned: &Planned| planned.entry.kind == EntryKind::File;
+    mirror.report.is_source_empty = !plan.iter().any(is_file);
+    mirror.output.commit()?;
+    if is_new {
+        origin::mark_image(target, root);
+    }
+    Ok(())
+}
+
+struct Mirror<'a> {
+    root: &'a Path,
+    target: &'a Path,
+    output: OutputFolder,
+    options: &'a CompressOptions,
+    report: &'a mut CompressReport,
+    progress: &'a dyn Progress,
+    /// Images that are up to date, as paths in the output.
+    current: BTreeSet<PathBuf>,
+    /// Images that others in the output are differences from, which cannot be coded anew.
+    needed: BTreeSet<PathBuf>,
+    /// Where the bases of images are that were chosen for them.
+    family: BTreeMap<PathBuf, BasePlace>,
+}
+
+/// Where a base is.
+#[derive(Debug, Clone)]
+enum BasePlace {
+    /// Images in the output.
+    Inside(Vec<PathBuf>),
+    /// Elsewhere.
+    Outside(PathBuf),
+}
+
+impl Mirror<'_> {
+    /// Folders first, then what others need, and then all that is left.
+    fn put_all(&mut self, plan: &[Planned]) -> Result<()> {
+        let mut order = self.look(plan)?;
+        if let Some(outside) = &self.options.more.auto_delta {
+            order = self.arrange(plan, outside)?;
+        }
+        let mut rank: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (number, path) in order.iter().enumerate() {
+            rank.insert(path, number);
+        }
+        let mut sorted: Vec<&Planned> = plan.iter().collect();
+        sorted.sort_by_key(|planned| {
+            let is_folder = planned.entry.kind == EntryKind::Folder;
+            let rank = rank.get(planned.made()).copied();
+            (!is_folder, rank.unwrap_or(usize::MAX))
+        });
+        for planned in sorted {
+            self.progress.check()?;
+            self.put(planned)
+                .or_else(|error| self.pass_over(planned, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Chooses bases among the models of the plan, and an order in which each comes after its base.
+    fn arrange(&mut self, plan: &[Planned], outside: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let is_delta = |path: &PathBuf| {
+            let archive = Archive::open(&self.output.path(path));
+            (
+                path.clone(),
+                archive.is_ok_and(|archive| archive.index().is_delta()),
+            )
+        };
+        let done: BTreeMap<PathBuf, bool> = self.current.iter().map(is_delta).collect();
+        let family = Family::of(self.root, plan, &done, outside, self.progress)?;
+        let (placed, told) = family.arrange()?;
+        let mut order = Vec::new();
+        for Placed {
+            images,
+            base,
+            outside,
+            ..
+        } in &placed
+        {
+            let inside = base.map(|base| BasePlace::Inside(placed[base].images.clone()));
+            let place = inside.or_else(|| outside.clone().map(BasePlace::Outside));
+            for image in images {
+                self.family
+                    .extend(place.clone().map(|place| (image.clone(), place)));
+                order.push(image.clone());
             }
         }
+        self.report.auto_bases = told;
+        Ok(order)
     }
-    if options.resume && !output.is_in_place() {
-        remove_others(&output, &plan)?;
+
+    /// The base that an image is to have.
+    fn base_for(&self, path: &Path) -> Result<Option<Arc<Bases>>> {
+        let images = match self.family.get(path) {
+            Some(BasePlace::Inside(images)) => images,
+            Some(BasePlace::Outside(place)) => return base::open(Some(place)),
+            None => return Ok(self.options.base.clone()),
+        };
+        let within = |images: &mut dyn Iterator<Item = &PathBuf>| -> Vec<PathBuf> {
+            images
+                .map(|image| self.output.path(image))
+                .filter(|image| image.exists())
+                .collect()
+        };
+        let mut bases = Bases::unshared(DigestIndex::of_user());
+        bases.add_files(within(&mut images.iter()).iter());
+        bases.add_support(within(&mut self.family.keys()).iter());
+        bases.trust_no_index();
+        Ok(Some(Arc::new(bases)))
     }
-    output.commit()
+
+    /// Finds out what is up to date. An image that is, but is stored as differences from one that is going to be replaced, is to be
+    /// coded anew before; the paths of such.
+    fn look(&mut self, plan: &[Planned]) -> Result<Vec<PathBuf>> {
+        let mut first = Vec::new();
+        if self.is_free() && !self.options.resume {
+            return Ok(first);
+        }
+        let mut stale = BTreeSet::new();
+        for planned in plan
+            .iter()
+            .filter(|planned| planned.entry.kind == EntryKind::File)
+        {
+            self.progress.check()?;
+            let full = self.root.join(&planned.entry.path);
+            let to = self.output.path(planned.made());
+            let is_recoded = self.options.base.is_some() && folder::is_image(&full);
+            let is_current = match &planned.image {
+                Some(_) => self.is_up_to_date(&to, &full),
+                None if is_recoded => holds_the_same(&to, &full).unwrap_or(false),
+                None => continue,
+            };
+            if is_current {
+                self.current.insert(planned.made().to_owned());
+            } else if !self.is_free() && folder::is_image(&to) {
+                stale.insert(folder::real(&to));
+            }
+        }
+        if self.is_free() {
+            return Ok(first);
+        }
+        for (delta, needs) in deltas_in(self.target, self.progress)? {
+            let is_sound = needs
+                .as_ref()
+                .is_some_and(|needs| needs.is_disjoint(&stale));
+            let path = delta.strip_prefix(self.target).unwrap_or(&delta);
+            if is_sound || stale.contains(&folder::real(&delta)) {
+                continue;
+            }
+            if self.current.remove(path) {
+                first.push(path.to_owned());
+            } else {
+                let bases = needs.into_iter().flatten();
+                self.needed
+                    .extend(bases.filter(|base| stale.contains(base)));
+            }
+        }
+        Ok(first)
+    }
+
+    fn put(&mut self, planned: &Planned) -> Result<()> {
+        let Planned { entry, image } = planned;
+        let full = self.root.join(&entry.path);
+        match (&entry.kind, image) {
+            (EntryKind::Folder, _) => self.output.make_folder(&entry.path),
+            (EntryKind::Special, _) => self.progress.skip(folder::not_a_file(&full)),
+            (EntryKind::Link(to), _) => self.put_link(entry, to),
+            (EntryKind::File, Some((path, suffix))) => self.put_image(&full, path, suffix),
+            (EntryKind::File, None) if self.options.base.is_some() && folder::is_image(&full) => {
+                self.put_recoded(&full, &entry.path)
+            }
+            (EntryKind::File, None) => self.put_copy(&full, &entry.path),
+        }
+    }
+
+    /// What an interrupted run has left is nobody's; in a folder that was there, only what `--force` allows is replaced unasked.
+    fn is_free(&self) -> bool {
+        !self.output.is_in_place()
+    }
+
+    fn put_link(&mut self, entry: &Entry, to: &Path) -> Result<()> {
+        let there = self.output.path(&entry.path);
+        if fs::symlink_metadata(&there).is_ok() && fs::read_link(&there).ok().as_deref() != Some(to)
+        {
+            let is_link = fs::symlink_metadata(&there).is_ok_and(|m| m.is_symlink());
+            let own = origin::of(self.target, self.root) == Origin::Same;
+            if !is_link || !(own || self.options.force || self.is_free()) {
+                return Err(Error::invalid("something else is there already").file(&there));
+            }
+        }
+        self.output.make_link(&entry.path, to, true)
+    }
+
+    fn put_image(&mut self, full: &Path, path: &Path, suffix: &str) -> Result<()> {
+        let to = self.output.path(path);
+        if self.current.contains(path) {
+            self.keep(path, full);
+            return Ok(());
+        }
+        self.make_room(&to, full)?;
+        let opened = open_source(full, String::new(), self.options.opaque)?;
+        let contents = Contents::of_file(suffix, opened);
+        let mut options = self.forced();
+        options.base = self.base_for(path)?;
+        let mut image = write_verified(&contents, full, &to, &options, self.progress)?;
+        image.output = self.target.join(path);
+        self.report.images.push(image);
+        // a copy of what was no model then
+        let copy = self
+            .output
+            .path(path)
+            .with_file_name(full.file_name().unwrap_or_default());
+        if !self.is_free() && origin::of(&copy, full) == Origin::Same {
+            fs::remove_file(&copy).map_err(|e| Error::io("cannot remove", &copy, e))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is an image of this file already, as far as its time says if an earlier run has made it.
+    fn is_up_to_date(&self, to: &Path, full: &Path) -> bool {
+        let trusts_time = !self.options.more.check && origin::of(to, full) == Origin::Same;
+        // what cannot be opened is none
+        is_image_of(to, full, trusts_time || self.is_free()).unwrap_or(false)
+    }
+
+    fn keep(&mut self, path: &Path, full: &Path) {
+        let to = self.output.path(path);
+        if origin::of(&to, full) != Origin::Same {
+            origin::mark_image(&to, full);
+        }
+        self.report.kept_images += 1;
+        self.report.kept.push(self.target.join(path));
+    }
+
+    /// An error if something is in the way that must stay.
+    fn make_room(&self, to: &Path, full: &Path) -> Result<()> {
+        if self.is_free() {
+            return match fs::remove_file(to) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("cannot replace", to, e))
+                }
+                _ => Ok(()),
+            };
+        }
+        if self.needed.contains(&folder::real(to)) {
+            let what = "stays as it was: another image, whose file is gone, is differences from it";
+            return Err(Error::invalid(what).file(to));
+        }
+        match origin::of(to, full) {
+            Origin::Same => Ok(()),
+            _ => self.options.replacing().check(to, full),
+        }
+    }
+
+    /// After [`make_room`](Self::make_room), what is there may be replaced.
+    fn forced(&self) -> CompressOptions {
+        CompressOptions {
+            force: true,
+            ..self.options.clone()
+        }
+    }
+
+    fn put_recoded(&mut self, full: &Path, path: &Path) -> Result<()> {
+        let to = self.output.path(path);
+        if self.current.contains(path) {
+            self.keep(path, full);
+            return Ok(());
+        }
+        self.make_room(&to, full)?;
+        let mut image = recode(full, &to, &self.forced(), self.progress)?;
+        image.output = self.target.join(path);
+        self.report.images.push(image);
+        Ok(())
+    }
+
+    fn put_copy(&mut self, full: &Path, path: &Path) -> Result<()> {
+        let to = self.output.path(path);
+        let may_keep = self.options.resume || !self.is_free();
+        let origin = origin::of(&to, full);
+        if may_keep && self.is_copy(full, &to, origin)? {
+            if origin != Origin::Same {
+                origin::mark_copy(&to, full);
+            }
+            self.report.kept_files += 1;
+            return Ok(());
+        }
+        let is_ours = origin == Origin::Same || self.is_free();
+        if !is_ours && fs::symlink_metadata(&to).is_ok() {
+            self.options.replacing().check_other(&to)?;
+        }
+        self.report.copied_bytes += folder::copy_file(full, &to, true)?;
+        origin::mark_copy(&to, full);
+        self.report.copied_files += 1;
+        Ok(())
+    }
+
+    fn is_copy(&self, full: &Path, to: &Path, origin: Origin) -> Result<bool> {
+        if !fs::symlink_metadata(to).is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(false);
+        }
+        let (of_file, of_copy) = (Stamp::of(full)?, Stamp::of(to)?);
+        let is_same_time = of_file.mtime == of_copy.mtime && of_file.rested_since(&of_copy);
+        if origin == Origin::Same && is_same_time && !self.options.more.check {
+            return Ok(true);
+        }
+        folder::are_same(full, to)
+    }
+
+    /// What cannot be put is passed over, unless nothing else could be, either.
+    fn pass_over(&self, planned: &Planned, error: &Error) -> Result<()> {
+        let full = self.root.join(&planned.entry.path);
+        let is_of_source = error.path().is_some_and(|path| path.starts_with(self.root));
+        let is_in_the_way = [
+            Errno::EEXIST,
+            Errno::ENOTDIR,
+            Errno::EISDIR,
+            Errno::ENAMETOOLONG,
+        ]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32));
+        let reason = match error.kind() {
+            ErrorKind::Interrupted => return Err(error.clone()),
+            _ if is_of_source => Reason::Unreadable,
+            ErrorKind::Invalid => Reason::Name,
+            _ if is_in_the_way => Reason::Name,
+            _ => return Err(error.clone()),
+        };
+        let text = error.to_string().replace('\n', "; ");
+        self.progress
+            .skip(Skipped::new(&full, reason, format!("{text}: left out")))
+    }
 }
 
 /// An image of the source becomes one of differences.
@@ -114,54 +421,10 @@ pub(super) fn recode(
     write_verified(&contents, full, to, options, progress)
 }
 
-/// Whether there is an image of this file already, as it would be written: of its length, and of its time or its content. The time
-/// counts only for a file that nobody touched since: that of a file can be set, and copies may all have the same.
-pub(super) fn is_image_of(image: &Path, file: &Path) -> Result<bool> {
-    if fs::symlink_metadata(image).is_err() {
-        return Ok(false);
-    }
-    // a run may have been stopped between the image and what it had noted of it
-    atomic::remove_stale_temporaries(image);
-    let archive = Archive::open(image)?;
-    let source = FileSource::open(file)?;
-    let [record] = archive.files() else {
-        return Ok(false);
-    };
-    let (_, suffix) = naming::image_name(file.file_name().unwrap_or_default());
-    let header = archive.header();
-    let is_alike = header.kind == ImageKind::File && header.suffix == suffix;
-    if !is_alike || record.len != source.len() {
-        return Ok(false);
-    }
-    // an image takes over the time of its source
-    let (of_file, of_image) = (Stamp::of(file)?, Stamp::of(image)?);
-    let is_same_time = of_file.mtime == of_image.mtime && of_file.rested_since(&of_image);
-    Ok(is_same_time || digest::sha256_of(&source)? == record.sha256)
-}
-
-/// Whether two images give the same files under the same names.
-pub(super) fn holds_the_same(image: &Path, other: &Path) -> Result<bool> {
-    if fs::symlink_metadata(image).is_err() {
-        return Ok(false);
-    }
-    atomic::remove_stale_temporaries(image);
-    let (image, other) = (Archive::open(image)?, Archive::open(other)?);
-    let what = |archive: &Archive| (archive.header().kind, archive.header().suffix.clone());
-    let files = |archive: &Archive| -> Vec<(String, [u8; 32])> {
-        let files = archive.files().iter();
-        files.map(|file| (file.path.clone(), file.sha256)).collect()
-    };
-    Ok(what(&image) == what(&other) && files(&image) == files(&other))
-}
-
 /// What an interrupted run has left of another source, or of files that are no more.
 fn remove_others(output: &OutputFolder, plan: &[Planned]) -> Result<()> {
-    let made = plan.iter().map(|planned| match &planned.image {
-        Some((image, _)) => image.as_path(),
-        None => planned.entry.path.as_path(),
-    });
-    let made: BTreeSet<&Path> = made.collect();
-    let entries = folder::walk(&output.path(Path::new("")))?;
+    let made: BTreeSet<&Path> = plan.iter().map(Planned::made).collect();
+    let entries = folder::walk(&output.path(Path::new("")), &Silent)?;
     // what is in a folder goes before it
     for entry in entries.iter().rev() {
         if made.contains(entry.path.as_path()) {
@@ -175,70 +438,4 @@ fn remove_others(output: &OutputFolder, plan: &[Planned]) -> Result<()> {
         removed.map_err(|e| Error::io("cannot remove", &full, e))?;
     }
     Ok(())
-}
-
-/// Decides for every entry before anything is written: all faults of all models are told at once.
-pub(super) fn plan_mirror(root: &Path, opaque: bool) -> Result<Vec<Planned>> {
-    let entries = folder::walk(root)?;
-    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
-    let mut plan = Vec::new();
-    let mut faults = Vec::new();
-    for entry in &entries {
-        let full = root.join(&entry.path);
-        if entry.kind == EntryKind::File && folder::is_model(&full) {
-            if let Err(error) = open_source(&full, String::new(), opaque) {
-                faults.push(error);
-            }
-        } else {
-            if entry.kind == EntryKind::File && folder::is_image(&full) {
-                faults.extend(image_in_the_way(root, entry));
-            }
-            taken.insert(entry.path.clone());
-        }
-    }
-    refuse_faults(root, &faults)?;
-    for entry in entries {
-        let full = root.join(&entry.path);
-        let is_model = entry.kind == EntryKind::File && folder::is_model(&full);
-        let image = is_model
-            .then(|| image_path(&entry.path, &mut taken))
-            .transpose()?;
-        plan.push(Planned { entry, image });
-    }
-    Ok(plan)
-}
-
-/// An image in the source is copied as it is. If the file that it stands for is there, too, the copy could not be told from the
-/// image of that file: only one of both would come back.
-fn image_in_the_way(root: &Path, entry: &Entry) -> Option<Error> {
-    let full = root.join(&entry.path);
-    let source = FileSource::open(&full).ok()?;
-    let header = archive::peek(&source, &full).ok()?;
-    let original = naming::original_name(entry.path.file_name()?, &header)?;
-    let original = full.with_file_name(original);
-    fs::symlink_metadata(&original).ok()?;
-    Some(
-        Error::invalid(format!(
-            "is an image of `{}`, which is there, too",
-            original.display()
-        ))
-        .file(&full),
-    )
-}
-
-/// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
-fn image_path(path: &Path, taken: &mut BTreeSet<PathBuf>) -> Result<(PathBuf, String)> {
-    let name = path.file_name().unwrap_or_default();
-    let (short, suffix) = naming::image_name(name);
-    for image in [short, naming::long_image_name(name)] {
-        let image = path.with_file_name(image);
-        if taken.insert(image.clone()) {
-            return Ok((image, suffix.to_owned()));
-        }
-    }
-    Err(
-        Error::invalid("there is a file already under the name that its image would have")
-            .file(path)
-            .hint("rename one of them"),
-    )
 }

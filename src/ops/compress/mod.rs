@@ -1,8 +1,12 @@
 //! Compress: a file into an image, a folder into one image, or a folder into a mirror of it. Sources are never touched,
 //! and nothing counts as written before it was read back from the disk and proved equal.
 
+mod family;
+mod gone;
 mod members;
 mod mirror;
+mod plan;
+mod present;
 mod series;
 mod sources;
 mod transcode;
@@ -25,10 +29,10 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::codec::Profile;
 use crate::ops::auto_base::Choice;
-use crate::ops::compress::mirror::holds_the_same;
-use crate::ops::compress::mirror::is_image_of;
 use crate::ops::compress::mirror::mirror;
 use crate::ops::compress::mirror::recode;
+use crate::ops::compress::present::holds_the_same;
+use crate::ops::compress::present::is_image_of;
 use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::Opened;
 use crate::ops::compress::sources::folder_contents;
@@ -38,6 +42,7 @@ use crate::ops::compress::write::to_stdout;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
+use crate::ops::origin::Replacing;
 use crate::ops::protect::Protected;
 use crate::ops::protect::parity_path;
 use crate::ops::report;
@@ -45,6 +50,7 @@ use crate::ops::shard_notes;
 use crate::tensor::Layout;
 use crate::writer::Source;
 
+pub use gone::delete_gone;
 pub use transcode::TranscodeOptions;
 pub use transcode::transcode;
 
@@ -57,6 +63,17 @@ pub enum Output {
     Path(PathBuf),
     /// To this stream.
     Stdout,
+}
+
+impl Output {
+    /// Whether it is one image by its name; a trailing slash says folder.
+    pub fn is_image(&self) -> bool {
+        let Self::Path(path) = self else {
+            return false;
+        };
+        let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        !is_folder && path.file_name().is_some_and(naming::is_image_name)
+    }
 }
 
 /// How to compress.
@@ -82,6 +99,37 @@ pub struct CompressOptions {
     pub opaque: bool,
     /// Threads that code.
     pub threads: usize,
+    /// What only some runs ask for.
+    pub more: MoreOptions,
+}
+
+/// What only some runs ask for; by default none of it.
+#[derive(Debug, Clone, Default)]
+pub struct MoreOptions {
+    /// Images that may be replaced, whatever they are of; none where nobody can be told any.
+    pub discard: Option<Vec<PathBuf>>,
+    /// Tell by content, and not by time, what an earlier run has compressed already.
+    pub check: bool,
+    /// Choose bases among the models of the folder, and for those that have none there in these places.
+    pub auto_delta: Option<Vec<PathBuf>>,
+}
+
+impl CompressOptions {
+    /// The same for this target, which was checked: where an image was named as one that may go, it goes.
+    fn allowed(&self, target: &Path) -> Self {
+        Self {
+            force: self.force || self.replacing().discards(target),
+            ..self.clone()
+        }
+    }
+
+    /// What may be replaced.
+    pub fn replacing(&self) -> Replacing {
+        Replacing {
+            force: self.force,
+            discard: self.more.discard.clone(),
+        }
+    }
 }
 
 /// One image that was written.
@@ -124,6 +172,21 @@ impl ImageWritten {
     }
 }
 
+/// A base that was chosen for a model of a folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct AutoBase {
+    /// The model: a file, or a folder of shards.
+    #[serde(serialize_with = "report::path")]
+    pub source: PathBuf,
+    /// Its base.
+    #[serde(serialize_with = "report::path")]
+    pub base: PathBuf,
+    /// About how many percent of its bytes the model takes against it.
+    pub estimated_percent: f64,
+    /// About how many it takes alone.
+    pub alone_percent: f64,
+}
+
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
 pub struct CompressReport {
@@ -133,10 +196,29 @@ pub struct CompressReport {
     pub parity: Vec<Protected>,
     /// What was looked for as a base, and found, where that was asked for.
     pub auto_base: Option<Choice>,
+    /// The same for the models of a folder.
+    pub auto_bases: Vec<AutoBase>,
     /// Every image.
     pub images: Vec<ImageWritten>,
     /// Images that were there already, of a series or from an interrupted run, and are not among those above.
     pub kept_images: u64,
+    /// Those, where the output was brought up to date.
+    #[serde(skip)]
+    pub kept: Vec<PathBuf>,
+    /// Copies that were there already.
+    pub kept_files: u64,
+    /// Files in the output that an earlier run has made from what is not in the source any more.
+    #[serde(serialize_with = "report::paths")]
+    pub gone: Vec<PathBuf>,
+    /// Those of them that were deleted.
+    #[serde(serialize_with = "report::paths")]
+    pub deleted: Vec<PathBuf>,
+    /// Whether the output was there already.
+    #[serde(skip)]
+    pub brings_up_to_date: bool,
+    /// Whether there is no file in the source.
+    #[serde(skip)]
+    pub is_source_empty: bool,
     /// Files copied as they are.
     pub copied_files: u64,
     /// Their bytes.
@@ -159,8 +241,15 @@ impl CompressReport {
             profile: profile.name(),
             parity: Vec::new(),
             auto_base: None,
+            auto_bases: Vec::new(),
             images: Vec::new(),
             kept_images: 0,
+            kept: Vec::new(),
+            kept_files: 0,
+            gone: Vec::new(),
+            deleted: Vec::new(),
+            brings_up_to_date: false,
+            is_source_empty: false,
             copied_files: 0,
             copied_bytes: 0,
             original_bytes: 0,
@@ -256,15 +345,22 @@ fn compress_file(
     };
     folder::check_not_same(source, &target)?;
     let is_recoded = options.base.is_some() && folder::is_image(source);
-    let is_done = if is_recoded {
-        holds_the_same
-    } else {
-        is_image_of
+    let is_done = || {
+        if is_recoded {
+            holds_the_same(&target, source)
+        } else {
+            is_image_of(&target, source, true)
+        }
     };
-    if options.resume && is_done(&target, source)? {
+    if options.resume && is_done()? {
         return Ok(None);
     }
-    crate::base::atomic::check_target(&target, options.force)?;
+    if is_recoded {
+        options.replacing().check_recoded(&target, source)?;
+    } else {
+        options.replacing().check(&target, source)?;
+    }
+    let options = &options.allowed(&target);
     if !target.file_name().is_some_and(naming::is_image_name) {
         progress.warn(&format!(
             "`{}` does not end with `.bs`: a mount will not take it for an image",
@@ -305,10 +401,9 @@ fn compress_folder(
     if options.series {
         return series::series(source, target, options, report, progress);
     }
-    // a trailing slash says folder
-    let written_as_folder = target.as_os_str().as_encoded_bytes().ends_with(b"/");
-    if target.file_name().is_some_and(naming::is_image_name) && !written_as_folder {
-        crate::base::atomic::check_target(target, options.force)?;
+    if options.output.is_image() {
+        options.replacing().check(target, source)?;
+        let options = &options.allowed(target);
         let contents = folder_contents(source, options.opaque, progress)?;
         let image = write_verified(&contents, source, target, options, progress)?;
         report.images.push(image);

@@ -19,9 +19,9 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
-use crate::ops::compress::mirror::Planned;
-use crate::ops::compress::mirror::is_image_of;
-use crate::ops::compress::mirror::plan_mirror;
+use crate::ops::compress::plan::Planned;
+use crate::ops::compress::plan::plan_mirror;
+use crate::ops::compress::present::is_image_of;
 use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::compress::write::write_verified;
@@ -40,11 +40,11 @@ const DELTA_COST: f64 = 0.05;
 
 /// A model of the series: one file, or the shards in one folder.
 #[derive(Debug)]
-struct Step {
+pub(super) struct Step {
     /// Path of the file or folder within the series; empty for the series' own folder.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Paths of its files, their images and suffixes; none where only its image is there.
-    files: Vec<(PathBuf, PathBuf, String)>,
+    pub(super) files: Vec<(PathBuf, PathBuf, String)>,
     /// Path of its image where the files are not there any more.
     left_over: Option<PathBuf>,
 }
@@ -66,13 +66,13 @@ pub(super) fn series(
     report: &mut CompressReport,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let plan = plan_mirror(root, options.opaque)?;
+    let plan = plan_mirror(root, target, options.opaque, progress)?;
     fs::create_dir_all(target).map_err(|e| Error::io("cannot make the folder", target, e))?;
     for Planned { entry, .. } in plan.iter().filter(|p| p.entry.kind == EntryKind::Folder) {
         let path = target.join(&entry.path);
         fs::create_dir_all(&path).map_err(|e| Error::io("cannot make the folder", &path, e))?;
     }
-    let there = folder::images_under(target)?;
+    let there = folder::images_under(target, progress)?;
     let mut steps = steps(root, &plan)?;
     steps.extend(left_over(target, &there, &steps));
     steps.sort_by_cached_key(|step| natural(&step.path.to_string_lossy()));
@@ -114,7 +114,7 @@ fn left_over(target: &Path, there: &[PathBuf], steps: &[Step]) -> Vec<Step> {
 }
 
 /// The models of the plan.
-fn steps(root: &Path, plan: &[Planned]) -> Result<Vec<Step>> {
+pub(super) fn steps(root: &Path, plan: &[Planned]) -> Result<Vec<Step>> {
     let mut by_folder: BTreeMap<&Path, Vec<Step>> = BTreeMap::new();
     for Planned { entry, image } in plan {
         let Some((image, suffix)) = image else {
@@ -193,7 +193,7 @@ impl Series<'_> {
         let mut missing = Vec::new();
         for (path, image, suffix) in &step.files {
             if !self.is_there(path, image)? {
-                missing.push((path, image, suffix.as_str()));
+                missing.push((path, image, suffix));
             }
         }
         let images = step
@@ -238,12 +238,12 @@ impl Series<'_> {
         if fs::symlink_metadata(&image).is_err() {
             return Ok(false);
         }
-        if is_image_of(&image, &full)? {
+        if is_image_of(&image, &full, true)? {
             return Ok(true);
         }
         Err(Error::invalid(format!("is an image of another `{}`", full.display()))
             .file(&image)
-            .hint("the step was changed since: name another output, or remove the image with `bigsmall rm` if no other step needs it"))
+            .hint("the step was changed since: name another output; this image holds it as it was"))
     }
 
     /// These images as bases; what they need themselves is looked for in all of the series.
@@ -312,10 +312,7 @@ impl Series<'_> {
                     std::os::unix::fs::symlink(link, &to)
                         .map_err(|e| Error::io("cannot make the link", &to, e))?;
                 }
-                EntryKind::Special => {
-                    let text = format!("`{}` is left out: not a file", full.display());
-                    self.progress.warn(&text);
-                }
+                EntryKind::Special => self.progress.skip(folder::not_a_file(&full))?,
                 _ => {}
             }
         }

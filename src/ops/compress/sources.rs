@@ -14,6 +14,8 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::progress::Reason;
+use crate::base::progress::Skipped;
 use crate::format::FileRecord;
 use crate::format::ImageKind;
 use crate::format::Member;
@@ -21,6 +23,7 @@ use crate::format::SpanRecord;
 use crate::ops::base;
 use crate::ops::compress::members::Members;
 use crate::ops::compress::members::stored_path;
+use crate::ops::compress::plan::no_model;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
@@ -150,9 +153,27 @@ fn named_better(error: Error, file: &FileSource) -> Error {
     if is_image {
         Error::invalid("is a bigsmall image already")
             .hint("with `--base` it is coded anew, as differences; `decompress` restores it")
+    } else if error.kind() == ErrorKind::Invalid {
+        error.hint("store it as plain bytes with `--opaque`")
     } else {
         error
     }
+}
+
+/// Opens a file of a folder. What is called a model and is none is stored as any other file is; none if it cannot be read.
+fn open_any(full: &Path, path: &str, as_bytes: bool, skipped: &mut Vec<Skipped>) -> Option<Opened> {
+    let opened = open_source(full, path.to_owned(), as_bytes);
+    let opened = opened.or_else(|error| {
+        let what = no_model(full, &error);
+        let is_readable = what.reason != Reason::Unreadable;
+        skipped.push(what);
+        if is_readable {
+            open_source(full, path.to_owned(), true)
+        } else {
+            Err(error)
+        }
+    });
+    opened.ok()
 }
 
 /// All of a folder as it goes into one image: models are split into tensors, other files are stored as bytes, folders and links are
@@ -162,29 +183,35 @@ pub(super) fn folder_contents(
     opaque: bool,
     progress: &dyn Progress,
 ) -> Result<Contents> {
-    let (mut sources, mut faults) = (Vec::new(), Vec::new());
+    let (mut sources, mut skipped) = (Vec::new(), Vec::new());
     let mut members = Members::of(root)?;
-    for entry in folder::walk(root)? {
+    for entry in folder::walk(root, progress)? {
         let full = root.join(&entry.path);
         if entry.kind == EntryKind::Special {
-            progress.warn(&format!("`{}` is left out: not a file", full.display()));
+            skipped.push(folder::not_a_file(&full));
             continue;
         }
-        let path = stored_path(&entry.path, &full)?;
+        let path = match stored_path(&entry.path, &full) {
+            Ok(path) => path,
+            Err(error) => {
+                let why = format!("{}: left out", error.what());
+                skipped.push(Skipped::new(&full, Reason::Name, why));
+                continue;
+            }
+        };
         match &entry.kind {
             EntryKind::Folder => members.folder(&full, path)?,
             EntryKind::Link(target) => members.link((&full, path), target, progress)?,
             EntryKind::File | EntryKind::Special => {
                 let as_bytes = opaque || !folder::is_model(&full);
-                match open_source(&full, path.clone(), as_bytes) {
-                    Ok(source) => sources.push(source),
-                    Err(error) => faults.push(error),
+                if let Some(source) = open_any(&full, &path, as_bytes, &mut skipped) {
+                    sources.push(source);
+                    members.file(&full, path)?;
                 }
-                members.file(&full, path)?;
             }
         }
     }
-    refuse_faults(root, &faults)?;
+    progress.skip_all(skipped)?;
     sources.sort_by(|a: &Opened, b| a.source.path.cmp(&b.source.path));
     if sources.is_empty() {
         return Err(Error::invalid("there is no file in this folder").file(root));
@@ -195,23 +222,4 @@ pub(super) fn folder_contents(
         sources,
         members: members.finish(root)?,
     })
-}
-
-/// One error for all files of a folder that cannot be compressed.
-pub(super) fn refuse_faults(root: &Path, faults: &[Error]) -> Result<()> {
-    let Some(first) = faults.first() else {
-        return Ok(());
-    };
-    let lines: Vec<String> = faults
-        .iter()
-        .map(|e| e.to_string().replace('\n', "; "))
-        .collect();
-    let what = format!(
-        "{} files cannot be compressed:\n{}",
-        faults.len(),
-        lines.join("\n")
-    );
-    Err(Error::new(first.kind(), what)
-        .file(root)
-        .hint("mend or remove them, or store them as plain bytes with `--opaque`"))
 }

@@ -13,12 +13,14 @@ use crate::ops::base::Places;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
+use crate::ops::compress::MoreOptions;
 use crate::ops::compress::Output;
 use crate::ops::compress::sources::restored;
 use crate::ops::compress::write::write_verified;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::OutputFolder;
+use crate::ops::origin::Replacing;
 
 /// How to transcode.
 #[derive(Debug, Clone)]
@@ -65,6 +67,7 @@ fn transcode_image(
 ) -> Result<ImageWritten> {
     let is_delta = Archive::open(source)?.index().is_delta();
     let bases = is_delta.then(|| places.open()).transpose()?;
+    Replacing::forced(options.force).check_recoded(target, source)?;
     let contents = restored(source, bases, bases.map(|_| target))?;
     let options = CompressOptions {
         output: Output::Path(target.to_owned()),
@@ -75,6 +78,7 @@ fn transcode_image(
         force: options.force,
         opaque: false,
         threads: options.threads,
+        more: MoreOptions::default(),
     };
     write_verified(&contents, source, target, &options, progress)
 }
@@ -87,8 +91,9 @@ fn transcode_folder(
     report: &mut CompressReport,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let entries = folder::walk(root)?;
-    let output = OutputFolder::create(target, options.force)?;
+    let entries = folder::walk(root, progress)?;
+    let output = OutputFolder::create(target, options.force)
+        .map_err(|e| e.hint("write into it, replacing what has the same name, with `--force`"))?;
     for entry in &entries {
         progress.check()?;
         let (full, to) = (root.join(&entry.path), output.path(&entry.path));

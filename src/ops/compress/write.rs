@@ -27,6 +27,7 @@ use crate::ops::compress::sources::Contents;
 use crate::ops::compress::sources::open_source;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
+use crate::ops::origin;
 use crate::ops::stream;
 use crate::writer;
 use crate::writer::Source;
@@ -61,6 +62,7 @@ pub(super) fn write_verified(
     if in_place {
         folder::carry_attributes(target, output.temporary(), progress)?;
     }
+    origin::mark_image(output.temporary(), source);
     let stamp = (Some(stamp.mtime), (!in_place).then_some(mode));
     written.parity = companions::commit(output, stamp, options.threads, progress)?;
     Ok(written)
@@ -97,6 +99,7 @@ fn write_and_prove(
     let original_bytes = sources.iter().map(|source| source.layout.len).sum();
     progress.begin(&format!("compressing {label}"), original_bytes);
     warn_of_profile(&sources, source, options.profile, progress);
+    warn_of_trailing(&sources, source, progress);
     let base_place = options.base.as_ref();
     let found_place = || {
         base_place.map_or_else(String::new, |bases| {
@@ -153,6 +156,19 @@ fn warn_of_profile(sources: &[Source], source: &Path, profile: Profile, progress
         progress.warn(&format!(
             "`{}`: the profile {name} brings nothing here: {why}",
             source.display()
+        ));
+    }
+}
+
+/// Tells of bytes that are kept, though no loader takes a file with them.
+fn warn_of_trailing(sources: &[Source], source: &Path, progress: &dyn Progress) {
+    for of in sources.iter().filter(|of| of.layout.trailing() > 0) {
+        let bytes = of.layout.trailing();
+        let within = if of.path.is_empty() { "" } else { "/" };
+        progress.warn(&format!(
+            "`{}{within}{}`: {bytes} bytes after the last tensor are kept, but safetensors loads no such file",
+            source.display(),
+            of.path
         ));
     }
 }

@@ -28,6 +28,7 @@ use crate::base::progress::Part;
 use crate::codec::Profile;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
+use crate::ops::compress::MoreOptions;
 use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::protect::Protected;
@@ -174,6 +175,7 @@ impl Work<'_> {
             force: false,
             opaque: false,
             threads: self.options.threads,
+            more: MoreOptions::default(),
         };
         let report = compress::compress(&original, &compress_options, progress)?;
         // whoever restores it at the same time would remove the image while this removes the

@@ -129,7 +129,7 @@ pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan>
     // the first name of each file, and where it stands in the plan
     let mut known: BTreeMap<(u64, u64), usize> = BTreeMap::new();
     progress.begin("looking at the models", 0);
-    for entry in folder::walk(&root)? {
+    for entry in folder::walk(&root, progress)? {
         progress.check()?;
         if let Some(hidden) = hidden_folder(&entry) {
             left_alone.insert(hidden);

@@ -19,6 +19,7 @@ use crate::ops::base;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
+use crate::ops::compress::MoreOptions;
 use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::ops::shard_notes;
@@ -241,6 +242,7 @@ pub fn patch(
         force,
         opaque: false,
         threads,
+        more: MoreOptions::default(),
     };
     compress::compress(b, &options, progress)
 }

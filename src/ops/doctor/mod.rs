@@ -88,7 +88,7 @@ pub fn doctor(root: &Path, threads: usize, progress: &dyn Progress) -> Result<Do
         return Err(Error::invalid("is no folder").file(root));
     }
     let real = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
-    let entries = folder::walk_readable(root, |error| progress.warn(&error.to_string()))?;
+    let entries = folder::walk(root, progress)?;
     let mut look = Look {
         root,
         threads,

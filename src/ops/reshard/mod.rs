@@ -190,7 +190,7 @@ impl Model {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let (images, others, list) = if source.is_dir() {
-            in_folder(source)?
+            in_folder(source, progress)?
         } else {
             folder::check_image(source)?;
             (vec![source.to_owned()], Vec::new(), None)
@@ -348,8 +348,8 @@ fn one_file_only() -> Error {
 /// The images of the model in a folder, everything else in it, and the list of its shards.
 type InFolder = (Vec<PathBuf>, Vec<Entry>, Option<List>);
 
-fn in_folder(root: &Path) -> Result<InFolder> {
-    let entries = folder::walk(root)?;
+fn in_folder(root: &Path, progress: &dyn Progress) -> Result<InFolder> {
+    let entries = folder::walk(root, progress)?;
     let is_here =
         |entry: &&Entry| entry.kind == EntryKind::File && entry.path.components().count() == 1;
     let is_list = |entry: &Entry| is_here(&entry) && ShardIndex::stem_of(&entry.path).is_some();

@@ -109,6 +109,8 @@ pub struct ImageReport {
     pub differences: Vec<String>,
     /// What the parity beside it says, where there is some.
     pub parity: Option<ParityState>,
+    /// Why nothing of it could be decoded, if a base is not at hand: it may be sound for all that.
+    pub missing_base: Option<String>,
     /// sha256 of each original file, as recorded.
     pub files: Vec<FileReport>,
     /// What is wrong, at most a hundred lines.
@@ -131,6 +133,7 @@ impl ImageReport {
             is_equal_to_source: None,
             differences: Vec::new(),
             parity: None,
+            missing_base: None,
             files: Vec::new(),
             faults: Vec::new(),
             notes: Vec::new(),
@@ -183,8 +186,8 @@ pub fn verify(
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
-    let known = folder::images_under(source)?;
-    for path in folder::named_like_images(source)? {
+    let known = folder::images_under(source, progress)?;
+    for path in folder::named_like_images(source, progress)? {
         if !known.contains(&path) {
             progress.warn(&format!(
                 "`{}` is no image that could be known as one, and was not verified",
@@ -254,6 +257,12 @@ pub(super) fn verify_path(
     };
     let mut report = match checked {
         Ok(report) => report,
+        Err(error) if error.kind() == ErrorKind::MissingBase && !alone => {
+            let mut report = structure(&Archive::open(path)?);
+            report.missing_base = Some(error.to_string());
+            report.ok = false;
+            report
+        }
         Err(error) if is_finding(error.kind()) => {
             let mut report = ImageReport::new(path, Checked::Structure);
             report.conclude(vec![error.to_string()]);
