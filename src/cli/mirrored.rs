@@ -62,6 +62,7 @@ impl Update {
             discard: Some(self.discard_image.clone()),
             check: self.check,
             auto_delta: auto_delta.map(<[PathBuf]>::to_vec),
+            converts: false,
         }
     }
 

@@ -336,11 +336,24 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
     for folder in &records {
         record::remove_if_settled(folder)?;
     }
+    remove_unfinished(&plan.folder)?;
     // as it is now: another run may have added to it between the plan and this
     let lost = lost_lines(&plan.folder, &records_of(&plan.folder, &Silent)?);
     report.missing = missing(&plan.folder, lost.iter())?;
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Removes what a convert that was killed had begun to write: it is no part of the folder that it was.
+fn remove_unfinished(root: &Path) -> Result<()> {
+    for entry in folder::walk(root, &Silent)? {
+        let temporary = entry.path.file_name().and_then(atomic::temporary_named);
+        if let Some(temporary) = temporary.filter(|t| naming::is_image_name(&t.target)) {
+            let image = root.join(entry.path.with_file_name(temporary.target));
+            atomic::remove_stale_temporaries(&image);
+        }
+    }
+    Ok(())
 }
 
 /// Strikes images that were not found from the records, which tell of them no longer; how many.

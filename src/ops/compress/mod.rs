@@ -112,6 +112,8 @@ pub struct MoreOptions {
     pub check: bool,
     /// Choose bases among the models of the folder, and for those that have none there in these places.
     pub auto_delta: Option<Vec<PathBuf>>,
+    /// The image takes the place of its source: it says so from the moment that it has its name.
+    pub converts: bool,
 }
 
 impl CompressOptions {

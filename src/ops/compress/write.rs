@@ -14,6 +14,7 @@ use crate::base::ErrorKind;
 use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::attributes;
 use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::codec::Profile;
@@ -63,6 +64,9 @@ pub(super) fn write_verified(
         folder::carry_attributes(target, output.temporary(), progress)?;
     }
     origin::mark_image(output.temporary(), source);
+    if options.more.converts {
+        attributes::mark(output.temporary());
+    }
     let stamp = (Some(stamp.mtime), (!in_place).then_some(mode));
     written.parity = companions::commit(output, stamp, options.threads, progress)?;
     Ok(written)

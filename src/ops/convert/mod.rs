@@ -175,7 +175,10 @@ impl Work<'_> {
             force: false,
             opaque: false,
             threads: self.options.threads,
-            more: MoreOptions::default(),
+            more: MoreOptions {
+                converts: true,
+                ..MoreOptions::default()
+            },
         };
         let report = compress::compress(&original, &compress_options, progress)?;
         // whoever restores it at the same time would remove the image while this removes the
