@@ -197,8 +197,8 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     assert!(!root.join("notes.txt").exists() && !root.join("x").exists());
 }
 
-// docs/semantics.md: With `--protect-models` a model that is an image can be neither written nor renamed nor replaced
-// nor removed there: `EROFS`.
+// docs/semantics.md: With `--protect-models` a model that is an image can be neither written nor
+// renamed nor replaced nor removed there: `EROFS`.
 #[test]
 fn protected_models_stay_as_they_are() {
     let setup = Setup::new();

@@ -67,8 +67,8 @@ fn log_of(setup: &Setup) -> String {
     fs::read_to_string(mount_report(setup)["log"].as_str().unwrap()).unwrap()
 }
 
-// docs/semantics.md: A model is removed, renamed, linked and replaced there as a file is; its image and the parity beside
-// that go along, and whoever has it open reads on.
+// docs/semantics.md: A model is removed, renamed, linked and replaced there as a file is; its image
+// and the parity beside that go along, and whoever has it open reads on.
 #[test]
 fn images_go_along_with_the_names_of_models() {
     let setup = Setup::new();
@@ -141,7 +141,8 @@ fn images_go_along_with_the_names_of_models() {
     );
 }
 
-// docs/semantics.md: A model gets only names under which its image is shown: another is `EXDEV`, as between disks, and
+// docs/semantics.md: A model gets only names under which its image is shown: another is `EXDEV`, as
+// between disks, and
 // `mv` copies it.
 #[test]
 fn another_extension_is_another_disk() {
@@ -174,8 +175,8 @@ fn another_extension_is_another_disk() {
     assert!(!root.join("blobs/0af3").exists());
 }
 
-// docs/semantics.md: Mode, owner, times and attributes of a model are those of its image and change with them, but not
-// what `user.bigsmall` tells: `EPERM`.
+// docs/semantics.md: Mode, owner, times and attributes of a model are those of its image and change
+// with them, but not what `user.bigsmall` tells: `EPERM`.
 #[test]
 fn what_the_disk_says_of_an_image_is_changed_through_the_model() {
     let setup = Setup::new();
@@ -206,8 +207,8 @@ fn what_the_disk_says_of_an_image_is_changed_through_the_model() {
     setup.models_are_whole();
 }
 
-// docs/semantics.md: A model is not written to: opening it for that is `EROFS`, also to cut it off, and nothing can take
-// the hidden name of its image.
+// docs/semantics.md: A model is not written to: opening it for that is `EROFS`, also to cut it off,
+// and nothing can take the hidden name of its image.
 #[test]
 fn models_are_not_written_to() {
     let setup = Setup::new();
@@ -240,8 +241,8 @@ fn models_are_not_written_to() {
     setup.models_are_whole();
 }
 
-// docs/semantics.md: What a fine-tune needs as its base is neither removed nor replaced there: `EBUSY`, with a line in the
-// log that names who needs it.
+// docs/semantics.md: What a fine-tune needs as its base is neither removed nor replaced there:
+// `EBUSY`, with a line in the log that names who needs it.
 #[test]
 fn a_base_that_is_needed_stays() {
     let setup = Setup::new();
@@ -283,8 +284,8 @@ fn a_base_that_is_needed_stays() {
     fs::remove_file(&copy).unwrap();
 }
 
-// docs/semantics.md: Models that are renamed, replaced and removed while a worker dies are so once, and are always there
-// whole.
+// docs/semantics.md: Models that are renamed, replaced and removed while a worker dies are so once,
+// and are always there whole.
 #[test]
 fn a_worker_that_dies_leaves_no_model_half_renamed() {
     let setup = Setup::new();

@@ -223,7 +223,8 @@ fn links_stay_links_and_lead_where_they_led() {
     assert!(fs::read(mnt.join("loop")).is_err());
 }
 
-// docs/semantics.md: An image of a folder appears as a folder, with the permissions, times, links and empty folders that it had.
+// docs/semantics.md: An image of a folder appears as a folder, with the permissions, times, links
+// and empty folders that it had.
 #[test]
 fn an_image_of_a_folder_is_a_folder() {
     let mut setup = Setup::new();
@@ -668,8 +669,8 @@ fn in_the_foreground_it_logs_to_stderr_and_ends_with_the_unmount() {
     assert!(log.contains("INFO"), "{log}");
 }
 
-// docs/semantics.md: Memory stays within `--cache` and 64 MiB, however many streams read and however many tensors an
-// image has that needs no base.
+// docs/semantics.md: Memory stays within `--cache` and 64 MiB, however many streams read and
+// however many tensors an image has that needs no base.
 #[test]
 fn memory_stays_within_the_cache_while_many_streams_read() {
     let mut setup = Setup::new();
@@ -689,12 +690,14 @@ fn memory_stays_within_the_cache_while_many_streams_read() {
             });
         }
     });
-    // 8 MiB of cache, 32 MiB beside it, and what of the program and its libraries is mapped, in two processes
+    // 8 MiB of cache, 32 MiB beside it, and what of the program and its libraries is mapped, in two
+    // processes
     let peak_kib = peak_kib(&setup);
     assert!(peak_kib < 64 << 10, "peak {peak_kib} KiB");
 }
 
-/// The most memory that both processes of a mount had, what of the program and its libraries is mapped included.
+/// The most memory that both processes of a mount had, what of the program and its libraries is
+/// mapped included.
 fn peak_kib(setup: &Setup) -> u64 {
     let peak = |part: &str| {
         let status = fs::read_to_string(format!("/proc/{}/status", setup.process(part))).unwrap();

@@ -1,5 +1,5 @@
-//! A mount over its own source is the file system below it: the same calls, made in the mount and in
-//! a folder beside it on the same disk, give the same.
+//! A mount over its own source is the file system below it: the same calls, made in the mount and
+//! in a folder beside it on the same disk, give the same.
 
 #![allow(
     clippy::unwrap_used,
@@ -89,8 +89,8 @@ fn compare(story: impl Fn(&Path, &mut Seen)) {
     setup.models_are_whole();
 }
 
-// docs/semantics.md: Pipes and sockets are made, linked, renamed and removed there as on the disk, and used by programs
-// that meet in the mount.
+// docs/semantics.md: Pipes and sockets are made, linked, renamed and removed there as on the disk,
+// and used by programs that meet in the mount.
 #[test]
 fn pipes_and_sockets_are_as_on_the_disk() {
     compare(|folder, seen| {
@@ -156,8 +156,8 @@ fn devices_are_not_made() {
     }
 }
 
-// docs/semantics.md: Numbers of names, blocks, all bits of modes, and the times of access, of change and of change of state
-// are those of the disk there, to the nanosecond.
+// docs/semantics.md: Numbers of names, blocks, all bits of modes, and the times of access, of
+// change and of change of state are those of the disk there, to the nanosecond.
 #[test]
 fn numbers_and_times_are_those_of_the_disk() {
     compare(|folder, seen| {
@@ -256,8 +256,8 @@ fn room_is_counted(folder: &Path, seen: &mut Seen) {
     seen.note("room for it", blocks >= 2048);
 }
 
-// docs/semantics.md: What is made there has the mode, owner and group that the disk would give it, whatever the folder
-// hands on: its group, and its list of who may do what.
+// docs/semantics.md: What is made there has the mode, owner and group that the disk would give it,
+// whatever the folder hands on: its group, and its list of who may do what.
 #[test]
 fn modes_groups_and_lists_are_handed_on_as_on_the_disk() {
     compare(|folder, seen| {
@@ -347,8 +347,8 @@ fn what_is_open_is_changed_without_a_name() {
     });
 }
 
-// docs/semantics.md: Extended attributes and lists of who may do what are set, read, listed and removed there as on the
-// disk, and what the disk refuses is refused with its own error.
+// docs/semantics.md: Extended attributes and lists of who may do what are set, read, listed and
+// removed there as on the disk, and what the disk refuses is refused with its own error.
 #[test]
 fn attributes_are_those_of_the_disk() {
     compare(|folder, seen| {

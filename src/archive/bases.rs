@@ -121,7 +121,8 @@ impl Bases {
         &self.tensors.places
     }
 
-    /// All tensors of what was named, but for those in other files than the index of the shards says.
+    /// All tensors of what was named, but for those in other files than the index of the shards
+    /// says.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let all = self.tensors.by_name.values().flatten();
         let standing = self.tensors.standing();

@@ -232,7 +232,8 @@ impl BlockCache {
         })
     }
 
-    /// Takes so many bytes of the bound for what is held elsewhere, until what this gives is dropped.
+    /// Takes so many bytes of the bound for what is held elsewhere, until what this gives is
+    /// dropped.
     pub fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
         let mut gone = Vec::new();
         let mut blocks = self.blocks.lock();
@@ -351,7 +352,8 @@ impl BlockCache {
         }
     }
 
-    /// The tables of span `number`, parsed by `read` if they are not at hand. What has none need not ask.
+    /// The tables of span `number`, parsed by `read` if they are not at hand. What has none need
+    /// not ask.
     pub(crate) fn tables(
         &self,
         archive: ImageId,

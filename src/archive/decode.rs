@@ -32,7 +32,8 @@ pub(super) struct Within {
 }
 
 impl Image {
-    /// Decodes a block into `out`, which has its length. On an error `out` holds rubbish and must not be used.
+    /// Decodes a block into `out`, which has its length. On an error `out` holds rubbish and must
+    /// not be used.
     pub(super) fn decode(
         &self,
         block: &BlockRecord,

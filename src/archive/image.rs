@@ -33,7 +33,8 @@ use crate::format::parse;
 /// Bytes of an index that are read at once to be checked.
 const PIECE_LEN: usize = 64 << 10;
 
-/// An open image. It holds of each span a few bytes, and reads the rest of what its index says again where that is needed.
+/// An open image. It holds of each span a few bytes, and reads the rest of what its index says
+/// again where that is needed.
 #[derive(Debug, Clone)]
 pub struct Image {
     source: Arc<dyn ReadAt>,
@@ -216,7 +217,8 @@ impl Image {
         &self.members
     }
 
-    /// Where the base was when the image was made, as words for a person; empty if that is not known.
+    /// Where the base was when the image was made, as words for a person; empty if that is not
+    /// known.
     pub fn base_place(&self) -> &str {
         &self.base_place
     }

@@ -27,8 +27,8 @@ pub struct Files<'a> {
     pub staying: &'a BTreeSet<PathBuf>,
 }
 
-/// Which deltas would lose a base. `none` gives bases without any, to which files are added; `check`
-/// is asked between deltas whether to go on.
+/// Which deltas would lose a base. `none` gives bases without any, to which files are added;
+/// `check` is asked between deltas whether to go on.
 pub fn needed(
     files: &Files<'_>,
     none: &dyn Fn() -> Bases,
@@ -45,7 +45,8 @@ pub fn needed(
     if deltas.is_empty() {
         return Ok(Needed::default());
     }
-    // the models among these files, whatever their names: those in the Hugging Face cache have no extension
+    // the models among these files, whatever their names: those in the Hugging Face cache have no
+    // extension
     let bases_in = |paths: &mut dyn Iterator<Item = &PathBuf>| {
         let mut bases = none();
         bases.add_support(paths);

@@ -98,8 +98,9 @@ impl Image {
         Ok(())
     }
 
-    /// An error if one of its bases cannot be at hand, as far as names, lengths and what is known of digests tell. The content of
-    /// the shortest is compared: where that is right, so are mostly the others, and each is compared before it is used.
+    /// An error if one of its bases cannot be at hand, as far as names, lengths and what is known
+    /// of digests tell. The content of the shortest is compared: where that is right, so are mostly
+    /// the others, and each is compared before it is used.
     pub fn expect_bases(&self) -> Result<()> {
         for need in self.needs() {
             let hope = self.needs.bases.as_ref();

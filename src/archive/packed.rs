@@ -1,6 +1,6 @@
-//! What finding and decoding blocks takes of an index, in a few bytes for each span: lengths and references, without names and
-//! digests. The records of blocks stay in the image and are read again a page at a time; a page that is not what it was when the
-//! image was opened is an error.
+//! What finding and decoding blocks takes of an index, in a few bytes for each span: lengths and
+//! references, without names and digests. The records of blocks stay in the image and are read
+//! again a page at a time; a page that is not what it was when the image was opened is an error.
 
 use std::ops::Range;
 
@@ -23,8 +23,8 @@ use crate::format::place::Placing;
 const GROUP: usize = 32;
 /// Blocks of which a page holds the records.
 const PAGE_BLOCKS: usize = 256;
-/// Bits of a packed span's first byte: it repeats another, it uses the tables of another, it has a base. The others are how it is cut
-/// into blocks.
+/// Bits of a packed span's first byte: it repeats another, it uses the tables of another, it has a
+/// base. The others are how it is cut into blocks.
 const REPEATS: u8 = 1 << 7;
 const TABLES_OF: u8 = 1 << 6;
 const BASE: u8 = 1 << 5;
@@ -147,7 +147,8 @@ impl Entry {
         self.grid.len > 0 && self.repeats.is_none()
     }
 
-    /// Finds its tables and blocks behind data that end there. The same was added up once without an error.
+    /// Finds its tables and blocks behind data that end there. The same was added up once without
+    /// an error.
     fn place(&mut self, data_end: u64) {
         let mut placing = Placing::new(data_end);
         let tables = placing.span(self.grid, self.tables_len);
@@ -165,7 +166,8 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 impl Packed {
-    /// Reads the index that lies at these bytes of an image; each span is shown to `look` as it passes.
+    /// Reads the index that lies at these bytes of an image; each span is shown to `look` as it
+    /// passes.
     pub(super) fn read(
         source: &dyn ReadAt,
         bytes: Range<u64>,
@@ -410,7 +412,8 @@ mod tests {
     use crate::tensor::SpanKind;
     use proptest::prelude::*;
 
-    /// Length, shift above the least, and what it would share: an earlier span's bytes or tables, or a base.
+    /// Length, shift above the least, and what it would share: an earlier span's bytes or tables,
+    /// or a base.
     type Drawn = (u64, u8, u8, usize);
 
     fn drawn() -> impl Strategy<Value = Vec<Drawn>> {

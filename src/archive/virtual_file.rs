@@ -18,6 +18,10 @@ use crate::base::file::Identity;
 use crate::format::FileRecord;
 use crate::format::Place;
 
+/// Parts shorter than this are copied into one piece: a read of very many tiny tensors would else
+/// hold each of their blocks, beyond what the cache counts.
+const JOINED_BELOW: usize = 4 << 10;
+
 /// One original file of an image. It is exact by construction: every byte comes from a checked block.
 #[derive(Debug, Clone)]
 pub struct VirtualFile {
@@ -169,11 +173,23 @@ impl VirtualFile {
     /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while this is held. Bytes beyond
     /// the end are an error.
     pub fn pieces(&self, offset: u64, len: u64) -> Result<Vec<Piece>> {
-        let mut pieces = Vec::with_capacity(4);
+        let (mut pieces, mut small) = (Vec::with_capacity(4), Vec::new());
+        let join = |small: &mut Vec<u8>, pieces: &mut Vec<Piece>| {
+            let bytes = std::mem::take(small);
+            let range = 0..bytes.len();
+            if !bytes.is_empty() {
+                pieces.push(Piece::new(Arc::new(bytes), range));
+            }
+        };
         self.for_each_part(offset, len, |block, range| {
-            let block = Arc::clone(block);
-            pieces.push(Piece::new(block, range));
+            if range.len() < JOINED_BELOW {
+                small.extend_from_slice(&block[range]);
+                return;
+            }
+            join(&mut small, &mut pieces);
+            pieces.push(Piece::new(Arc::clone(block), range));
         })?;
+        join(&mut small, &mut pieces);
         Ok(pieces)
     }
 }

@@ -80,7 +80,8 @@ impl Archive {
         &self.index.spans[file.spans.clone()]
     }
 
-    /// The layout of one of its files as its own bytes say it; an error if the index says otherwise.
+    /// The layout of one of its files as its own bytes say it; an error if the index says
+    /// otherwise.
     pub fn layout(&self, file: &VirtualFile) -> Result<Layout> {
         let record = file.record();
         let layout = if record.is_safetensors {
@@ -103,8 +104,8 @@ impl Archive {
             .map_err(|e| e.tensor(span.span.label()).file(self.path()))
     }
 
-    /// Decodes block `number` of `span` into `out`, which has its length, and checks it. On an error `out` holds
-    /// rubbish and must not be used.
+    /// Decodes block `number` of `span` into `out`, which has its length, and checks it. On an
+    /// error `out` holds rubbish and must not be used.
     pub fn decode_block(
         &self,
         span: &SpanRecord,
@@ -125,8 +126,9 @@ impl Archive {
             .map_err(|e| e.block(number).tensor(span.span.label()).file(self.path()))
     }
 
-    /// Decodes as many blocks of `span` from `first` on as `out` holds, one after another, as [`Archive::decode_block`] does
-    /// one; two at once where that is faster. The first that is damaged ends it.
+    /// Decodes as many blocks of `span` from `first` on as `out` holds, one after another, as
+    /// [`Archive::decode_block`] does one; two at once where that is faster. The first that is
+    /// damaged ends it.
     pub fn decode_blocks(
         &self,
         span: &SpanRecord,

@@ -60,8 +60,8 @@ pub fn check_target(target: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// An error that names the folder in which something is to be written, if that is not there. It is not
-/// made: it may be a disk that is not mounted, or a slip.
+/// An error that names the folder in which something is to be written, if that is not there. It is
+/// not made: it may be a disk that is not mounted, or a slip.
 pub fn check_folder(target: &Path) -> Result<()> {
     let folder = folder_of(target);
     let is_missing = |e: io::Error| e.kind() == io::ErrorKind::NotFound;

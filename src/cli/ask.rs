@@ -9,8 +9,8 @@ use crate::base::Error;
 use crate::base::Result;
 use crate::cli::exit;
 
-/// Asks on the terminal unless the answer was given. No is a fine answer: it is said that nothing was
-/// done, and nothing is to be. Where nobody can be asked, that is an error.
+/// Asks on the terminal unless the answer was given. No is a fine answer: it is said that nothing
+/// was done, and nothing is to be. Where nobody can be asked, that is an error.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<bool> {
     if yes {
         return Ok(true);

@@ -28,7 +28,8 @@ pub(super) struct Global {
     /// Show no progress bar
     #[arg(long, global = true)]
     pub(super) no_progress: bool,
-    /// Stop at the first thing in a folder that cannot be read or is no good, in place of passing it over
+    /// Stop at the first thing in a folder that cannot be read or is no good, in place of passing
+    /// it over
     #[arg(long, global = true)]
     pub(super) strict: bool,
     /// Use this many threads [default: one for each core]

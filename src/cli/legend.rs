@@ -89,7 +89,8 @@ fn lineage(report: &XrayReport) -> Option<String> {
         )
     } else {
         format!(
-            "{} of its {} of F32 hold numbers of {dtype}: those tensors were {dtype} once, most likely.",
+            "{} of its {} of F32 hold numbers of {dtype}: \
+             those tensors were {dtype} once, most likely.",
             human_bytes(bytes),
             human_bytes(all)
         )

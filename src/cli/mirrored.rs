@@ -1,4 +1,5 @@
-//! What follows when a folder was compressed into one that was there already: parity, and what is gone from the source.
+//! What follows when a folder was compressed into one that was there already: parity, and what is
+//! gone from the source.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -134,7 +135,8 @@ pub(super) fn summary(report: &CompressReport) -> Option<String> {
         lines.extend(gone.map(|path| format!("gone from the source: {}", path.display())));
     }
     lines.push(format!(
-        "brought up to date: images: {} written, {} kept; other files: {} copied, {} kept; gone: {}, deleted: {}",
+        "brought up to date: images: {} written, {} kept; \
+         other files: {} copied, {} kept; gone: {}, deleted: {}",
         report.images.len(),
         report.kept_images,
         report.copied_files,

@@ -92,8 +92,8 @@ fn watch_signals() -> Arc<AtomicBool> {
     flag
 }
 
-/// Work that waits for a pipe, a terminal or a disk does not see the flag. It is ended from outside,
-/// and what it was writing goes.
+/// Work that waits for a pipe, a terminal or a disk does not see the flag. It is ended from
+/// outside, and what it was writing goes.
 fn end_after_grace() {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else {
         return;

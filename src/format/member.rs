@@ -1,4 +1,5 @@
-//! What a folder holds beside the bytes of its files: folders, links, permissions, times (docs/format.md, section 4.6).
+//! What a folder holds beside the bytes of its files: folders, links, permissions, times
+//! (docs/format.md, section 4.6).
 
 #![deny(
     clippy::indexing_slicing,
@@ -103,8 +104,9 @@ pub fn target_is_valid(target: &str) -> bool {
     (1..=TARGET_LEN_MAX).contains(&target.len()) && !target.contains('\0')
 }
 
-/// Whether a link at `path` with this target stays within the folder wherever it stands. Its target may go up as far as the folder
-/// only, and only at its beginning: what follows is names, and the links among them stay within as well.
+/// Whether a link at `path` with this target stays within the folder wherever it stands. Its target
+/// may go up as far as the folder only, and only at its beginning: what follows is names, and the
+/// links among them stay within as well.
 fn stays_within(path: &str, target: &str) -> bool {
     if target.starts_with('/') {
         return false;
@@ -251,7 +253,8 @@ pub fn attribute_is_valid(name: &str, len: u32) -> bool {
         && len <= ATTRIBUTE_LEN_MAX
 }
 
-/// The folder itself comes first, every member after the folder that it is in, and the files are those of the image.
+/// The folder itself comes first, every member after the folder that it is in, and the files are
+/// those of the image.
 fn check(members: &[Member], files: &[FileRecord]) -> Result<()> {
     let wrong = |member: &Member, what: &str| {
         let path = escaped(&member.path);

@@ -1,5 +1,5 @@
-//! Reading an index: every record is read and checked here, from first to last, and handed on to whoever keeps what is
-//! needed of it (docs/format.md, sections 4 and 5).
+//! Reading an index: every record is read and checked here, from first to last, and handed on to
+//! whoever keeps what is needed of it (docs/format.md, sections 4 and 5).
 
 #![deny(
     clippy::indexing_slicing,
@@ -65,7 +65,8 @@ pub struct Parsed {
     pub files: Vec<FileRecord>,
     /// The tensors that others are differences from.
     pub bases: Vec<BaseRecord>,
-    /// Where the base was when the image was made, as words for a person; empty if that is not known.
+    /// Where the base was when the image was made, as words for a person; empty if that is not
+    /// known.
     pub base_place: String,
     /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
     pub members: Vec<Member>,
@@ -204,8 +205,8 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// The files. The number of spans that they claim is compared with the receipts that there are, before a record is made of any
-    /// span: a small file may claim millions of them.
+    /// The files. The number of spans that they claim is compared with the receipts that there are,
+    /// before a record is made of any span: a small file may claim millions of them.
     fn files(&mut self, mut records: Stream<'_>) -> Result<Vec<FileRecord>> {
         let mut files = Vec::new();
         let mut first = 0_usize;
@@ -390,7 +391,8 @@ fn parse_file(records: &mut Stream<'_>, first_span: usize) -> Result<FileRecord>
     })
 }
 
-/// A span with the blocks and tables of the one that it repeats, which must be like it and stand before it.
+/// A span with the blocks and tables of the one that it repeats, which must be like it and stand
+/// before it.
 fn repeating(mut record: SpanRecord, repeated: Option<Place>) -> Result<SpanRecord> {
     let grid = record.grid();
     let repeated = repeated.filter(|place| place.repeats.is_none() && place.grid == grid);

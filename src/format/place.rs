@@ -1,4 +1,5 @@
-//! Where the data of spans lie: positions are not stored, they follow from the lengths (docs/format.md, section 5).
+//! Where the data of spans lie: positions are not stored, they follow from the lengths
+//! (docs/format.md, section 5).
 
 #![deny(
     clippy::indexing_slicing,

@@ -1,5 +1,5 @@
-//! The payload of a section of the index, read from first to last in pieces: an index may be larger than the memory
-//! that there is for it.
+//! The payload of a section of the index, read from first to last in pieces: an index may be larger
+//! than the memory that there is for it.
 
 #![deny(
     clippy::indexing_slicing,
@@ -148,7 +148,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// A frame that does not say how long its content is, or says otherwise, is refused before it is unpacked.
+/// A frame that does not say how long its content is, or says otherwise, is refused before it is
+/// unpacked.
 fn check_frame(source: &dyn ReadAt, (at, stored_len): (u64, u64), plain_len: u64) -> Result<()> {
     let mut beginning = [0; FRAME_HEADER_LEN_MAX];
     let len = stored_len.min(FRAME_HEADER_LEN_MAX as u64) as usize;

@@ -271,8 +271,8 @@ impl Job<'_> {
         output.commit()
     }
 
-    /// What is in an image goes below `within`. The paths were checked when the image was opened: relative, plain parts only, none of
-    /// them below a file or a link.
+    /// What is in an image goes below `within`. The paths were checked when the image was opened:
+    /// relative, plain parts only, none of them below a file or a link.
     fn folder_files(
         &mut self,
         archive: &Archive,

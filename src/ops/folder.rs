@@ -58,8 +58,8 @@ pub struct Entry {
     pub kind: EntryKind,
 }
 
-/// Everything under `root`, folders before what is in them, by name. What the system does not let be
-/// listed is passed over, but for `root` itself.
+/// Everything under `root`, folders before what is in them, by name. What the system does not let
+/// be listed is passed over, but for `root` itself.
 pub fn walk(root: &Path, progress: &dyn Progress) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for name in names_in(root)? {
@@ -373,7 +373,8 @@ pub struct OutputFolder {
     in_place: bool,
     keep: bool,
     committed: bool,
-    /// Folders in which others or links were made: their names are on the disk when these are synced.
+    /// Folders in which others or links were made: their names are on the disk when these are
+    /// synced.
     grown: RefCell<BTreeSet<PathBuf>>,
     /// Held while the folder is written: it tells others that somebody lives who does.
     _lock: Option<LockedFile>,

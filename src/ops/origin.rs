@@ -1,4 +1,5 @@
-//! What a file was made from, as an attribute of it says: by that a second run knows what is its own to replace.
+//! What a file was made from, as an attribute of it says: by that a second run knows what is its
+//! own to replace.
 
 use std::fs;
 use std::fs::Metadata;
@@ -130,7 +131,8 @@ impl Replacing {
         self.check_image(target, is_of)
     }
 
-    /// An error if something is at `target` that must not give way to an image of the same as `source`, which is one, too.
+    /// An error if something is at `target` that must not give way to an image of the same as
+    /// `source`, which is one, too.
     pub fn check_recoded(&self, target: &Path, source: &Path) -> Result<()> {
         let is_of = |image: &Archive| {
             let other = Archive::open(source);
@@ -139,7 +141,8 @@ impl Replacing {
         self.check_image(target, is_of)
     }
 
-    /// An error if an image, or something else without `force`, is at `target`, where something else than an image is to be.
+    /// An error if an image, or something else without `force`, is at `target`, where something
+    /// else than an image is to be.
     pub fn check_other(&self, target: &Path) -> Result<()> {
         self.check_image(target, |_| false)
     }
@@ -174,7 +177,8 @@ pub fn check_copy(from: &Path, to: &Path) -> Result<()> {
     Replacing::forced(true).check_recoded(to, from)
 }
 
-/// Whether an image was made from what is, or was, at `source`: as its mark says, or where it has none by its name or its content.
+/// Whether an image was made from what is, or was, at `source`: as its mark says, or where it has
+/// none by its name or its content.
 fn is_image_of(image: &Archive, source: &Path) -> bool {
     match of(image.path(), source) {
         Origin::Same | Origin::Edited => return true,

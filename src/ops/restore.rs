@@ -344,7 +344,8 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
     Ok(report)
 }
 
-/// Removes what a convert that was killed had begun to write: it is no part of the folder that it was.
+/// Removes what a convert that was killed had begun to write: it is no part of the folder that it
+/// was.
 fn remove_unfinished(root: &Path) -> Result<()> {
     for entry in folder::walk(root, &Silent)? {
         let temporary = entry.path.file_name().and_then(atomic::temporary_named);

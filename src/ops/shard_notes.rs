@@ -1,5 +1,5 @@
-//! What is odd about the sharded models under a path, in words: an index that names a missing shard, a
-//! tensor in two of the files.
+//! What is odd about the sharded models under a path, in words: an index that names a missing
+//! shard, a tensor in two of the files.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::archive::shards;
 use crate::base::progress::Silent;
 use crate::ops::folder;
 
-/// Of a folder and those below it, of an image of a folder, or of an index of shards. What cannot be
-/// read is for others to tell.
+/// Of a folder and those below it, of an image of a folder, or of an index of shards. What cannot
+/// be read is for others to tell.
 pub fn under(source: &Path) -> Vec<String> {
     let notes = if source.is_dir() {
         let entries = folder::walk(source, &Silent).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! An image of a folder put back as a folder. Files go first, each complete; links come when no file is left to be written, so that
-//! nothing is ever written through one; folders get their times and permissions last.
+//! An image of a folder put back as a folder. Files go first, each complete; links come when no
+//! file is left to be written, so that nothing is ever written through one; folders get their times
+//! and permissions last.
 
 use std::fs;
 use std::fs::DirBuilder;
@@ -28,7 +29,8 @@ use crate::format::MemberKind;
 use crate::ops::folder::OutputFolder;
 use crate::ops::report;
 
-/// What is given back of permissions: who may read, write and enter. Bits that lend somebody's rights are not.
+/// What is given back of permissions: who may read, write and enter. Bits that lend somebody's
+/// rights are not.
 const MODE_BITS: u32 = 0o777;
 /// What a folder may be while it is written.
 const PRIVATE: u32 = 0o700;
@@ -76,8 +78,8 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// Makes the folder at `relative`, and those above it, with this mode. What is in the way is an error, a link, too: it may lead
-    /// anywhere.
+    /// Makes the folder at `relative`, and those above it, with this mode. What is in the way is an
+    /// error, a link, too: it may lead anywhere.
     pub(super) fn make_folder(&mut self, relative: &Path, mode: u32) -> Result<()> {
         let mut at = PathBuf::new();
         for part in relative.components() {
@@ -170,7 +172,8 @@ impl<'a> Unpacking<'a> {
         !self.output.is_in_place() && self.within.as_os_str().is_empty()
     }
 
-    /// Gives the folders that were made their owners, permissions and times, the innermost first, and makes all durable.
+    /// Gives the folders that were made their owners, permissions and times, the innermost first,
+    /// and makes all durable.
     pub(super) fn finish(mut self, members: &[Member]) -> Result<()> {
         self.made.sort();
         if self.is_whole_output() {
@@ -208,12 +211,14 @@ fn finish_folder(folder: &File, member: &Member) -> io::Result<()> {
     folder.set_times(FileTimes::new().set_modified(member.modified.system()))
 }
 
-/// Owner and group that something new gets, if whoever made it is root: others cannot give away what is theirs.
+/// Owner and group that something new gets, if whoever made it is root: others cannot give away
+/// what is theirs.
 fn owner_for(member: &Member, made_by: u32) -> Option<(Option<u32>, Option<u32>)> {
     (made_by == 0).then_some((Some(member.uid), Some(member.gid)))
 }
 
-/// Gives a file that is not in place yet the owner that the member has; time and mode for when it is.
+/// Gives a file that is not in place yet the owner that the member has; time and mode for when it
+/// is.
 pub(super) fn prepare_file(
     output: &mut OutputFile,
     member: &Member,

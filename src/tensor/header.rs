@@ -97,8 +97,8 @@ impl Header {
         )))
     }
 
-    /// The same, though other bytes may stand after the last tensor, of which there must be one then;
-    /// and where the tensors end.
+    /// The same, though other bytes may stand after the last tensor, of which there must be one
+    /// then; and where the tensors end.
     pub fn read_to_end(source: &dyn ReadAt) -> Result<(Self, u64)> {
         if let Some(lookalike) = Lookalike::of(source) {
             let what = format!("not a safetensors file: {lookalike}");

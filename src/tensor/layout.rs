@@ -77,7 +77,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a safetensors file, checked as the safetensors library checks it, but for bytes that stand after the last tensor.
+    /// The layout of a safetensors file, checked as the safetensors library checks it, but for
+    /// bytes that stand after the last tensor.
     pub fn of_safetensors(source: &dyn ReadAt) -> Result<Self> {
         let (header, end) = Header::read_to_end(source)?;
         let mut spans = vec![Span::bytes(SpanKind::Header, 0, header.len)];

@@ -58,7 +58,8 @@ pub struct WriteOptions {
     pub threads: usize,
     /// Where the base is, as words for a person; empty if there is none.
     pub base_place: String,
-    /// What the folder holds beside the bytes of its files; empty for one file, or if that is not noted.
+    /// What the folder holds beside the bytes of its files; empty for one file, or if that is not
+    /// noted.
     pub members: Vec<Member>,
 }
 
@@ -76,7 +77,8 @@ pub struct Written {
 }
 
 /// Writes an image of `sources`, in ascending order of their paths, to `output`, which is not committed.
-/// The result depends on the bytes, the members and the profile alone. Memory is bounded by the number of threads.
+/// The result depends on the bytes, the members and the profile alone. Memory is bounded by the
+/// number of threads.
 pub fn write_image(
     kind: ImageKind,
     suffix: &str,

@@ -1,5 +1,5 @@
-//! How long an image would be: coded as it would be, in all or in parts that stand for the rest, and
-//! written nowhere.
+//! How long an image would be: coded as it would be, in all or in parts that stand for the rest,
+//! and written nowhere.
 
 use crate::base::Progress;
 use crate::base::Result;

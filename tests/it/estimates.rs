@@ -1,4 +1,5 @@
-//! What `scan` says a model would take, beside what it takes: within a fiftieth, whatever the model.
+//! What `scan` says a model would take, beside what it takes: within a fiftieth, whatever the
+//! model.
 
 use std::fs;
 use std::path::Path;
@@ -27,8 +28,8 @@ fn tensor(name: String, dtype: &'static str, shape: Vec<u64>, data: Vec<u8>) -> 
     }
 }
 
-/// Normal numbers as F32, cut so that the mantissas keep only some bits. The least are too small for
-/// F16.
+/// Normal numbers as F32, cut so that the mantissas keep only some bits. The least are too small
+/// for F16.
 fn floats(random: &mut Random, count: usize, mask: u32) -> Vec<u8> {
     let cut = |value: f32| {
         if value.abs() < 6.2e-5 {

@@ -1,4 +1,5 @@
-//! Folders as they are found: with pipes, closed folders and files that are not what they are called.
+//! Folders as they are found: with pipes, closed folders and files that are not what they are
+//! called.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
-//! An image of a folder is the folder: permissions, times, links and empty folders come back, and nothing leaves the folder.
+//! An image of a folder is the folder: permissions, times, links and empty folders come back, and
+//! nothing leaves the folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -209,7 +210,8 @@ fn what_was_private_stays_so() {
     assert_eq!(mode("old/config.json"), 0o600);
 }
 
-/// Links are made as they were if they stay in the folder; nothing else is, and nothing is written through one.
+/// Links are made as they were if they stay in the folder; nothing else is, and nothing is written
+/// through one.
 #[test]
 fn no_link_leaves_the_folder() {
     let folder = tempfile::tempdir().unwrap();

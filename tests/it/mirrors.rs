@@ -1,4 +1,5 @@
-//! A folder compressed into another, once and again: what stays, what is made anew, what is never replaced.
+//! A folder compressed into another, once and again: what stays, what is made anew, what is never
+//! replaced.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -31,6 +31,8 @@ fn quoted(path: &Path) -> Vec<String> {
 fn each_sentence_is_held_by_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/semantics.md")).unwrap();
+    // a sentence that is longer than a line goes on below, set in by two
+    let page = page.replace("\n  ", " ");
     let promised = page.lines().filter_map(|line| line.strip_prefix("- "));
     let promised: BTreeSet<String> = promised.map(str::to_owned).collect();
     assert!(promised.len() > 20);

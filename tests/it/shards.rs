@@ -1,5 +1,5 @@
-//! Models in several files: their index decides where a tensor is read from, and what does not hold of
-//! it is told.
+//! Models in several files: their index decides where a tensor is read from, and what does not hold
+//! of it is told.
 
 use std::fs;
 use std::path::Path;

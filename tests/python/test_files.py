@@ -64,7 +64,7 @@ class EdgeFiles(Checks):
                 bigsmall("decompress", folder / image)
                 self.assertEqual(sha256(copy), sha256(source))
 
-    def test_output_that_exists_is_replaced_only_by_force(self):
+    def test_an_image_of_another_file_is_replaced_only_where_it_is_named(self):
         source, other = models() / "edge/thin.safetensors", models() / "edge/unaligned.safetensors"
         with scratch() as folder:
             image = folder / "x.bs"
@@ -72,6 +72,10 @@ class EdgeFiles(Checks):
             before = listing(folder)
             self.assertIn("x.bs", bigsmall("compress", source, "-o", image, expect=2).stderr)
             self.assertEqual(listing(folder), before)
+            refused = bigsmall("compress", source, "-o", image, "--force", expect=2).stderr
+            self.assertIn("--discard-image", refused)
+            self.assertEqual(listing(folder), before)
+            bigsmall("compress", source, "-o", image, "--discard-image", image)
             bigsmall("compress", source, "-o", image, "--force")
             bigsmall("decompress", image)
             self.assertEqual(sha256(folder / "x.safetensors"), sha256(source))

@@ -23,7 +23,8 @@ const PREFIX: &str = "user.bigsmall.";
 
 /// The list of who may do what, in the words of the disk.
 const ACL: &str = "system.posix_acl_access";
-/// What a program may do when it is run: a model is run by nobody, and the kernel asks at each write.
+/// What a program may do when it is run: a model is run by nobody, and the kernel asks at each
+/// write.
 const CAPABILITY: &str = "security.capability";
 /// Longest list of names, and longest value, as the kernel has it.
 const LEN_MAX: usize = 64 << 10;

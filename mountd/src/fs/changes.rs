@@ -56,8 +56,8 @@ pub(crate) struct New {
 }
 
 impl New {
-    /// The mode to ask the disk for. Where a folder says itself who may do what with what is made in
-    /// it, the asker's mask does not count.
+    /// The mode to ask the disk for. Where a folder says itself who may do what with what is made
+    /// in it, the asker's mask does not count.
     fn mode_in(&self, folder: &Object) -> Mode {
         let says = rustix::fs::getxattr_query(folder.path(), DEFAULT_ACL).is_ok();
         let umask = if says { 0 } else { self.umask };
@@ -146,8 +146,8 @@ impl Object {
         self.set_mode(mode & !SETGID)
     }
 
-    /// Gives what was just made in `folder` to whoever asked for it. The group of a folder that hands
-    /// it on stays, and so do the bits that the disk drops when the owner changes.
+    /// Gives what was just made in `folder` to whoever asked for it. The group of a folder that
+    /// hands it on stays, and so do the bits that the disk drops when the owner changes.
     fn own(&self, folder: &Object, new: New) -> Result<()> {
         if nix::unistd::geteuid().is_root() {
             let is_handed_on = folder.stat.mode & SETGID != 0;

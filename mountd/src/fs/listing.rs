@@ -180,8 +180,8 @@ fn list_members(image: &Node, archive: &Image, inner: &str) -> Vec<Listed> {
         .collect()
 }
 
-/// The node of a member of an image of a folder. A link that could lead out of the folder is none: whoever made the image would say
-/// what others read in its place.
+/// The node of a member of an image of a folder. A link that could lead out of the folder is none:
+/// whoever made the image would say what others read in its place.
 fn node_of(image: &Node, archive: &Image, member: &Member) -> Option<Node> {
     let path = member.path.clone();
     let (what, size) = match &member.kind {

@@ -1,6 +1,6 @@
 //! Models in a mount over their own source: what is done to a model's name is done to its image and
-//! to the parity beside that. What takes two steps on the disk is marked on the image first, so that
-//! whoever finds it half done can do the rest, and never takes it for anything else.
+//! to the parity beside that. What takes two steps on the disk is marked on the image first, so
+//! that whoever finds it half done can do the rest, and never takes it for anything else.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -135,8 +135,8 @@ impl Object {
 }
 
 impl Fs {
-    /// The name of what is to be made, replaced or removed. Refused for names of images that are shown
-    /// under another, and for those of models if they are protected.
+    /// The name of what is to be made, replaced or removed. Refused for names of images that are
+    /// shown under another, and for those of models if they are protected.
     pub(super) fn changeable(&self, parent: u64, name: &OsStr) -> Result<Named> {
         self.check_writable()?;
         let parent = self.node(parent)?;
@@ -167,9 +167,9 @@ impl Fs {
         }
     }
 
-    /// The path that an image is to have in order to be shown as `named`: that of the image which is
-    /// shown so until now, or one that is free. `EXDEV` if it has no such name: then the bytes are
-    /// copied, as between disks.
+    /// The path that an image is to have in order to be shown as `named`: that of the image which
+    /// is shown so until now, or one that is free. `EXDEV` if it has no such name: then the bytes
+    /// are copied, as between disks.
     fn image_path(&self, image: &Path, named: &Named) -> Result<PathBuf> {
         let before = named.image().map(|item| item.disk_name.clone());
         let usual = naming::image_name(&named.name).0;
@@ -355,8 +355,8 @@ impl Fs {
         Ok(())
     }
 
-    /// A model was renamed by a worker before this one, and its image is at `new`: what else has its
-    /// old name goes along.
+    /// A model was renamed by a worker before this one, and its image is at `new`: what else has
+    /// its old name goes along.
     pub(super) fn model_moved(&self, old: &Named, new: &Path) {
         for name in catalog::images_for(&old.name) {
             let before = old.folder.join(name);

@@ -21,8 +21,8 @@ use crate::fs::root::Result;
 pub(super) type Deltas = BTreeMap<[u8; 40], bool>;
 
 impl Fs {
-    /// `EBUSY`, and a line in the log that names them, if fine-tunes in the source could not be read
-    /// any more without what is at `path`.
+    /// `EBUSY`, and a line in the log that names them, if fine-tunes in the source could not be
+    /// read any more without what is at `path`.
     pub(super) fn check_unneeded(&self, path: &Path) -> Result<()> {
         let below = self.root.path_below();
         let (mut files, mut images) = (BTreeSet::new(), BTreeSet::new());
@@ -66,8 +66,8 @@ impl Fs {
         Err(Errno::EBUSY)
     }
 
-    /// All files of the source, and those of them that are fine-tunes. Folders that cannot be listed
-    /// hide what is in them from everybody.
+    /// All files of the source, and those of them that are fine-tunes. Folders that cannot be
+    /// listed hide what is in them from everybody.
     fn walk(&self, files: &mut BTreeSet<PathBuf>, images: &mut BTreeSet<PathBuf>) {
         let mut deltas = self.deltas.lock();
         let mut known = Deltas::new();

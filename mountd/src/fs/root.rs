@@ -224,8 +224,8 @@ impl Object {
         Ok(Self { fd, stat })
     }
 
-    /// A path that leads to it and to nothing else, whatever its names are, while this is held. Calls
-    /// that follow links stop at what it leads to, even if that is a link itself.
+    /// A path that leads to it and to nothing else, whatever its names are, while this is held.
+    /// Calls that follow links stop at what it leads to, even if that is a link itself.
     pub(crate) fn path(&self) -> PathBuf {
         below(self.fd.as_fd())
     }

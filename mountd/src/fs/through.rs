@@ -110,8 +110,8 @@ impl Fs {
         file.ok_or(Errno::EBADF)
     }
 
-    /// What a node stands for on the disk. Another file may have its name meanwhile, or none: then it
-    /// is one that is open.
+    /// What a node stands for on the disk. Another file may have its name meanwhile, or none: then
+    /// it is one that is open.
     pub(super) fn object(&self, node: &Node) -> Result<Object> {
         let is_it = |object: &Object| object.stat.place() == node.stat.place();
         match self.root.hold(&node.path) {
@@ -388,8 +388,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Takes a rename as done that a worker before this one was asked for, if what is there now says
-    /// that it was, and does what is left of it.
+    /// Takes a rename as done that a worker before this one was asked for, if what is there now
+    /// says that it was, and does what is left of it.
     pub(crate) fn renamed_before(
         &self,
         (parent, name): (u64, &OsStr),

@@ -45,7 +45,8 @@ pub(crate) struct Arguments {
     /// The model that it is a fine-tune of: a file, an image, or a folder of them
     #[arg(long, value_name = "PATH", alias = "delta-from")]
     base: Option<PathBuf>,
-    /// Find bases that save much: for a file beside it or in `--base-dir`; for the models of a folder among them, and else in
+    /// Find bases that save much: for a file beside it or in `--base-dir`; for the models of a
+    /// folder among them, and else in
     /// `--base-dir`
     #[arg(long, conflicts_with = "base")]
     auto_delta: bool,

@@ -1,5 +1,6 @@
-//! The models of one folder as a family: which stands alone, and which is stored as differences from which other. Bases are looked for
-//! in the folder itself first; elsewhere only where somebody named a place.
+//! The models of one folder as a family: which stands alone, and which is stored as differences
+//! from which other. Bases are looked for in the folder itself first; elsewhere only where somebody
+//! named a place.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -62,7 +63,8 @@ pub(super) struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    /// Looks at the models of a plan; `done` are images that are there, and stay, and whether each is a delta.
+    /// Looks at the models of a plan; `done` are images that are there, and stay, and whether each
+    /// is a delta.
     pub(super) fn of(
         root: &'a Path,
         plan: &[Planned],
@@ -197,8 +199,8 @@ impl<'a> Family<'a> {
         best.map(|(_, number, place)| (number, place))
     }
 
-    /// The one against which the others become smallest; of those that are as good the oldest, from which the others were made most
-    /// probably.
+    /// The one against which the others become smallest; of those that are as good the oldest, from
+    /// which the others were made most probably.
     fn head(&self, left: &BTreeSet<usize>) -> usize {
         let cost = |head: usize| -> f64 {
             let of = |number: &usize| {

@@ -1,4 +1,5 @@
-//! What an earlier run has made from files that are not in the source any more: found, and removed where that is asked for.
+//! What an earlier run has made from files that are not in the source any more: found, and removed
+//! where that is asked for.
 
 use std::ffi::OsString;
 use std::fs;
@@ -39,7 +40,8 @@ fn is_missing(path: &Path) -> bool {
     there.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Whether the link at this path of the output, which the source does not have, leads to nothing that stays.
+/// Whether the link at this path of the output, which the source does not have, leads to nothing
+/// that stays.
 fn leads_nowhere(root: &Path, target: &Path, path: &Path) -> bool {
     if origin::of(target, root) != Origin::Same || !is_missing(&root.join(path)) {
         return false;
@@ -52,7 +54,8 @@ fn leads_nowhere(root: &Path, target: &Path, path: &Path) -> bool {
     leads_to.is_ok_and(|path| is_gone(root, target, path))
 }
 
-/// Whether the file at this path of the output was made by an earlier run, from what is not in the source any more.
+/// Whether the file at this path of the output was made by an earlier run, from what is not in the
+/// source any more.
 fn is_gone(root: &Path, target: &Path, path: &Path) -> bool {
     let made = target.join(path);
     let is_of = |source: &Path| origin::of(&made, source) == Origin::Same && is_missing(source);
@@ -60,7 +63,8 @@ fn is_gone(root: &Path, target: &Path, path: &Path) -> bool {
         || original_of(&made).is_some_and(|name| is_of(&root.join(path.with_file_name(name))))
 }
 
-/// Removes files that are gone from the source, and folders that hold nothing else; refused if a delta that stays needs one.
+/// Removes files that are gone from the source, and folders that hold nothing else; refused if a
+/// delta that stays needs one.
 pub fn delete_gone(
     (root, target): (&Path, &Path),
     gone: &[PathBuf],

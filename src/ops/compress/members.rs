@@ -88,7 +88,8 @@ impl Members {
         self.members.push((member, place));
     }
 
-    /// All of them in the order in which they are stored, and of each file with several names the first one.
+    /// All of them in the order in which they are stored, and of each file with several names the
+    /// first one.
     pub(super) fn finish(mut self, root: &Path) -> Result<Vec<Member>> {
         let most = Limits::FORMAT_1.member_count_max as usize;
         if self.members.len() > most {
@@ -121,8 +122,8 @@ fn stat(full: &Path) -> Result<Metadata> {
     fs::symlink_metadata(full).map_err(|e| Error::io("cannot stat", full, e))
 }
 
-/// The permissions of an image with these members, which has those of the folder otherwise: nobody may read it who could not read
-/// all that is in it.
+/// The permissions of an image with these members, which has those of the folder otherwise: nobody
+/// may read it who could not read all that is in it.
 pub(super) fn image_mode(folder_mode: u32, members: &[Member]) -> u32 {
     const OTHERS_READ: u32 = 0o044;
     const OTHERS_WRITE: u32 = 0o022;

@@ -1,5 +1,6 @@
-//! A folder into another one with an image for each model and copies of the other files. Where that is there already, it is brought
-//! up to date: what did not change stays, and only what an earlier run has made is replaced.
+//! A folder into another one with an image for each model and copies of the other files. Where that
+//! is there already, it is brought up to date: what did not change stays, and only what an earlier
+//! run has made is replaced.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -186,8 +187,8 @@ impl Mirror<'_> {
         Ok(Some(Arc::new(bases)))
     }
 
-    /// Finds out what is up to date. An image that is, but is stored as differences from one that is going to be replaced, is to be
-    /// coded anew before; the paths of such.
+    /// Finds out what is up to date. An image that is, but is stored as differences from one that
+    /// is going to be replaced, is to be coded anew before; the paths of such.
     fn look(&mut self, plan: &[Planned]) -> Result<Vec<PathBuf>> {
         let mut first = Vec::new();
         if self.is_free() && !self.options.resume {
@@ -250,7 +251,8 @@ impl Mirror<'_> {
         }
     }
 
-    /// What an interrupted run has left is nobody's; in a folder that was there, only what `--force` allows is replaced unasked.
+    /// What an interrupted run has left is nobody's; in a folder that was there, only what
+    /// `--force` allows is replaced unasked.
     fn is_free(&self) -> bool {
         !self.output.is_in_place()
     }
@@ -293,7 +295,8 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Whether there is an image of this file already, as far as its time says if an earlier run has made it.
+    /// Whether there is an image of this file already, as far as its time says if an earlier run
+    /// has made it.
     fn is_up_to_date(&self, to: &Path, full: &Path) -> bool {
         let trusts_time = !self.options.more.check && origin::of(to, full) == Origin::Same;
         // what cannot be opened is none

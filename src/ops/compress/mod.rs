@@ -110,14 +110,16 @@ pub struct MoreOptions {
     pub discard: Option<Vec<PathBuf>>,
     /// Tell by content, and not by time, what an earlier run has compressed already.
     pub check: bool,
-    /// Choose bases among the models of the folder, and for those that have none there in these places.
+    /// Choose bases among the models of the folder, and for those that have none there in these
+    /// places.
     pub auto_delta: Option<Vec<PathBuf>>,
     /// The image takes the place of its source: it says so from the moment that it has its name.
     pub converts: bool,
 }
 
 impl CompressOptions {
-    /// The same for this target, which was checked: where an image was named as one that may go, it goes.
+    /// The same for this target, which was checked: where an image was named as one that may go, it
+    /// goes.
     fn allowed(&self, target: &Path) -> Self {
         Self {
             force: self.force || self.replacing().discards(target),

@@ -1,4 +1,5 @@
-//! What becomes of each file of a folder that is compressed into another: decided before anything is written.
+//! What becomes of each file of a folder that is compressed into another: decided before anything
+//! is written.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -46,8 +47,9 @@ impl Planned {
     }
 }
 
-/// Decides for every entry. What is called a model and is none is copied as it is; what cannot be read, or would be taken for
-/// something else, is left out. `target` is where the images go: those that are there keep their names.
+/// Decides for every entry. What is called a model and is none is copied as it is; what cannot be
+/// read, or would be taken for something else, is left out. `target` is where the images go: those
+/// that are there keep their names.
 pub(super) fn plan_mirror(
     root: &Path,
     target: &Path,
@@ -129,8 +131,8 @@ pub(super) fn no_model(path: &Path, error: &Error) -> Skipped {
     Skipped::new(path, reason, format!("{}: not compressed", error.what()))
 }
 
-/// An image in the source is copied as it is. If the file that it stands for is there, too, the copy could not be told from the
-/// image of that file: only one of both would come back.
+/// An image in the source is copied as it is. If the file that it stands for is there, too, the
+/// copy could not be told from the image of that file: only one of both would come back.
 fn image_in_the_way(full: &Path) -> Option<Skipped> {
     if !folder::is_image(full) {
         return None;
@@ -153,7 +155,8 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is taken.
+    /// `x.bs` for `x.safetensors`; `x.safetensors.bs`, which stands for the same, if `x.bs` is
+    /// taken.
     fn choose(&mut self, path: &Path) -> Option<(PathBuf, String)> {
         let (candidates, suffix) = candidates(path.file_name().unwrap_or_default());
         if let Some(image) = self.own.get(path) {

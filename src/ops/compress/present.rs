@@ -20,8 +20,9 @@ use crate::ops::folder;
 use crate::ops::folder::Stamp;
 use crate::ops::origin;
 
-/// Whether there is an image of this file already, as it would be written: of its length, and of its time, if that is trusted, or its
-/// content. The time counts only for a file that nobody touched since: that of a file can be set, and copies may all have the same.
+/// Whether there is an image of this file already, as it would be written: of its length, and of
+/// its time, if that is trusted, or its content. The time counts only for a file that nobody
+/// touched since: that of a file can be set, and copies may all have the same.
 pub(super) fn is_image_of(image: &Path, file: &Path, trusts_time: bool) -> Result<bool> {
     if fs::symlink_metadata(image).is_err() {
         return Ok(false);
@@ -60,7 +61,8 @@ pub(super) fn holds_the_same(image: &Path, other: &Path) -> Result<bool> {
 /// A delta, and the files that it is differences from; none if a base is not at hand.
 pub(super) type Needs = (PathBuf, Option<BTreeSet<PathBuf>>);
 
-/// Images under `target` that are stored as differences, and from which files; none if a base is not at hand.
+/// Images under `target` that are stored as differences, and from which files; none if a base is
+/// not at hand.
 pub(super) fn deltas_in(target: &Path, progress: &dyn Progress) -> Result<Vec<Needs>> {
     let mut bases: Option<Bases> = None;
     let mut deltas = Vec::new();

@@ -85,8 +85,9 @@ impl Contents {
     }
 }
 
-/// Opens an image that is to be coded anew: what it holds, as if it were restored first. If it is a delta itself, its bases are looked for among `bases`; `keeps` tells whether what
-/// was a difference stays one from the same base, and where that is then seen from.
+/// Opens an image that is to be coded anew: what it holds, as if it were restored first. If it is a
+/// delta itself, its bases are looked for among `bases`; `keeps` tells whether what was a
+/// difference stays one from the same base, and where that is then seen from.
 pub(super) fn restored(
     path: &Path,
     bases: Option<&Arc<Bases>>,
@@ -160,7 +161,8 @@ fn named_better(error: Error, file: &FileSource) -> Error {
     }
 }
 
-/// Opens a file of a folder. What is called a model and is none is stored as any other file is; none if it cannot be read.
+/// Opens a file of a folder. What is called a model and is none is stored as any other file is;
+/// none if it cannot be read.
 fn open_any(full: &Path, path: &str, as_bytes: bool, skipped: &mut Vec<Skipped>) -> Option<Opened> {
     let opened = open_source(full, path.to_owned(), as_bytes);
     let opened = opened.or_else(|error| {
@@ -176,8 +178,9 @@ fn open_any(full: &Path, path: &str, as_bytes: bool, skipped: &mut Vec<Skipped>)
     opened.ok()
 }
 
-/// All of a folder as it goes into one image: models are split into tensors, other files are stored as bytes, folders and links are
-/// kept as what they are. A link to a file outside is stored as that file.
+/// All of a folder as it goes into one image: models are split into tensors, other files are stored
+/// as bytes, folders and links are kept as what they are. A link to a file outside is stored as
+/// that file.
 pub(super) fn folder_contents(
     root: &Path,
     opaque: bool,

@@ -1,5 +1,5 @@
-//! How far two tensors are apart: in bytes where they have one dtype, and in values, each made wider
-//! exactly, where their elements are numbers.
+//! How far two tensors are apart: in bytes where they have one dtype, and in values, each made
+//! wider exactly, where their elements are numbers.
 
 use crate::base::Progress;
 use crate::base::ReadAt;

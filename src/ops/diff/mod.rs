@@ -42,7 +42,8 @@ pub struct TensorDiff {
     pub bytes: u64,
     /// How many of them differ.
     pub differing_bytes: u64,
-    /// Its elements; none for a dtype whose elements are no numbers in whole bytes. So are those below.
+    /// Its elements; none for a dtype whose elements are no numbers in whole bytes. So are those
+    /// below.
     pub elements: Option<u64>,
     /// How many of them differ in their bits.
     pub differing_elements: Option<u64>,

@@ -1,5 +1,6 @@
-//! Doctor: what runs that were stopped, and programs that know nothing of images, have left behind in
-//! a folder, and what to do about each. Nothing is changed, and no block is decoded that need not be.
+//! Doctor: what runs that were stopped, and programs that know nothing of images, have left behind
+//! in a folder, and what to do about each. Nothing is changed, and no block is decoded that need
+//! not be.
 
 mod records;
 

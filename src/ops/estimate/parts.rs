@@ -216,7 +216,8 @@ fn scale(len: u64, (part, whole): (u64, u64)) -> u64 {
     scaled as u64
 }
 
-/// Of how many members of a stratum how many blocks are looked at, if about `wanted` of its bytes are.
+/// Of how many members of a stratum how many blocks are looked at, if about `wanted` of its bytes
+/// are.
 fn effort(wanted: u64, bytes: u64, members: u64, block_len: u64) -> (u64, u64) {
     let each = (bytes / members).div_ceil(block_len).max(1);
     let least = each.min(BLOCKS_MIN);

@@ -1,5 +1,5 @@
-//! Whether a model would become smaller against a base than alone, from a sample: a few pieces of its
-//! tensors, and the same pieces of the base's.
+//! Whether a model would become smaller against a base than alone, from a sample: a few pieces of
+//! its tensors, and the same pieces of the base's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 impl Sample {
-    /// About `count` pieces of `piece_len` bytes, a multiple of every element width, of all tensors of `model`.
+    /// About `count` pieces of `piece_len` bytes, a multiple of every element width, of all tensors
+    /// of `model`.
     pub fn take(model: &Bases, count: u64, piece_len: u64) -> Result<Self> {
         let tensors: Vec<&Tensor> = model.tensors().collect();
         let model_bytes: u64 = tensors.iter().map(|tensor| tensor.span().len).sum();
@@ -116,7 +117,8 @@ impl Sample {
         bytes / share(sampled, 1).max(1.0)
     }
 
-    /// About which share of the model's bytes it takes with these tensors as bases, for each span the one that `base_of` gives.
+    /// About which share of the model's bytes it takes with these tensors as bases, for each span
+    /// the one that `base_of` gives.
     pub fn against(
         &self,
         base_of: impl Fn(&Span) -> Result<Option<Arc<dyn ReadAt>>>,

@@ -14,7 +14,8 @@ use crate::format::member::MODE_BITS;
 /// Notes of one image, before the rest is only counted.
 const NOTES_MAX: usize = 20;
 
-/// What is other in `folder` than an image has noted, one line for each thing. The bytes of files are for others to compare.
+/// What is other in `folder` than an image has noted, one line for each thing. The bytes of files
+/// are for others to compare.
 pub(super) fn differences(archive: &Archive, folder: &Path) -> Vec<String> {
     let members = archive.index().members.iter();
     let mut notes: Vec<String> = members
