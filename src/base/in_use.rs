@@ -75,7 +75,7 @@ impl Unused {
         if !identity.is_same_file(&Identity::of(&there)) {
             return Err(replaced(path));
         }
-        let leased = lease::take(&file);
+        let leased = lease_in_time(&file);
         let held = Self {
             file,
             path: path.to_owned(),
@@ -334,6 +334,22 @@ fn companion(path: &Path) -> Option<String> {
         Some(_) => None,
         None => Some(format!("another process has locked `{}`", lock.display())),
     }
+}
+
+/// A lease. Who has just ended writing may have left the open file, for a moment, to a child that is
+/// about to become another program.
+fn lease_in_time(file: &LockedFile) -> Leased {
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let mut leased = lease::take(file);
+    for _ in 0..TRIES {
+        if leased != Leased::Written {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        leased = lease::take(file);
+    }
+    leased
 }
 
 /// The file that programs lock while they write this one: `NAME.lock` beside it, or of a blob of

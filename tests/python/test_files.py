@@ -159,6 +159,8 @@ class InvalidFiles(Checks):
         with scratch() as folder:
             shutil.copytree(models() / "invalid", folder / "in")
             (folder / "out").mkdir()
+            # its tensors are whole: those are coded as such
+            (folder / "in/trailing-byte.safetensors").unlink()
             before = listing(folder)
             for path in sorted((folder / "in").iterdir()):
                 with self.subTest(path.name):
@@ -167,17 +169,43 @@ class InvalidFiles(Checks):
                     self.assertIn(path.name, done.stderr)
                     self.assertEqual(listing(folder), before)
 
-    def test_folder_with_them_is_refused_whole(self):
-        """As a mirror and as one image: all bad files are named, and not even the good file is written."""
+    def test_bytes_after_the_last_tensor_are_kept(self):
+        """The tensors are coded as tensors, with a warning, and the file comes back byte for byte."""
+        path = models() / "invalid/trailing-byte.safetensors"
+        with scratch() as folder:
+            said = bigsmall("compress", path, "-o", folder / "x.bs").stderr
+            self.assertIn("after the last tensor", said)
+            bigsmall("decompress", folder / "x.bs")
+            self.assertEqual(sha256(folder / "x.safetensors"), sha256(path))
+
+    def test_folder_with_them_goes_on_and_names_them(self):
+        """As a mirror and as one image: all bad files are named and kept as they are."""
+        with scratch() as folder:
+            shutil.copytree(models() / "invalid", folder / "in")
+            shutil.copy(models() / "edge/thin.safetensors", folder / "in/a-good-file.safetensors")
+            before = {path.name: sha256(path) for path in (folder / "in").iterdir()}
+            for output in ("mirror", "image.bs"):
+                with self.subTest(output):
+                    done = bigsmall("compress", folder / "in", "-o", folder / output, expect=1)
+                    for path in invalid_files():
+                        self.assertIn(path.name, done.stderr)
+                    self.assertNotIn("a-good-file", done.stderr)
+                    back = folder / f"{output}-back"
+                    bigsmall("decompress", folder / output, "-o", back)
+                    self.assertEqual({p.name: sha256(p) for p in back.iterdir()}, before)
+
+    def test_folder_with_them_is_refused_whole_if_asked(self):
+        """With --strict, as a mirror and as one image: not even the good file is written."""
         with scratch() as folder:
             shutil.copytree(models() / "invalid", folder / "in")
             shutil.copy(models() / "edge/thin.safetensors", folder / "in/a-good-file.safetensors")
             before = listing(folder)
             for output in ("mirror", "image.bs"):
                 with self.subTest(output):
-                    done = bigsmall("compress", folder / "in", "-o", folder / output, expect=2)
+                    done = bigsmall("compress", folder / "in", "-o", folder / output, "--strict", expect=2)
                     for path in invalid_files():
-                        self.assertIn(path.name, done.stderr)
+                        if path.name != "trailing-byte.safetensors":
+                            self.assertIn(path.name, done.stderr)
                     self.assertNotIn("a-good-file", done.stderr)
                     self.assertEqual(listing(folder), before)
 
