@@ -336,8 +336,8 @@ fn companion(path: &Path) -> Option<String> {
     }
 }
 
-/// A lease. Who has just ended writing may have left the open file, for a moment, to a child that is
-/// about to become another program.
+/// A lease. Who has just ended writing may have left the open file, for a moment, to a child that
+/// is about to become another program.
 fn lease_in_time(file: &LockedFile) -> Leased {
     const TRIES: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(10);
