@@ -669,8 +669,8 @@ fn in_the_foreground_it_logs_to_stderr_and_ends_with_the_unmount() {
     assert!(log.contains("INFO"), "{log}");
 }
 
-// docs/semantics.md: Memory stays within `--cache` and 64 MiB, however many streams read and
-// however many tensors an image has that needs no base.
+// docs/semantics.md: Memory stays within `--cache` and 64 MiB, however many streams read, of
+// images of up to 150,000 tensors that need no base.
 #[test]
 fn memory_stays_within_the_cache_while_many_streams_read() {
     let mut setup = Setup::new();
