@@ -1,5 +1,5 @@
-//! Safetensors headers from any bytes: judged as the safetensors library judges them; a layout covers its file in order
-//! and without holes, and fits into an index.
+//! Safetensors headers from any bytes: judged as the safetensors library judges them, but for bytes after the last
+//! tensor, which are a span of their own here; a layout covers its file in order and without holes, and fits into an index.
 
 use bigsmall::base::ErrorKind;
 use bigsmall::base::digest;
@@ -10,6 +10,7 @@ use bigsmall::format::SpanRecord;
 use bigsmall::tensor::Layout;
 use bigsmall::tensor::SpanKind;
 use bigsmall::tensor::dtype;
+use safetensors::SafeTensorError;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
@@ -36,10 +37,17 @@ fn mended(json: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn judge(file: &[u8]) {
-    match (
-        Layout::of_safetensors(&file.to_vec()),
-        SafeTensors::read_metadata(file),
-    ) {
+    let ours = Layout::of_safetensors(&file.to_vec());
+    let trailing = ours.as_ref().map_or(0, Layout::trailing) as usize;
+    let (tensors, rest) = file.split_at(file.len() - trailing);
+    if !rest.is_empty() {
+        let theirs = SafeTensors::read_metadata(file).err();
+        assert!(
+            matches!(theirs, Some(SafeTensorError::MetadataIncompleteBuffer)),
+            "{theirs:?}"
+        );
+    }
+    match (ours, SafeTensors::read_metadata(tensors)) {
         (Ok(layout), Ok((json_len, metadata))) => {
             covers(&layout, file.len() as u64, json_len as u64 + 8, &metadata);
             fits_an_index(&layout, file);
@@ -52,7 +60,7 @@ fn judge(file: &[u8]) {
 
 fn covers(layout: &Layout, len: u64, header_len: u64, metadata: &Metadata) {
     assert_eq!(layout.len, len);
-    let (header, tensors) = layout.spans.split_first().expect("a span of the header");
+    let (header, mut tensors) = layout.spans.split_first().expect("a span of the header");
     assert_eq!((header.kind, header.len), (SpanKind::Header, header_len));
     let mut end = 0;
     for span in &layout.spans {
@@ -60,6 +68,10 @@ fn covers(layout: &Layout, len: u64, header_len: u64, metadata: &Metadata) {
         end += span.len;
     }
     assert_eq!(end, len);
+    if layout.trailing() > 0 {
+        tensors = &tensors[..tensors.len() - 1];
+        assert!(!tensors.is_empty(), "bytes after no tensor are no model");
+    }
     assert_eq!(tensors.len(), metadata.tensors().len());
     for span in tensors {
         assert_eq!(span.kind, SpanKind::Tensor);
