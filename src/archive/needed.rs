@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::archive::Bases;
-use crate::archive::whole::Archive;
+use crate::archive::image::Image;
 use crate::base::Result;
 
 /// What was found.
@@ -35,13 +35,9 @@ pub fn needed(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Needed> {
     // one that cannot be opened is no delta that could be orphaned
-    let deltas = files
-        .images
-        .iter()
-        .filter_map(|path| Archive::open(path).ok());
-    let deltas: Vec<Archive> = deltas
-        .filter(|archive| archive.index().is_delta())
-        .collect();
+    let images = files.images.iter();
+    let images = images.filter_map(|path| Image::open(path).ok());
+    let deltas: Vec<Image> = images.filter(Image::is_delta).collect();
     if deltas.is_empty() {
         return Ok(Needed::default());
     }
@@ -56,14 +52,14 @@ pub fn needed(
     let of_staying = bases_in(&mut files.staying.iter());
     let of_all = bases_in(&mut files.going.union(files.staying));
     let mut lost = Vec::new();
-    for archive in &deltas {
+    for image in &deltas {
         check()?;
-        let is_lost = may_need(archive, &of_going)
-            && !needs_all(archive, &of_staying)
+        let is_lost = may_need(image, &of_going)
+            && !needs_all(image, &of_staying)
             // what lacks a base already loses nothing
-            && needs_all(archive, &of_all);
+            && needs_all(image, &of_all);
         if is_lost {
-            lost.push(archive.path().to_owned());
+            lost.push(image.path().to_owned());
         }
     }
     Ok(Needed {
@@ -73,26 +69,13 @@ pub fn needed(
 }
 
 /// Whether a tensor there is called as a base of this delta is.
-fn may_need(archive: &Archive, bases: &Bases) -> bool {
-    let mut spans = archive.index().spans.iter();
-    spans.any(|span| {
-        span.base.is_some_and(|base| {
-            let record = archive.index().bases[base].named(&span.span.name);
-            bases.names(&record, span.span.len)
-        })
-    })
+fn may_need(image: &Image, bases: &Bases) -> bool {
+    let mut needs = image.needs();
+    needs.any(|need| bases.names(&need.record, need.len))
 }
 
 /// Whether all bases of a delta are there.
-fn needs_all(archive: &Archive, bases: &Bases) -> bool {
-    let mut known = BTreeSet::new();
-    let mut spans = archive.index().spans.iter();
-    spans.all(|span| {
-        span.base
-            .filter(|base| known.insert(*base))
-            .is_none_or(|base| {
-                let record = archive.index().bases[base].named(&span.span.name);
-                bases.find(&record, span.span.len).is_ok()
-            })
-    })
+fn needs_all(image: &Image, bases: &Bases) -> bool {
+    let mut needs = image.needs();
+    needs.all(|need| bases.find(&need.record, need.len).is_ok())
 }

@@ -21,8 +21,8 @@ use crate::statistics::Told;
 
 /// How long either side may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// Beside decoded blocks and tables: programs, stacks, buffers, and what is known of open images.
-const BESIDE_CACHE_BYTES: u64 = 32 << 20;
+/// Beside decoded blocks and tables: programs, stacks and buffers (docs/semantics.md).
+const BESIDE_CACHE_BYTES: u64 = 64 << 20;
 
 /// What is told of one mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]

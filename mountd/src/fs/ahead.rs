@@ -21,6 +21,9 @@ const RUN_MIN: u64 = 512 << 10;
 const RECENT: usize = 32;
 /// Requests of one stream come out of order by at most this.
 const SLACK: u64 = 1 << 20;
+/// What a shorter block counts of the window: of tensors of a few bytes a window would hold more
+/// than the cache does.
+const BLOCK_LEN_MIN: u64 = 4 << 10;
 /// A thread without work for this long ends.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// How long a thread waits for readers to get what they wait for, at a time.
@@ -127,13 +130,14 @@ impl Ahead {
             let touched = first_touch(file, offset, len);
             state.queue.extend(touched.into_iter().flatten().map(task));
         }
-        let mut at = ahead.start;
-        while at < ahead.end {
+        let (mut at, mut room) = (ahead.start, ahead.end - ahead.start);
+        while room > 0 {
             let Some(block) = file.block_at(at) else {
                 break;
             };
             state.queue.push_back(task(block.start));
             at = block.end;
+            room = room.saturating_sub((block.end - block.start).max(BLOCK_LEN_MIN));
         }
         let streams = state.files.get_mut(&ino);
         let stream = streams.and_then(|all| all.iter_mut().find(|known| known.id == stream));

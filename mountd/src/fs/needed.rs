@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bigsmall::archive;
-use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::Files;
+use bigsmall::archive::Image;
 use bigsmall::archive::naming;
 use nix::errno::Errno;
 
@@ -102,7 +102,7 @@ impl Fs {
 
     fn is_delta(&self, path: &Path) -> bool {
         // one that cannot be opened is no fine-tune that could lose anything
-        let archive = Archive::open(&self.root.path_below().join(path));
-        archive.is_ok_and(|archive| archive.index().is_delta())
+        let image = Image::open(&self.root.path_below().join(path));
+        image.is_ok_and(|image| image.is_delta())
     }
 }
