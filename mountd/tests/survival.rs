@@ -25,6 +25,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bigsmall::base::mounts;
+
 use crate::models::model;
 use crate::models::put;
 use crate::setup::Setup;
@@ -352,6 +354,7 @@ fn on_an_old_kernel_the_mount_is_made_anew() {
     wait_until("the new mount", || {
         fs::read(&path).is_ok_and(|read| read == original)
     });
+    assert_eq!(kernel_ahead_kib(&setup.mnt(), 4096), 4096);
     let listed = setup::mounts();
     let here = listed["mounts"].as_array().unwrap().iter();
     assert_eq!(
@@ -364,6 +367,34 @@ fn on_an_old_kernel_the_mount_is_made_anew() {
             .status
             .success()
     );
+}
+
+/// How far the kernel reads ahead in the mount, in KiB; or, where a mount may not tell it, whatever
+/// it was told.
+fn kernel_ahead_kib(mnt: &Path, told: u64) -> u64 {
+    let mut all = mounts::all().unwrap().into_iter();
+    let mounted = all.rfind(|mounted| mounted.mountpoint == mnt).unwrap();
+    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+    if File::options().write(true).open(&setting).is_err() {
+        return told;
+    }
+    let kib = fs::read_to_string(setting).unwrap();
+    kib.trim().parse().unwrap()
+}
+
+// docs/semantics.md: In a mount made by root the kernel reads as far ahead as `--read-ahead` says, where it may be told.
+#[test]
+fn the_kernel_reads_ahead_as_far_as_it_is_told() {
+    let mut setup = Setup::new();
+    setup.image("m.bs", &model(1000, 3));
+    let mnt = setup.mounted();
+    assert_eq!(kernel_ahead_kib(&mnt, 4096), 4096);
+    assert!(mountd(&["unmount", text(&mnt)]).status.success());
+    for (size, kib) in [("1m", 1024), ("0", 128), ("1", 4)] {
+        assert!(setup.mount(&["--read-ahead", size]).status.success());
+        assert_eq!(kernel_ahead_kib(&mnt, kib), kib, "{size}");
+        assert!(mountd(&["unmount", text(&mnt)]).status.success());
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Mounted {
     pub source: PathBuf,
     /// Its type.
     pub fstype: Vec<u8>,
+    /// The number of its file system among the devices, as `MAJOR:MINOR`.
+    pub device: String,
 }
 
 impl Mounted {
@@ -44,6 +46,7 @@ fn parse(line: &[u8]) -> Option<Mounted> {
         mountpoint: unescape(fields.get(4)?),
         source: unescape(fields.get(dash + 2)?),
         fstype: fields.get(dash + 1)?.to_vec(),
+        device: std::str::from_utf8(fields.get(2)?).ok()?.to_owned(),
     })
 }
 
@@ -75,6 +78,7 @@ mod tests {
         assert!(mounted.is_ours());
         assert_eq!(mounted.mountpoint, Path::new("/mnt/a b"));
         assert_eq!(mounted.source, Path::new(r"/src\x"));
+        assert_eq!(mounted.device, "0:45");
         let mounted = parse(br"1 2 0:3 / /a\012b\134c\011 rw - ext4 /dev/sda rw").unwrap();
         assert_eq!(mounted.fstype, b"ext4");
         assert_eq!(mounted.mountpoint, Path::new("/a\nb\\c\t"));

@@ -2,9 +2,9 @@
 """What the kernel's own read-ahead of a mount costs and brings: the same reads with several values of read_ahead_kb,
 interleaved in one run, beside the plain file.
 
-usage: read_ahead.py MODEL.safetensors IMAGE.bs [--rounds N] [--values 128,1024,4096,16384] [--markdown]
+usage: read_ahead.py MODEL.safetensors IMAGE.bs [--rounds N] [--values 128,1024,4096,16384]
 
-As root, with Python's safetensors and torch. "Cold" drops the decoded pages and the plain file's; the image's bytes stay in
+The value `own` is what the mount sets by itself. As root, with Python's safetensors and torch. "Cold" drops the decoded pages and the plain file's; the image's bytes stay in
 the page cache where it says "at hand", and come from the disk where it says "disk".
 """
 import argparse

@@ -2,6 +2,7 @@
 
 pub(crate) mod control;
 mod handshake;
+mod kernel_ahead;
 mod link;
 mod metrics;
 mod mounting;
@@ -37,6 +38,7 @@ use crate::complain;
 use crate::daemon::control::Record;
 use crate::daemon::mounting::Access;
 use crate::daemon::mounting::Mount;
+use crate::daemon::mounting::Wanted;
 use crate::daemon::privileges::Role;
 use crate::daemon::setup::Logging;
 use crate::daemon::setup::Setup;
@@ -228,12 +230,8 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     let folder = folder.map_err(|e| Error::io("cannot open", &paths.source, e))?;
     // whatever is wrong with the source is said now
     Fs::new(source, &setup.fs_options())?;
-    let access = Access {
-        allow_other: arguments.allow_other,
-        writable: setup.in_place,
-    };
     let (at, of) = (&paths.mountpoint, &paths.source);
-    let mount = Mount::make(of, at, access, setup.cache_mode)?;
+    let mount = Mount::make(of, at, wanted(arguments, &setup))?;
     privileges::give_up(Role::Supervisor, setup.in_place);
     let shared = Arc::new(Shared::default());
     let record = Record {
@@ -273,6 +271,17 @@ fn run(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
         forget_quiet_log(&log);
     }
     outcome
+}
+
+fn wanted(arguments: &MountArgs, setup: &Setup) -> Wanted {
+    Wanted {
+        access: Access {
+            allow_other: arguments.allow_other,
+            writable: setup.in_place,
+        },
+        cache_mode: setup.cache_mode,
+        read_ahead_bytes: arguments.read_ahead,
+    }
 }
 
 fn watch_signals(mountpoint: &Path, events: mpsc::Sender<Event>) -> Result<()> {

@@ -28,6 +28,7 @@ use nix::mount::umount2;
 use crate::adapter::CacheMode;
 use crate::daemon::handshake;
 use crate::daemon::handshake::Connection;
+use crate::daemon::kernel_ahead;
 use crate::daemon::link;
 
 const DEVICE: &str = "/dev/fuse";
@@ -136,6 +137,15 @@ pub(crate) struct Access {
     pub(crate) writable: bool,
 }
 
+/// What a mount shall be like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) access: Access,
+    pub(crate) cache_mode: CacheMode,
+    /// How far the kernel reads ahead; 0 for as far as it does by itself.
+    pub(crate) read_ahead_bytes: u64,
+}
+
 /// A mount of this process.
 #[derive(Debug)]
 pub(crate) struct Mount {
@@ -143,26 +153,19 @@ pub(crate) struct Mount {
     pub(crate) mountpoint: PathBuf,
     pub(crate) connection: Connection,
     source: PathBuf,
-    access: Access,
-    cache_mode: CacheMode,
+    wanted: Wanted,
 }
 
 impl Mount {
     /// Mounts, and answers the kernel's first request; the others wait for a worker.
-    pub(crate) fn make(
-        source: &Path,
-        mountpoint: &Path,
-        access: Access,
-        cache_mode: CacheMode,
-    ) -> Result<Self> {
-        let (device, connection) = connect(source, mountpoint, access, cache_mode)?;
+    pub(crate) fn make(source: &Path, mountpoint: &Path, wanted: Wanted) -> Result<Self> {
+        let (device, connection) = connect(source, mountpoint, wanted)?;
         Ok(Self {
             device,
             mountpoint: mountpoint.to_owned(),
             connection,
             source: source.to_owned(),
-            access,
-            cache_mode,
+            wanted,
         })
     }
 
@@ -170,8 +173,7 @@ impl Mount {
     pub(crate) fn renew(&mut self) -> Result<()> {
         self.end(true)?;
         // whoever waits for the old one gets an error when its device is closed
-        let (device, connection) =
-            connect(&self.source, &self.mountpoint, self.access, self.cache_mode)?;
+        let (device, connection) = connect(&self.source, &self.mountpoint, self.wanted)?;
         self.device = device;
         self.connection = connection;
         Ok(())
@@ -183,12 +185,8 @@ impl Mount {
     }
 }
 
-fn connect(
-    source: &Path,
-    mountpoint: &Path,
-    access: Access,
-    cache_mode: CacheMode,
-) -> Result<(OwnedFd, Connection)> {
+fn connect(source: &Path, mountpoint: &Path, wanted: Wanted) -> Result<(OwnedFd, Connection)> {
+    let access = wanted.access;
     let failed = |e| Error::io("cannot mount", mountpoint, e);
     let device = match mount_as_root(source, mountpoint, access) {
         Ok(device) => device,
@@ -200,8 +198,11 @@ fn connect(
             mounted.map_err(|e| helper_hint(mountpoint, &e))?
         }
     };
-    match handshake::answer(&device, access.writable, cache_mode) {
-        Ok(connection) => Ok((device, connection)),
+    match handshake::answer(&device, access.writable, wanted.cache_mode) {
+        Ok(connection) => {
+            read_ahead(mountpoint, wanted.read_ahead_bytes);
+            Ok((device, connection))
+        }
         Err(errno) => {
             // nobody will ever answer for it
             let _ = unmount(mountpoint, true);
@@ -211,6 +212,20 @@ fn connect(
                 _ => error,
             })
         }
+    }
+}
+
+/// Has the kernel read ahead in the mount that was made here. Where it may not be told, reads are
+/// right all the same.
+fn read_ahead(mountpoint: &Path, bytes: u64) {
+    let set = || {
+        let all = mounts::all().map_err(io::Error::other)?;
+        let mut all = all.into_iter();
+        let made = all.rfind(|mounted| mounted.mountpoint == mountpoint && mounted.is_ours());
+        kernel_ahead::set(&made.ok_or(io::ErrorKind::NotFound)?, bytes)
+    };
+    if let Err(error) = set() {
+        tracing::info!("the kernel's read-ahead stays as it is: {error}");
     }
 }
 
