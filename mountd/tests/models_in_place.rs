@@ -27,6 +27,7 @@ use bigsmall::ops::diff;
 use rustix::fs::XattrFlags;
 
 use crate::converted::Setup;
+use crate::converted::convert_all;
 use crate::converted::mountd;
 use crate::models::model;
 use crate::models::put;
@@ -241,8 +242,8 @@ fn models_are_not_written_to() {
     setup.models_are_whole();
 }
 
-// docs/semantics.md: What a fine-tune needs as its base is neither removed nor replaced there:
-// `EBUSY`, with a line in the log that names who needs it.
+// docs/semantics.md: What a fine-tune needs as its base is neither removed nor replaced there, nor
+// renamed so that it would not be found: `EBUSY`, with a line in the log that names who needs it.
 #[test]
 fn a_base_that_is_needed_stays() {
     let setup = Setup::new();
@@ -277,11 +278,65 @@ fn a_base_that_is_needed_stays() {
     let copy = root.join("copy.safetensors");
     put(&copy, &setup.models[0].1);
     fs::remove_file(&moved).unwrap();
+    assert_eq!(errno(fs::rename(&copy, root.join("copy.bin"))), Some(EBUSY));
     assert!(fs::read(&t).unwrap() == tuned);
     assert_eq!(errno(fs::remove_file(&copy)), Some(EBUSY));
     assert_eq!(errno(fs::rename(root.join("new"), &copy)), Some(EBUSY));
     fs::remove_file(&t).unwrap();
     fs::remove_file(&copy).unwrap();
+}
+
+/// As blobs of the Hugging Face cache are.
+#[test]
+fn a_base_without_an_extension_is_found_and_stays() {
+    let setup = Setup::new();
+    let root = setup.root();
+    setup.unmount();
+    let base = model(150_000, 50);
+    let mut tuned = base.clone();
+    for byte in tuned[200..].iter_mut().step_by(9) {
+        *byte ^= 1;
+    }
+    let blob = root.join("blobs/1bf4");
+    let plain = setup.folder.path().join("t.safetensors");
+    put(&blob, &base);
+    put(&plain, &tuned);
+    diff::patch(&blob, &plain, &root.join("deep/t.bs"), false, 2, &Silent).unwrap();
+    setup.mount();
+    let t = root.join("deep/t.safetensors");
+    let part = root.join("blobs/1bf4.incomplete");
+    let stays = |blob: &Path| {
+        put(&part, b"new");
+        assert_eq!(errno(fs::remove_file(blob)), Some(EBUSY));
+        assert_eq!(errno(fs::rename(&part, blob)), Some(EBUSY));
+        // a worker that has not seen it yet finds it
+        setup.unmount();
+        setup.mount();
+        assert!(fs::read(&t).unwrap() == tuned);
+    };
+    stays(&blob);
+    // nobody would look for it under such a name
+    let hidden = root.join("blobs/1bf4.old");
+    assert_eq!(errno(fs::rename(&blob, &hidden)), Some(EBUSY));
+    let other = root.join("blobs/2c05");
+    fs::rename(&blob, &other).unwrap();
+    stays(&other);
+    // the same bytes may replace it, be it an image or not
+    for is_image in [false, true] {
+        if is_image {
+            setup.unmount();
+            assert_eq!(convert_all(&root).converted, 1);
+            setup.mount();
+        }
+        put(&part, &base);
+        fs::rename(&part, &other).unwrap();
+        stays(&other);
+    }
+    // what is no model is nobody's base
+    put(&blob, b"{}");
+    fs::remove_file(&blob).unwrap();
+    fs::remove_file(&t).unwrap();
+    fs::remove_file(&other).unwrap();
 }
 
 // docs/semantics.md: Models that are renamed, replaced and removed while a worker dies are so once,

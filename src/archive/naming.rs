@@ -29,6 +29,12 @@ pub fn is_model_name(name: &OsStr) -> bool {
     model_extension(name).is_some()
 }
 
+/// Whether the content of a file of this name may make it a model: the blobs of the Hugging Face
+/// cache have no extension.
+pub fn has_no_extension(name: &OsStr) -> bool {
+    !name.as_bytes().contains(&b'.')
+}
+
 /// What makes the name one of a model, in the letters that it has there.
 pub fn model_extension(name: &OsStr) -> Option<&str> {
     let of = |extension: &str| {

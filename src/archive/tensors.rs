@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fs::DirEntry;
+use std::fs::FileType;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +32,9 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::base::file::Identity;
 use crate::base::read_at::Part;
-use crate::format::Header;
+use crate::format::Header as ImageHeader;
 use crate::format::ImageKind;
+use crate::tensor::Header;
 use crate::tensor::Layout;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
@@ -76,7 +79,7 @@ pub(super) struct ModelFile {
     pub(super) path: PathBuf,
     identity: Identity,
     /// Of an image.
-    pub(super) header: Option<Header>,
+    pub(super) header: Option<ImageHeader>,
     /// Of each of its files, the places where it stands: links give several.
     pub(super) homes: BTreeMap<usize, Vec<Home>>,
     /// The image, if it is a delta.
@@ -241,9 +244,7 @@ impl Tensors {
             let kind = entry.file_type().map_err(failed)?;
             if kind.is_dir() {
                 folders.push(entry.path());
-            } else if is_model_file(&entry.file_name())
-                && (self.follows_links || !kind.is_symlink())
-            {
+            } else if self.is_model(&entry, kind) {
                 files.push(entry.path());
             } else if ShardIndex::stem_of(&entry.path()).is_some()
                 && (self.follows_links || !kind.is_symlink())
@@ -252,6 +253,17 @@ impl Tensors {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry of a folder is a model or an image. Where links are not followed, those that
+    /// name the blobs of a Hugging Face cache do not count, so these do, which have no extension.
+    fn is_model(&self, entry: &DirEntry, kind: FileType) -> bool {
+        let name = entry.file_name();
+        if is_model_file(&name) {
+            return self.follows_links || !kind.is_symlink();
+        }
+        let may_be_blob = !self.follows_links && kind.is_file() && naming::has_no_extension(&name);
+        may_be_blob && FileSource::open(&entry.path()).is_ok_and(|file| Header::is_in(&file))
     }
 
     /// Whether one of them is a model.

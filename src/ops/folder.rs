@@ -19,7 +19,6 @@ use crate::base::FileSource;
 use crate::base::LockedFile;
 use crate::base::OutputFile;
 use crate::base::Progress;
-use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::atomic::Unfinished;
@@ -35,6 +34,7 @@ use crate::base::progress::Skipped;
 use crate::ops::companions;
 use crate::ops::origin;
 use crate::parity;
+use crate::tensor::Header;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,21 +154,12 @@ pub fn is_model(path: &Path) -> bool {
     match naming::model_extension(name) {
         Some(extension) if extension.eq_ignore_ascii_case(naming::MODEL_EXTENSION) => true,
         Some(_) => looks_like_safetensors(path),
-        None => !name.as_bytes().contains(&b'.') && looks_like_safetensors(path),
+        None => naming::has_no_extension(name) && looks_like_safetensors(path),
     }
 }
 
 fn looks_like_safetensors(path: &Path) -> bool {
-    let Ok(source) = FileSource::open(path) else {
-        return false;
-    };
-    let mut head = [0_u8; 9];
-    if source.read_exact_at(0, &mut head).is_err() {
-        return false;
-    }
-    let [length @ .., first] = head;
-    let claimed = u64::from_le_bytes(length);
-    first == b'{' && claimed <= source.len() && crate::tensor::Header::read(&source).is_ok()
+    FileSource::open(path).is_ok_and(|source| Header::is_in(&source))
 }
 
 /// The image at `source`, or all images under it.

@@ -70,7 +70,7 @@ impl Goes {
 #[derive(Debug)]
 pub(super) struct Named {
     folder: PathBuf,
-    name: OsString,
+    pub(super) name: OsString,
     /// What it shows.
     pub(super) item: Option<Item>,
 }
@@ -199,7 +199,7 @@ impl Fs {
             (false, false) => {}
         }
         let path = named.path();
-        self.check_unneeded(&path)?;
+        self.check_unneeded(&path, None)?;
         self.remove_image(&path)
     }
 
@@ -235,7 +235,7 @@ impl Fs {
         }
         let replaced = new.path();
         if new.image().is_some() {
-            self.check_unneeded(&replaced)?;
+            self.check_unneeded(&replaced, None)?;
         }
         let image = self.root.hold(&from)?;
         let other = new.item.as_ref().filter(|_| replaced != to);
@@ -298,7 +298,7 @@ impl Fs {
             (false, true) => return Err(Errno::EISDIR),
             (false, false) => {}
         }
-        self.check_unneeded(&image_path)?;
+        self.check_renamed(old, new)?;
         let stat = self.root.stat(&from)?;
         if stat.kind == Kind::File {
             let (file, _) = self.root.open_with(&from, OFlag::O_RDONLY.bits())?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +12,13 @@ use bigsmall::archive::Bases;
 use bigsmall::archive::Files;
 use bigsmall::archive::Image;
 use bigsmall::archive::naming;
+use bigsmall::base::FileSource;
+use bigsmall::tensor::Header;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
+use crate::fs::catalog::Meaning;
+use crate::fs::models::Named;
 use crate::fs::root::Kind;
 use crate::fs::root::Result;
 
@@ -21,14 +26,54 @@ use crate::fs::root::Result;
 pub(super) type Deltas = BTreeMap<[u8; 40], bool>;
 
 impl Fs {
+    /// `EBUSY` if a file that is no image cannot be removed for those who need it.
+    pub(super) fn check_removed(&self, named: &Named) -> Result<()> {
+        if !self.may_be_base(named) {
+            return Ok(());
+        }
+        self.check_unneeded(&named.path(), None)
+    }
+
+    /// `EBUSY` if something that is no image cannot have another name: for those who need what has
+    /// that name, or who would not look for the first under it.
+    pub(super) fn check_renamed(&self, old: &Named, new: &Named) -> Result<()> {
+        let is_found = may_be_of_base(&new.name);
+        if new.image().is_some() || self.may_be_base(new) {
+            let arriving = old.path();
+            let arriving = (is_plain(old) && is_found).then_some(&*arriving);
+            self.check_unneeded(&new.path(), arriving)?;
+        }
+        if !is_found && self.may_be_base(old) {
+            self.check_unneeded(&old.path(), None)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a name shows a file that is no image and in which bases are looked for.
+    fn may_be_base(&self, named: &Named) -> bool {
+        if !is_plain(named) {
+            return false;
+        }
+        let path = named.path();
+        let is_model = || {
+            let (file, _) = self.root.open_file(&path).ok()?;
+            let file = FileSource::from_file(file, &self.root.shown(&path)).ok()?;
+            Some(Header::is_in(&file))
+        };
+        naming::is_model_name(&named.name)
+            || naming::has_no_extension(&named.name) && is_model().unwrap_or(false)
+    }
+
     /// `EBUSY`, and a line in the log that names them, if fine-tunes in the source could not be
-    /// read any more without what is at `path`.
-    pub(super) fn check_unneeded(&self, path: &Path) -> Result<()> {
+    /// read any more without what is at `path`, though `arriving` is to have a name under which
+    /// bases are looked for.
+    pub(super) fn check_unneeded(&self, path: &Path, arriving: Option<&Path>) -> Result<()> {
         let below = self.root.path_below();
         let (mut files, mut images) = (BTreeSet::new(), BTreeSet::new());
         self.walk(&mut files, &mut images);
         files.remove(path);
         images.remove(path);
+        files.extend(arriving.map(Path::to_owned));
         if images.is_empty() {
             return Ok(());
         }
@@ -66,7 +111,7 @@ impl Fs {
         Err(Errno::EBUSY)
     }
 
-    /// All files of the source, and those of them that are fine-tunes. Folders that cannot be
+    /// All files of the source in which bases are looked for, and those that are fine-tunes. Folders that cannot be
     /// listed hide what is in them from everybody.
     fn walk(&self, files: &mut BTreeSet<PathBuf>, images: &mut BTreeSet<PathBuf>) {
         let mut deltas = self.deltas.lock();
@@ -80,7 +125,7 @@ impl Fs {
                 };
                 match stat.kind {
                     Kind::Folder => folders.push(path),
-                    Kind::File => {
+                    Kind::File if may_be_of_base(&name) => {
                         files.insert(path.clone());
                         if !naming::is_image_name(&name) {
                             continue;
@@ -105,4 +150,15 @@ impl Fs {
         let image = Image::open(&self.root.path_below().join(path));
         image.is_ok_and(|image| image.is_delta())
     }
+}
+
+/// Whether a name shows a file that is no image.
+fn is_plain(named: &Named) -> bool {
+    let item = named.item.as_ref();
+    item.is_some_and(|item| matches!(item.meaning, Meaning::Plain))
+}
+
+/// Whether bases are looked for in files of this name.
+fn may_be_of_base(name: &OsStr) -> bool {
+    naming::is_image_name(name) || naming::is_model_name(name) || naming::has_no_extension(name)
 }

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bigsmall::archive::naming;
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 use nix::fcntl::OFlag;
@@ -312,8 +311,8 @@ impl Fs {
         }
         let path = named.path();
         self.finish_rename(&named)?;
-        if !is_folder && naming::is_model_name(name) {
-            self.check_unneeded(&path)?;
+        if !is_folder {
+            self.check_removed(&named)?;
         }
         let pin = self.pin(&path);
         self.root
@@ -377,9 +376,7 @@ impl Fs {
             (None, Some(_)) => return self.replace_model(&old, &new, how),
             (None, None) => {}
         }
-        if new.item.is_some() && naming::is_model_name(new_name) {
-            self.check_unneeded(&new.path())?;
-        }
+        self.check_renamed(&old, &new)?;
         let (old, new) = (old.path(), new.path());
         let pin = self.pin(&new);
         let renamed = self.root.rename(&old, &new, flags);

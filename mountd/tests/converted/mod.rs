@@ -2,6 +2,7 @@
 //! mount over it.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
@@ -11,6 +12,7 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::convert;
 use bigsmall::ops::convert::ConvertOptions;
+use bigsmall::ops::convert::ConvertReport;
 use bigsmall::ops::convert::Looks;
 
 use crate::models::model;
@@ -19,6 +21,25 @@ use crate::models::put;
 pub(crate) fn mountd(words: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_bigsmall-mountd");
     Command::new(program).args(words).output().unwrap()
+}
+
+/// Converts all models in a folder, however young.
+pub(crate) fn convert_all(root: &Path) -> ConvertReport {
+    let plan = convert::plan(
+        root,
+        &Looks {
+            min_age: Duration::ZERO,
+            sparse: false,
+        },
+        &Silent,
+    )
+    .unwrap();
+    let options = ConvertOptions {
+        profile: Profile::Balanced,
+        keep: None,
+        threads: 2,
+    };
+    convert::convert(&plan, &options, &Silent).unwrap()
 }
 
 /// A folder of models, converted, with the mount over it.
@@ -43,21 +64,7 @@ impl Setup {
         }
         std::os::unix::fs::symlink("../blobs/0af3", root.join("deep/link.safetensors")).unwrap();
         put(&root.join("config.json"), b"{}");
-        let plan = convert::plan(
-            &root,
-            &Looks {
-                min_age: Duration::ZERO,
-                sparse: false,
-            },
-            &Silent,
-        )
-        .unwrap();
-        let options = ConvertOptions {
-            profile: Profile::Balanced,
-            keep: None,
-            threads: 2,
-        };
-        let report = convert::convert(&plan, &options, &Silent).unwrap();
+        let report = convert_all(&root);
         assert_eq!(report.converted, 3, "{report:?}");
         assert!(models.iter().all(|(path, _)| !path.exists()));
         let setup = Self { folder, models };
