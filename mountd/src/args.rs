@@ -1,8 +1,8 @@
 //! The words of the daemon.
 
-use std::path::Path;
 use std::path::PathBuf;
 
+use bigsmall::archive::hf_cache;
 use bigsmall::base::Error;
 use bigsmall::base::units;
 use clap::Args;
@@ -44,9 +44,13 @@ Every image `x.bs` under SOURCE appears as `x.safetensors` (an image of a folder
 The mount is read-only, unless it lies over SOURCE. The command returns when it is usable; `bigsmall unmount MOUNTPOINT` ends it.")]
 pub(crate) struct MountArgs {
     /// The folder with images, or one image
-    pub(crate) source: PathBuf,
+    #[arg(required_unless_present = "hf_cache", conflicts_with = "hf_cache")]
+    source: Option<PathBuf>,
     /// An empty folder, at which the files appear; without it they appear in SOURCE itself, and what is no model can be written to
-    pub(crate) mountpoint: Option<PathBuf>,
+    mountpoint: Option<PathBuf>,
+    /// Mount the Hugging Face cache over itself
+    #[arg(long)]
+    pub(crate) hf_cache: bool,
     /// Stay in the foreground and log to stderr; ^C unmounts
     #[arg(short = 'f', long)]
     pub(crate) foreground: bool,
@@ -87,21 +91,35 @@ pub(crate) struct MountArgs {
 }
 
 impl MountArgs {
-    /// Where the files appear.
-    pub(crate) fn mountpoint(&self) -> &Path {
-        self.mountpoint.as_deref().unwrap_or(&self.source)
+    /// The source, and where the files appear.
+    pub(crate) fn places(&self) -> Result<(PathBuf, PathBuf), Error> {
+        // without a source it is the cache, or the words would not have been taken
+        let source = hf_cache::folder_or(self.source.as_deref())?;
+        let mountpoint = self.mountpoint.clone().unwrap_or_else(|| source.clone());
+        Ok((source, mountpoint))
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UnmountArgs {
     /// Where it is mounted
-    pub(crate) mountpoint: PathBuf,
+    #[arg(required_unless_present = "hf_cache", conflicts_with = "hf_cache")]
+    mountpoint: Option<PathBuf>,
+    /// Unmount the Hugging Face cache
+    #[arg(long)]
+    pub(crate) hf_cache: bool,
     /// Detach now although files are open; they stay readable until they are closed
     #[arg(short = 'z', long)]
     pub(crate) lazy: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl UnmountArgs {
+    /// Where the mount is, of which nothing is asked: its daemon may be dead or stopped.
+    pub(crate) fn mountpoint(&self) -> Result<PathBuf, Error> {
+        self.mountpoint.clone().map_or_else(hf_cache::path, Ok)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! A mount over its own source: every path stays what it was, what is no model is written through, and models stay as they are.
+//! A mount over its own source: every path stays what it was, and what is no model is written through.
 
 #![allow(
     clippy::unwrap_used,
@@ -248,6 +248,91 @@ fn protected_models_stay_as_they_are() {
     setup.unmount();
     setup.mount();
     setup.models_are_whole();
+}
+
+#[test]
+fn the_hugging_face_cache_is_mounted_and_unmounted_without_naming_it() {
+    let setup = Setup::new();
+    let root = setup.root();
+    setup.unmount();
+    let of_cache = |cache: &Path, words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"));
+        let output = command.args(words).env("HF_HUB_CACHE", cache).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            said,
+        )
+    };
+    let (code, data, said) = of_cache(&root, &["mount", "--hf-cache"]);
+    assert_eq!((code, data.as_str()), (Some(0), ""), "{said}");
+    let shown = format!("`{}` is mounted", root.display());
+    assert!(said.contains(&shown) && said.lines().count() == 1, "{said}");
+    setup.models_are_whole();
+    assert_eq!(of_cache(&root, &["mount", "--hf-cache"]).0, Some(2));
+    assert_eq!(of_cache(&root, &["unmount", "--hf-cache"]).0, Some(0));
+    assert!(root.join("a.bs").exists());
+    assert_eq!(of_cache(&root, &["unmount", "--hf-cache"]).0, Some(2));
+    // another place has no meaning then
+    let named = root.to_str().unwrap();
+    for word in ["mount", "unmount"] {
+        assert_eq!(of_cache(&root, &[word, "--hf-cache", named]).0, Some(2));
+        assert_eq!(of_cache(&root, &[word]).0, Some(2));
+    }
+    let (code, data, said) = of_cache(&root, &["mount", "--hf-cache", "--json"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(report["mountpoint"], named);
+    // a dead mount is cleared there, too
+    let pid = i32::try_from(report["pid"].as_i64().unwrap()).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    let (code, data, said) = of_cache(&root, &["mount", "--hf-cache", "--quiet"]);
+    assert_eq!((code, data, said), (Some(0), String::new(), String::new()));
+    setup.models_are_whole();
+    let missing = root.join("missing");
+    let (code, _, said) = of_cache(&missing, &["mount", "--hf-cache"]);
+    assert_eq!(code, Some(3));
+    let shown = format!("`{}`: there is no Hugging Face cache", missing.display());
+    assert!(said.contains(&shown), "{said}");
+}
+
+#[test]
+fn whoever_stands_in_the_folder_is_told_how_to_enter_the_mount() {
+    let setup = Setup::new();
+    let root = setup.root();
+    let said = |here: &Path, words: &[&str]| {
+        setup.unmount();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall-mountd"));
+        let words = [&["mount", root.to_str().unwrap()], words].concat();
+        let output = command.args(words).current_dir(here).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for here in [root.clone(), root.join("deep")] {
+        let told = said(&here, &[]);
+        assert!(
+            told.contains("`cd \"$PWD\"`") && told.lines().count() == 1,
+            "{told}"
+        );
+        assert_eq!(said(&here, &["--quiet"]), "");
+        assert_eq!(said(&here, &["--json"]), "");
+    }
+    assert_eq!(said(root.parent().unwrap(), &[]), "");
+    // what it tells is so
+    setup.unmount();
+    let script = "\"$0\" mount . 2>/dev/null; ls a.safetensors; cd \"$PWD\"; ls a.safetensors";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_bigsmall-mountd")])
+        .current_dir(&root)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"a.safetensors\n");
 }
 
 // docs/semantics.md: Over its own source a mount finds bases below itself, and follows no link back into itself.

@@ -4,6 +4,7 @@ pub mod bases;
 pub mod cache;
 mod decode;
 pub mod digests;
+pub mod hf_cache;
 pub mod image;
 pub mod naming;
 pub mod needed;

@@ -11,7 +11,6 @@ pub mod diff;
 pub mod doctor;
 pub mod estimate;
 pub mod folder;
-pub mod hf_cache;
 pub mod import;
 pub mod info;
 pub mod origin;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use nix::unistd::AccessFlags;
 use nix::unistd::access;
 
+use crate::archive::hf_cache;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::LockedFile;
@@ -20,7 +21,6 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::base::file;
 use crate::base::file::Identity;
-use crate::ops::hf_cache;
 
 /// Its name in a folder.
 pub const NAME: &str = ".bigsmall-converted";

@@ -236,7 +236,7 @@ struct UnmountReport<'a> {
 
 /// `bigsmall unmount`.
 pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
-    let mountpoint = find(&arguments.mountpoint)?;
+    let mountpoint = find(&arguments.mountpoint()?)?;
     let record = read_record(&mountpoint);
     let dead = record.is_none() && mounting::is_dead(&mountpoint);
     mounting::unmount(&mountpoint, arguments.lazy || dead)?;

@@ -27,6 +27,7 @@ use std::sync::mpsc;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
+use bigsmall::base::error::escaped;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -78,10 +79,11 @@ impl Paths {
         let find = |path: &Path| {
             std::fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))
         };
+        let (source, mountpoint) = arguments.places()?;
         // a dead mount cannot be asked for anything, so it is cleared first
-        let resolved = mounting::resolve(arguments.mountpoint())?;
+        let resolved = mounting::resolve(&mountpoint)?;
         mounting::heal(&resolved, control::daemon_of)?;
-        let (source, mountpoint) = (find(&arguments.source)?, find(&resolved)?);
+        let (source, mountpoint) = (find(&source)?, find(&resolved)?);
         if !mountpoint.is_dir() {
             return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));
         }
@@ -149,6 +151,8 @@ fn start(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
                 "pid": child.id(),
             });
             let _ = writeln!(std::io::stdout().lock(), "{report:#}");
+        } else if !arguments.output.quiet {
+            say_where(arguments, &paths.mountpoint);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -157,6 +161,18 @@ fn start(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     Ok(ExitCode::from(
         code.and_then(|code| u8::try_from(code).ok()).unwrap_or(3),
     ))
+}
+
+/// Tells which folder was mounted, if it was not named, and whoever stands in it that the mount is
+/// not yet around them.
+fn say_where(arguments: &MountArgs, mountpoint: &Path) {
+    if arguments.hf_cache {
+        let shown = escaped(&mountpoint.to_string_lossy());
+        complain(&format!("the Hugging Face cache `{shown}` is mounted"));
+    }
+    if std::env::current_dir().is_ok_and(|here| here.starts_with(mountpoint)) {
+        complain("this shell still stands in the folder below the mount: `cd \"$PWD\"` enters it");
+    }
 }
 
 /// The same mount in the foreground of another process, which runs in `/` so that it holds no folder busy: hence

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::archive::hf_cache;
 use crate::base::Result;
 use crate::base::in_use::MIN_AGE;
 use crate::cli::ask;
@@ -17,7 +18,6 @@ use crate::cli::render;
 use crate::ops::convert;
 use crate::ops::convert::ConvertOptions;
 use crate::ops::convert::Looks;
-use crate::ops::hf_cache;
 
 /// Words of `convert`.
 #[derive(Debug, Args)]

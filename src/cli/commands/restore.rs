@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::archive::hf_cache;
 use crate::base::Result;
 use crate::base::units::counted;
 use crate::base::units::human_bytes;
@@ -14,7 +15,6 @@ use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
 use crate::cli::render;
-use crate::ops::hf_cache;
 use crate::ops::restore;
 
 /// Words of `restore`.
