@@ -1,5 +1,6 @@
 """Mounts that do not end as they should."""
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -54,6 +55,52 @@ class Endings(unittest.TestCase):
             (folder / "file").touch()
             bigsmall("mount", self.images, folder, expect=2)
             self.assertEqual(run("ls", folder).stdout, "file\n")
+
+
+class FileHandle(ctypes.Structure):
+    """`struct file_handle`, with as much room as any takes."""
+    _fields_ = [("handle_bytes", ctypes.c_uint), ("handle_type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128)]
+
+
+@unittest.skipUnless(os.geteuid() == 0, "takes root to open files by handles")
+class FileHandles(unittest.TestCase):
+    LIBC = ctypes.CDLL(None, use_errno=True)
+
+    def handle_of(self, path) -> FileHandle:
+        handle, mount = FileHandle(handle_bytes=128), ctypes.c_int()
+        done = self.LIBC.name_to_handle_at(-1, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount), 0)
+        self.assertEqual(done, 0, os.strerror(ctypes.get_errno()))
+        return handle
+
+    def opened(self, mount, handle) -> int:
+        """0, or the error of opening a file of a mount by its handle."""
+        folder = os.open(mount, os.O_RDONLY)
+        try:
+            file = self.LIBC.open_by_handle_at(folder, ctypes.byref(handle), os.O_RDONLY)
+            if file < 0:
+                return ctypes.get_errno()
+            os.close(file)
+            return 0
+        finally:
+            os.close(folder)
+
+    # docs/semantics.md: A file handle (`name_to_handle_at`) opens its file while the kernel knows that, as while it is
+    # open, and is `ESTALE` when the kernel has forgotten it, as after a new mount.
+    def test_a_file_handle_lasts_as_long_as_the_kernel_knows_the_file(self):
+        with scratch() as images:
+            bigsmall("compress", ORIGINAL, "-o", images / "model.bs")
+            (images / "notes.txt").write_text("no model")
+            with mounted(images) as mount:
+                for name in ("model.safetensors", "notes.txt"):
+                    with self.subTest(name), open(mount / name, "rb"):
+                        handle = self.handle_of(mount / name)
+                        self.assertEqual(self.opened(mount, handle), 0)
+                    bigsmall("unmount", mount)
+                    bigsmall("mount", images, mount)
+                    self.assertEqual(self.opened(mount, handle), errno.ESTALE)
+                    # looked up, it is known again
+                    (mount / name).stat()
+                    self.assertEqual(self.opened(mount, handle), 0)
 
 
 if __name__ == "__main__":
