@@ -20,9 +20,10 @@ REVISION, MODEL = "0123456789abcdef0123456789abcdef01234567", "models--test--min
 
 
 @contextlib.contextmanager
-def in_place(folder: Path):
-    """Mounts `folder` over itself."""
-    bigsmall("mount", folder)
+def in_place(folder: Path, is_mounted=False):
+    """Mounts `folder` over itself, unless it is so already."""
+    if not is_mounted:
+        bigsmall("mount", folder)
     try:
         yield folder
         gc.collect()
