@@ -263,7 +263,7 @@ impl Tensors {
             return self.follows_links || !kind.is_symlink();
         }
         let may_be_blob = !self.follows_links && kind.is_file() && naming::has_no_extension(&name);
-        may_be_blob && FileSource::open(&entry.path()).is_ok_and(|file| Header::is_in(&file))
+        may_be_blob && FileSource::open(&entry.path()).is_ok_and(|file| Header::may_be_in(&file))
     }
 
     /// Whether one of them is a model.

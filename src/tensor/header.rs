@@ -85,15 +85,20 @@ pub fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
 }
 
 impl Header {
-    /// Whether a file is safetensors: most others are told by their first nine bytes.
+    /// Whether a file is safetensors.
     pub fn is_in(source: &dyn ReadAt) -> bool {
+        Self::may_be_in(source) && Self::read(source).is_ok()
+    }
+
+    /// Whether a file may be, by the nine bytes by which most others are told.
+    pub fn may_be_in(source: &dyn ReadAt) -> bool {
         let mut head = [0_u8; 9];
         if source.read_exact_at(0, &mut head).is_err() {
             return false;
         }
         let [length @ .., first] = head;
         let claimed = u64::from_le_bytes(length);
-        first == b'{' && claimed <= source.len() && Self::read(source).is_ok()
+        first == b'{' && claimed <= source.len()
     }
 
     /// Reads and checks the header of a whole file: tensors must tile the data from the first byte to the last.

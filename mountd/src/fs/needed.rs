@@ -55,13 +55,13 @@ impl Fs {
             return false;
         }
         let path = named.path();
-        let is_model = || {
+        let may_be_model = || {
             let (file, _) = self.root.open_file(&path).ok()?;
             let file = FileSource::from_file(file, &self.root.shown(&path)).ok()?;
-            Some(Header::is_in(&file))
+            Some(Header::may_be_in(&file))
         };
         naming::is_model_name(&named.name)
-            || naming::has_no_extension(&named.name) && is_model().unwrap_or(false)
+            || naming::has_no_extension(&named.name) && may_be_model().unwrap_or(false)
     }
 
     /// `EBUSY`, and a line in the log that names them, if fine-tunes in the source could not be
