@@ -299,6 +299,22 @@ pub fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
     sync_folder(folder_of(to))
 }
 
+/// Gives the file at `from` another name (a hard link), in the place of what is there if `replace`;
+/// false if the file system gives it none.
+pub fn link(from: &Path, to: &Path, replace: bool) -> Result<bool> {
+    let temporary = temporary_for(to);
+    let unfinished = Unfinished::new(&temporary);
+    if fs::hard_link(from, &temporary).is_err() {
+        return Ok(false);
+    }
+    // held until it is replaced
+    let renamed = look_at_replaced(to, replace).and_then(|_held| rename(&temporary, to, replace));
+    // still there after an error, and after the rename of one name of a file to another
+    let _ = fs::remove_file(&temporary);
+    drop(unfinished);
+    renamed.map(|()| true)
+}
+
 /// Makes renames and removals in `folder` durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     file::open_folder(folder)

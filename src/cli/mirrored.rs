@@ -10,6 +10,7 @@ use crate::base::Error;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::cli::ask;
 use crate::cli::exit;
 use crate::ops::compress;
@@ -34,6 +35,9 @@ pub(super) fn protect(
         threads,
     };
     report.parity = protect::protect_written(&report.images, &options, progress)?;
+    for link in &report.links {
+        protect::put_name(&link.image, &link.output)?;
+    }
     let kept = protect::protect_unprotected(&report.kept, &options, progress)?;
     report.parity.extend(kept);
     Ok(())
@@ -135,10 +139,11 @@ pub(super) fn summary(report: &CompressReport) -> Option<String> {
         lines.extend(gone.map(|path| format!("gone from the source: {}", path.display())));
     }
     lines.push(format!(
-        "brought up to date: images: {} written, {} kept; \
+        "brought up to date: images: {} written, {} kept, {}; \
          other files: {} copied, {} kept; gone: {}, deleted: {}",
         report.images.len(),
         report.kept_images,
+        counted(report.links.len() as u64, "further name"),
         report.copied_files,
         report.kept_files,
         report.gone.len(),

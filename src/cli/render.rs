@@ -16,6 +16,7 @@ use crate::base::units::percent;
 use crate::cli::progress;
 use crate::ops::auto_base::Choice;
 use crate::ops::compress::CompressReport;
+use crate::ops::compress::FurtherName;
 use crate::ops::compress::ImageWritten;
 use crate::ops::info::MemberInfo;
 use crate::ops::own_parity::ParityState;
@@ -77,6 +78,7 @@ pub(super) fn compressed(report: &CompressReport) -> String {
     let mut lines = Vec::new();
     lines.extend(report.auto_base.as_ref().map(Choice::to_string));
     lines.extend(report.images.iter().map(written));
+    lines.extend(report.links.iter().map(further_name));
     lines.extend(report.parity.iter().map(protected));
     if report.kept_images > 0 && !report.brings_up_to_date {
         let images = counted(report.kept_images, "image");
@@ -126,6 +128,24 @@ fn written(image: &ImageWritten) -> String {
         format!(", differences from `{}`", escaped(base))
     });
     format!("{source} -> {output}  {sizes} ({share}){base}")
+}
+
+/// One line of a further name of an image.
+fn further_name(link: &FurtherName) -> String {
+    let (source, output, image) = (
+        link.source.display(),
+        link.output.display(),
+        link.image.display(),
+    );
+    match link.copied_bytes {
+        0 => {
+            format!("{source} -> {output}  further name (hard link) of {image}, not counted again")
+        }
+        bytes => format!(
+            "{source} -> {output}  copy of {image}, {}: no further name could be given",
+            human_bytes(bytes)
+        ),
+    }
 }
 
 /// `saved 34.3 % (1 MB of 3 MB)`, or by how much it grew.

@@ -18,6 +18,7 @@ use crate::base::Result;
 use crate::base::Unused;
 use crate::base::atomic;
 use crate::base::atomic::OutputFile;
+use crate::ops::folder;
 use crate::ops::protect;
 use crate::ops::protect::PERCENT_DEFAULT;
 use crate::ops::protect::Protected;
@@ -65,6 +66,51 @@ pub fn commit(
     };
     aside.remove()?;
     Ok(written)
+}
+
+/// How a file has got a second name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondName {
+    /// Both are names of one file (hard links).
+    Linked,
+    /// A copy is under it, as the file system gives none.
+    Copied {
+        /// Its bytes.
+        bytes: u64,
+    },
+}
+
+impl SecondName {
+    /// Bytes that it takes.
+    pub fn copied_bytes(self) -> u64 {
+        match self {
+            Self::Linked => 0,
+            Self::Copied { bytes } => bytes,
+        }
+    }
+}
+
+/// Gives a file and its parity the name `to` as well, in the place of what is there, whose parity
+/// goes. Where a file system gives no second name it is a copy.
+pub fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Result<SecondName> {
+    if folder::is_same_file(from, to) {
+        protect::put_name(from, to)?;
+        return Ok(SecondName::Linked);
+    }
+    let old = Old::beside(to, progress)?;
+    let aside = old.map(Old::set_aside).transpose()?;
+    let put = match atomic::link(from, to, true) {
+        Ok(true) => Ok(SecondName::Linked),
+        Ok(false) => folder::copy_over(from, to).map(|bytes| SecondName::Copied { bytes }),
+        Err(error) => Err(error),
+    };
+    if put.is_err() {
+        aside.iter().for_each(Aside::put_back);
+        return put;
+    }
+    protect::put_name(from, to)?;
+    aside.map(Aside::remove).transpose()?;
+    put
 }
 
 /// Removes a file and its parity; where that was, if there was some.

@@ -24,8 +24,10 @@ use crate::ops::folder;
 /// The attribute. It holds a digest of the path: that tells nobody else where the file came from,
 /// and is never too long.
 const ATTRIBUTE: &str = attributes::ORIGIN;
-/// Longer than it ever is.
-const LEN_MAX: usize = 256;
+/// The longest that is written or read.
+const LEN_MAX: usize = 4096;
+/// What stands between the digests of several sources.
+const AND: char = ',';
 
 /// What is known of where a file came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,23 @@ pub fn mark_image(image: &Path, source: &Path) -> bool {
     set(image, &token(source))
 }
 
+/// Marks an image as made from `source`, too, if it has several names (hard links): such a mark is
+/// that of all of them. One that has a single name is marked anew.
+pub fn add_source(image: &Path, source: &Path) -> bool {
+    let has_names = fs::symlink_metadata(image).is_ok_and(|metadata| metadata.nlink() > 1);
+    let there = value_of(image).filter(|value| has_names && !value.contains(' '));
+    let token = token(source);
+    match there {
+        Some(there) if there.split(AND).any(|known| known == token) => true,
+        Some(there) if there.len() + 1 + token.len() <= LEN_MAX => {
+            set(image, &format!("{there}{AND}{token}"))
+        }
+        // by its content it is known all the same
+        Some(_) => false,
+        None => set(image, &token),
+    }
+}
+
 /// Marks a copy of `source`, which is ours as long as nobody writes to it.
 pub fn mark_copy(copy: &Path, source: &Path) -> bool {
     let state = fs::symlink_metadata(copy).map(|metadata| state(&metadata));
@@ -73,20 +92,21 @@ fn set(path: &Path, value: &str) -> bool {
     rustix::fs::lsetxattr(path, ATTRIBUTE, value.as_bytes(), XattrFlags::empty()).is_ok()
 }
 
+fn value_of(path: &Path) -> Option<String> {
+    let mut value = vec![0; LEN_MAX];
+    let len = rustix::fs::lgetxattr(path, ATTRIBUTE, &mut value).ok()?;
+    value.truncate(len);
+    String::from_utf8(value).ok()
+}
+
 /// Where the file at `path` came from: from `source`?
 pub fn of(path: &Path, source: &Path) -> Origin {
-    let mut value = [0; LEN_MAX];
-    let Ok(len) = rustix::fs::lgetxattr(path, ATTRIBUTE, &mut value) else {
+    let Some(value) = value_of(path) else {
         return Origin::Unknown;
     };
-    let Some(value) = value
-        .get(..len)
-        .and_then(|value| str::from_utf8(value).ok())
-    else {
-        return Origin::Unknown;
-    };
-    let (of_source, written) = value.split_once(' ').unwrap_or((value, ""));
-    if of_source != token(source) {
+    let (sources, written) = value.split_once(' ').unwrap_or((&value, ""));
+    let token = token(source);
+    if !sources.split(AND).any(|of_source| of_source == token) {
         return Origin::Other;
     }
     let is_as_written = || {

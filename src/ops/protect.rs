@@ -13,10 +13,12 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::atomic;
 use crate::base::atomic::OutputFile;
 use crate::base::file::Identity;
 use crate::ops::compress::ImageWritten;
 use crate::ops::folder;
+use crate::ops::folder::FirstNames;
 use crate::ops::own_parity;
 use crate::ops::report;
 use crate::parity;
@@ -129,14 +131,32 @@ pub fn protect_unprotected(
     options: &ProtectOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Protected>> {
-    let mut done = Vec::new();
+    let (mut done, mut names) = (Vec::new(), FirstNames::default());
     for path in images {
-        let parity = parity_path(path);
-        if !(parity.exists() && own_parity::is_of(&FileSource::open(path)?, &parity)) {
-            done.push(protect_file(path, options.force, options, progress)?);
+        let (parity, file) = (parity_path(path), FileSource::open(path)?);
+        let metadata = file.file().metadata();
+        let metadata = metadata.map_err(|e| Error::io("cannot stat", path, e))?;
+        let first: Option<&PathBuf> = names.met(&metadata, || path.clone());
+        if parity.exists() && own_parity::is_of(&file, &parity) {
+            continue;
+        }
+        match first {
+            Some(first) => put_name(first, path)?,
+            None => done.push(protect_file(path, options.force, options, progress)?),
         }
     }
     Ok(done)
+}
+
+/// Gives the parity of `from`, if there is some, a name for `to`, which is another name of that
+/// file or a copy of it.
+pub fn put_name(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (parity_path(from), parity_path(to));
+    let is_there = from.is_file() && !folder::is_same_file(&from, &to);
+    if is_there && !atomic::link(&from, &to, true)? {
+        folder::copy_over(&from, &to)?;
+    }
+    Ok(())
 }
 
 fn protect_file(

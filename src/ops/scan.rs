@@ -19,6 +19,7 @@ use crate::base::parallel;
 use crate::ops::estimate::Look;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
+use crate::ops::folder::FirstNames;
 use crate::ops::report;
 use crate::ops::shard_notes;
 
@@ -165,13 +166,13 @@ struct Listed {
 /// Each file once, and how many further names of them were met.
 fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u64)> {
     let mut files: Vec<Listed> = Vec::new();
-    let mut seen: BTreeMap<(u64, u64), (usize, PathBuf)> = BTreeMap::new();
+    let mut seen = FirstNames::default();
     let mut links = 0;
     let mut take = |path: PathBuf| -> Result<()> {
         progress.check()?;
         let metadata = fs::metadata(&path).map_err(|e| Error::io("cannot stat", &path, e))?;
-        let identity = (metadata.dev(), metadata.ino());
-        if let Some((known, name)) = seen.get(&identity) {
+        let first = seen.met(&metadata, || (files.len(), path.clone()));
+        if let Some((known, name)) = first {
             links += 1;
             // the same name may be met twice, and so may a symbolic link to it
             let is_link = fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink());
@@ -181,7 +182,6 @@ fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u6
             }
             return Ok(());
         }
-        seen.insert(identity, (files.len(), path.clone()));
         files.push(Listed {
             path,
             bytes: metadata.len(),

@@ -121,16 +121,7 @@ impl<'a> Unpacking<'a> {
     /// Makes another name of a file that was written; whether there may be one here.
     pub(super) fn make_name(&self, first: &Path, name: &Path) -> Result<bool> {
         let (first, name) = (self.output.path(first), self.output.path(name));
-        let temporary = atomic::temporary_for(&name);
-        if fs::hard_link(first, &temporary).is_err() {
-            return Ok(false);
-        }
-        let renamed = atomic::rename(&temporary, &name, self.force);
-        if renamed.is_err() {
-            // only one more name of a file that is there
-            let _ = fs::remove_file(&temporary);
-        }
-        renamed.map(|()| true)
+        atomic::link(&first, &name, self.force)
     }
 
     /// Makes the links of an image; those that could lead out of its folder are not made.

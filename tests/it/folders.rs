@@ -2,65 +2,27 @@
 //! called.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
-use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::models;
+use crate::program::as_nobody;
+use crate::program::bigsmall;
+use crate::program::code;
+use crate::program::command;
+use crate::program::json;
+use crate::program::names;
+use crate::program::skipped;
+use crate::program::stderr;
 use crate::roundtrip::put;
 
 /// Longer than any of these commands takes on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-fn command(folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
-    command
-        .args(words)
-        .current_dir(folder)
-        .env("XDG_CACHE_HOME", folder)
-        .env("XDG_STATE_HOME", folder)
-        .stdin(Stdio::null());
-    command
-}
-
-fn bigsmall(folder: &Path, words: &[&str]) -> Output {
-    command(folder, words).output().unwrap()
-}
-
-/// Run as somebody who is kept out of what is closed: root is not.
-fn as_nobody(folder: &Path, words: &[&str]) -> Output {
-    let mut command = command(folder, words);
-    if fs::metadata(folder).unwrap().uid() == 0 {
-        command.uid(65_534).gid(65_534);
-    }
-    command.output().unwrap()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or(-1)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 fn make_fifo(path: &Path) {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -82,22 +44,6 @@ fn ends(child: &mut Child) -> Option<i32> {
     child.kill().unwrap();
     child.wait().unwrap();
     None
-}
-
-/// The reasons of a report by the names of what was passed over.
-fn reasons(report: &Output) -> Vec<(String, String)> {
-    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    let skipped = report["skipped"].as_array().cloned().unwrap_or_default();
-    let mut reasons: Vec<_> = skipped
-        .iter()
-        .map(|skipped| {
-            let path = Path::new(skipped["path"].as_str().unwrap());
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, skipped["reason"].as_str().unwrap().to_owned())
-        })
-        .collect();
-    reasons.sort();
-    reasons
 }
 
 /// One of each command that walks a folder or opens what it is told.
@@ -188,8 +134,12 @@ fn no_command_opens_a_fifo() {
     assert_eq!(names(&at.join("out/pipes")), ["m.bs"]);
     let found = bigsmall(at, &["compress", "src", "-o", "again", "--json"]);
     assert_eq!(code(&found), 1);
-    assert_eq!(reasons(&found).len(), 8);
-    assert!(reasons(&found).iter().all(|(_, why)| why == "not-a-file"));
+    assert_eq!(skipped(&json(&found)).len(), 8);
+    assert!(
+        skipped(&json(&found))
+            .iter()
+            .all(|(_, why)| why == "not-a-file")
+    );
 }
 
 #[test]
@@ -261,13 +211,13 @@ fn a_closed_folder_stops_no_command() {
         (&["verify", "lib", "--strict"], 2),
     ] {
         let done = as_nobody(at, words);
-        let told = text(&done.stderr);
+        let told = stderr(&done);
         assert_eq!(code(&done), expected, "{words:?}: {told}");
         assert!(told.contains("Permission denied"), "{words:?}: {told}");
         if expected == 1 {
             assert!(told.contains("lost+found`"), "{words:?}: {told}");
             let lost = ("lost+found".to_owned(), "unreadable".to_owned());
-            assert!(reasons(&done).contains(&lost), "{words:?}");
+            assert!(skipped(&json(&done)).contains(&lost), "{words:?}");
         }
     }
     assert!(!at.join("strict").exists());

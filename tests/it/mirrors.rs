@@ -5,43 +5,23 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::models;
 use crate::models::Random;
 use crate::models::Tensor;
+use crate::program::bigsmall;
+use crate::program::code;
+use crate::program::names;
+use crate::program::report;
+use crate::program::skipped;
+use crate::program::stderr;
+use crate::program::stdout;
 use crate::roundtrip::put;
 
-fn bigsmall(folder: &Path, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bigsmall"))
-        .args(words)
-        .current_dir(folder)
-        .env("XDG_CACHE_HOME", folder)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or(-1)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The report of a run with this exit code.
-fn report(folder: &Path, words: &[&str], expected: i32) -> Value {
-    let output = bigsmall(folder, &[words, &["--json"]].concat());
-    assert_eq!(code(&output), expected, "{words:?}: {}", stderr(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// The number of images written and kept, and of copies made and kept.
-fn counts(report: &Value) -> [u64; 4] {
+pub(crate) fn counts(report: &Value) -> [u64; 4] {
     let number = |field: &str| report[field].as_u64().unwrap();
     let written = report["images"].as_array().unwrap().len() as u64;
     [
@@ -52,22 +32,8 @@ fn counts(report: &Value) -> [u64; 4] {
     ]
 }
 
-fn skipped(report: &Value) -> Vec<(String, String)> {
-    let all = report["skipped"].as_array().cloned().unwrap_or_default();
-    let mut skipped: Vec<_> = all
-        .iter()
-        .map(|skipped| {
-            let path = Path::new(skipped["path"].as_str().unwrap());
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, skipped["reason"].as_str().unwrap().to_owned())
-        })
-        .collect();
-    skipped.sort();
-    skipped
-}
-
 /// A BF16 model of one tensor.
-fn model(seed: u64) -> Vec<u8> {
+pub(crate) fn model(seed: u64) -> Vec<u8> {
     let tensor = Tensor {
         name: "w".into(),
         dtype: "BF16",
@@ -77,25 +43,16 @@ fn model(seed: u64) -> Vec<u8> {
     models::file(&[tensor], 0, "")
 }
 
-fn inode(path: &Path) -> u64 {
+pub(crate) fn inode(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
 
-fn are_alike(folder: &Path, a: &str, b: &str) -> bool {
+pub(crate) fn are_alike(folder: &Path, a: &str, b: &str) -> bool {
     let status = Command::new("diff")
         .args(["-r", a, b])
         .current_dir(folder)
         .status();
     status.unwrap().success()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -346,7 +303,7 @@ fn no_image_gives_way_to_that_of_another_model() {
 }
 
 /// A model whose weights are those of `base` but for a share of them.
-fn tuned(base: &[u8], seed: u64, share: u64) -> Vec<u8> {
+pub(crate) fn tuned(base: &[u8], seed: u64, share: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut tuned = base.to_vec();
     let data = tuned.len() - 120_000;
@@ -359,7 +316,7 @@ fn tuned(base: &[u8], seed: u64, share: u64) -> Vec<u8> {
 }
 
 /// What an image is stored as differences from, by its report.
-fn base_of(report: &Value, image: &str) -> Option<String> {
+pub(crate) fn base_of(report: &Value, image: &str) -> Option<String> {
     let images = report["images"].as_array().unwrap();
     let of = images.iter().find(|it| it["output"] == image).unwrap();
     of["base"].as_str().map(str::to_owned)
@@ -438,15 +395,14 @@ fn a_base_elsewhere_is_used_only_where_it_was_named() {
         "--base-dir",
         "bases",
     ];
-    let told = bigsmall(at, &words);
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let told = stdout(&bigsmall(at, &words));
     assert!(
         told.contains("as differences from bases/model.safetensors"),
         "{told}"
     );
     fs::rename(at.join("bases"), at.join("moved")).unwrap();
     let verified = bigsmall(at, &["verify", "out2"]);
-    let told = String::from_utf8_lossy(&verified.stdout).into_owned();
+    let told = stdout(&verified);
     assert!(!told.contains("DAMAGED") && told.contains("base"), "{told}");
     assert_ne!(code(&verified), 0);
     let words = ["verify", "out2", "--base", "moved"];

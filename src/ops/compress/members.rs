@@ -16,12 +16,13 @@ use crate::format::index::path_is_valid;
 use crate::format::member::MODE_BITS;
 use crate::format::member::Time;
 use crate::format::member::target_is_valid;
+use crate::ops::folder::FirstNames;
 
 /// What goes into an image of a folder, as far as it was met.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// Each with its place on the disk, if it is a file that has several names.
-    members: Vec<(Member, Option<(u64, u64)>)>,
+    /// Each with what the disk says of it, if it is a file that has several names.
+    members: Vec<(Member, Option<Metadata>)>,
 }
 
 impl Members {
@@ -72,7 +73,7 @@ impl Members {
 
     fn push(&mut self, path: String, kind: MemberKind, metadata: &Metadata) {
         let has_names = matches!(kind, MemberKind::File { .. }) && metadata.nlink() > 1;
-        let place = has_names.then(|| (metadata.dev(), metadata.ino()));
+        let names = has_names.then(|| metadata.clone());
         let member = Member {
             path,
             kind,
@@ -85,7 +86,7 @@ impl Members {
             },
             attributes: BTreeMap::new(),
         };
-        self.members.push((member, place));
+        self.members.push((member, names));
     }
 
     /// All of them in the order in which they are stored, and of each file with several names the
@@ -99,19 +100,14 @@ impl Members {
             return Err(error.hint("compress it to a folder instead (`-o FOLDER`)"));
         }
         self.members.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-        let mut first_of: BTreeMap<(u64, u64), String> = BTreeMap::new();
-        for (member, place) in &mut self.members {
-            let Some(place) = *place else {
+        let mut names: FirstNames<String> = FirstNames::default();
+        for (member, metadata) in &mut self.members {
+            let Some(metadata) = metadata else {
                 continue;
             };
-            match first_of.get(&place) {
-                Some(path) => {
-                    let first = Some(path.clone());
-                    member.kind = MemberKind::File { first };
-                }
-                None => {
-                    first_of.insert(place, member.path.clone());
-                }
+            if let Some(first) = names.met(metadata, || member.path.clone()) {
+                let first = Some(first.clone());
+                member.kind = MemberKind::File { first };
             }
         }
         Ok(self.members.into_iter().map(|(member, _)| member).collect())

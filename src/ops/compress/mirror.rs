@@ -22,11 +22,15 @@ use crate::base::progress::Reason;
 use crate::base::progress::Silent;
 use crate::base::progress::Skipped;
 use crate::ops::base;
+use crate::ops::companions;
+use crate::ops::companions::SecondName;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
+use crate::ops::compress::FurtherName;
 use crate::ops::compress::ImageWritten;
 use crate::ops::compress::family::Family;
 use crate::ops::compress::family::Placed;
+use crate::ops::compress::further_names::FurtherNames;
 use crate::ops::compress::gone::gone;
 use crate::ops::compress::plan::Planned;
 use crate::ops::compress::plan::plan_mirror;
@@ -68,6 +72,7 @@ pub(super) fn mirror(
         current: BTreeSet::new(),
         needed: BTreeSet::new(),
         family: BTreeMap::new(),
+        names: FurtherNames::default(),
     };
     mirror.report.brings_up_to_date = mirror.output.is_in_place();
     mirror.put_all(&plan)?;
@@ -99,6 +104,8 @@ struct Mirror<'a> {
     needed: BTreeSet<PathBuf>,
     /// Where the bases of images are that were chosen for them.
     family: BTreeMap<PathBuf, BasePlace>,
+    /// Images that are further names of others.
+    names: FurtherNames,
 }
 
 /// Where a base is.
@@ -114,8 +121,12 @@ impl Mirror<'_> {
     /// Folders first, then what others need, and then all that is left.
     fn put_all(&mut self, plan: &[Planned]) -> Result<()> {
         let mut order = self.look(plan)?;
+        let recodes = self.options.base.is_some();
+        self.names = FurtherNames::of(self.root, plan, &self.current, recodes)?;
         if let Some(outside) = &self.options.more.auto_delta {
-            order = self.arrange(plan, outside)?;
+            let is_first = |planned: &&Planned| self.names.first_of(planned.made()).is_none();
+            let firsts: Vec<Planned> = plan.iter().filter(is_first).cloned().collect();
+            order = self.arrange(&firsts, outside)?;
         }
         let mut rank: BTreeMap<&Path, usize> = BTreeMap::new();
         for (number, path) in order.iter().enumerate() {
@@ -124,8 +135,9 @@ impl Mirror<'_> {
         let mut sorted: Vec<&Planned> = plan.iter().collect();
         sorted.sort_by_key(|planned| {
             let is_folder = planned.entry.kind == EntryKind::Folder;
-            let rank = rank.get(planned.made()).copied();
-            (!is_folder, rank.unwrap_or(usize::MAX))
+            let first = self.names.first_of(planned.made());
+            let rank = rank.get(first.unwrap_or(planned.made())).copied();
+            (!is_folder, rank.unwrap_or(usize::MAX), first.is_some())
         });
         for planned in sorted {
             self.progress.check()?;
@@ -273,10 +285,12 @@ impl Mirror<'_> {
     fn put_image(&mut self, full: &Path, path: &Path, suffix: &str) -> Result<()> {
         let to = self.output.path(path);
         if self.current.contains(path) {
-            self.keep(path, full);
-            return Ok(());
+            return self.keep(path, full);
         }
         self.make_room(&to, full)?;
+        if self.put_name(path, full)? {
+            return self.remove_copy(path, full);
+        }
         let opened = open_source(full, String::new(), self.options.opaque)?;
         let contents = Contents::of_file(suffix, opened);
         let mut options = self.forced();
@@ -284,7 +298,32 @@ impl Mirror<'_> {
         let mut image = write_verified(&contents, full, &to, &options, self.progress)?;
         image.output = self.target.join(path);
         self.report.images.push(image);
-        // a copy of what was no model then
+        self.names.note(path, full)?;
+        self.remove_copy(path, full)
+    }
+
+    /// Gives the image of a file that has several names one more; whether there is such an image.
+    fn put_name(&mut self, path: &Path, full: &Path) -> Result<bool> {
+        let Some(first) = self.names.made(path, full)? else {
+            return Ok(false);
+        };
+        let (there, to) = (self.output.path(first), self.output.path(path));
+        let made = companions::put_name(&there, &to, self.progress)?;
+        match made {
+            SecondName::Linked => origin::add_source(&to, full),
+            SecondName::Copied { .. } => origin::mark_image(&to, full),
+        };
+        self.report.links.push(FurtherName {
+            source: full.to_owned(),
+            output: self.target.join(path),
+            image: self.target.join(first),
+            copied_bytes: made.copied_bytes(),
+        });
+        Ok(true)
+    }
+
+    /// Removes the copy that an earlier run has made of what was no model then.
+    fn remove_copy(&self, path: &Path, full: &Path) -> Result<()> {
         let copy = self
             .output
             .path(path)
@@ -303,13 +342,14 @@ impl Mirror<'_> {
         is_image_of(to, full, trusts_time || self.is_free()).unwrap_or(false)
     }
 
-    fn keep(&mut self, path: &Path, full: &Path) {
+    fn keep(&mut self, path: &Path, full: &Path) -> Result<()> {
         let to = self.output.path(path);
         if origin::of(&to, full) != Origin::Same {
-            origin::mark_image(&to, full);
+            origin::add_source(&to, full);
         }
         self.report.kept_images += 1;
         self.report.kept.push(self.target.join(path));
+        self.names.note(path, full)
     }
 
     /// An error if something is in the way that must stay.
@@ -343,14 +383,16 @@ impl Mirror<'_> {
     fn put_recoded(&mut self, full: &Path, path: &Path) -> Result<()> {
         let to = self.output.path(path);
         if self.current.contains(path) {
-            self.keep(path, full);
-            return Ok(());
+            return self.keep(path, full);
         }
         self.make_room(&to, full)?;
+        if self.put_name(path, full)? {
+            return Ok(());
+        }
         let mut image = recode(full, &to, &self.forced(), self.progress)?;
         image.output = self.target.join(path);
         self.report.images.push(image);
-        Ok(())
+        self.names.note(path, full)
     }
 
     fn put_copy(&mut self, full: &Path, path: &Path) -> Result<()> {

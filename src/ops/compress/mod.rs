@@ -2,6 +2,7 @@
 //! and nothing counts as written before it was read back from the disk and proved equal.
 
 mod family;
+mod further_names;
 mod gone;
 mod members;
 mod mirror;
@@ -176,6 +177,22 @@ impl ImageWritten {
     }
 }
 
+/// A further name (hard link) of a file whose image is there: of that a further name, too.
+#[derive(Debug, Clone, Serialize)]
+pub struct FurtherName {
+    /// The name of the file.
+    #[serde(serialize_with = "report::path")]
+    pub source: PathBuf,
+    /// That of the image.
+    #[serde(serialize_with = "report::path")]
+    pub output: PathBuf,
+    /// The image of the first name.
+    #[serde(serialize_with = "report::path")]
+    pub image: PathBuf,
+    /// Bytes of the copy that was made where the file system gives no second name; else 0.
+    pub copied_bytes: u64,
+}
+
 /// A base that was chosen for a model of a folder.
 #[derive(Debug, Clone, Serialize)]
 pub struct AutoBase {
@@ -204,6 +221,9 @@ pub struct CompressReport {
     pub auto_bases: Vec<AutoBase>,
     /// Every image.
     pub images: Vec<ImageWritten>,
+    /// Further names (hard links) of files whose images are among those above or were there:
+    /// counted once.
+    pub links: Vec<FurtherName>,
     /// Images that were there already, of a series or from an interrupted run, and are not among those above.
     pub kept_images: u64,
     /// Those, where the output was brought up to date.
@@ -247,6 +267,7 @@ impl CompressReport {
             auto_base: None,
             auto_bases: Vec::new(),
             images: Vec::new(),
+            links: Vec::new(),
             kept_images: 0,
             kept: Vec::new(),
             kept_files: 0,
@@ -270,7 +291,8 @@ impl CompressReport {
         let sources = self.images.iter().map(|image| image.source_bytes);
         self.source_bytes = self.copied_bytes + sources.sum::<u64>();
         let images = self.images.iter().map(|image| image.image_bytes);
-        self.output_bytes = self.copied_bytes + images.sum::<u64>();
+        let copies = self.links.iter().map(|link| link.copied_bytes);
+        self.output_bytes = self.copied_bytes + images.sum::<u64>() + copies.sum::<u64>();
         let renewed = self.images.iter().filter_map(ImageWritten::parity_in_place);
         self.parity = renewed.collect();
         self.seconds = begun.elapsed().as_secs_f64();

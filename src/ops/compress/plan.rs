@@ -30,7 +30,7 @@ use crate::tensor::Lookalike;
 const NAME_LEN_MAX: usize = 255;
 
 /// A file of the source folder and what becomes of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Planned {
     pub(super) entry: Entry,
     /// The image's path and suffix; none for what is copied.

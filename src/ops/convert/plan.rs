@@ -1,6 +1,5 @@
 //! What a convert would do: every model under a folder, with what becomes of it or why it stays.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -34,6 +33,7 @@ use crate::ops::estimate::Look;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
+use crate::ops::folder::FirstNames;
 use crate::ops::folder::Stamp;
 use crate::ops::report;
 
@@ -127,7 +127,7 @@ pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan>
     let mut files: Vec<Planned> = Vec::new();
     let (mut left_alone, mut not_followed) = (BTreeSet::new(), Vec::new());
     // the first name of each file, and where it stands in the plan
-    let mut known: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+    let mut known: FirstNames<usize> = FirstNames::default();
     progress.begin("looking at the models", 0);
     for entry in folder::walk(&root, progress)? {
         progress.check()?;
@@ -140,16 +140,12 @@ pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan>
             not_followed.push(entry.path);
         } else if entry.kind == EntryKind::File && folder::is_model(&full) {
             let metadata = metadata_of(&full)?;
-            let place = (metadata.dev(), metadata.ino());
-            match known.get(&place) {
+            match known.met(&metadata, || files.len()) {
                 Some(&number) if !metadata.is_symlink() => {
                     let name = planner.name(entry.path);
                     files[number].links.push(name);
                 }
-                _ => {
-                    known.insert(place, files.len());
-                    files.push(planner.first_look(&entry, &metadata)?);
-                }
+                _ => files.push(planner.first_look(&entry, &metadata)?),
             }
         }
     }
