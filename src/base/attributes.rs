@@ -1,7 +1,9 @@
 //! What a file has besides its bytes and its time: owner, permissions, access lists and extended
 //! attributes, carried to another file.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -111,6 +113,45 @@ fn names_of(path: &Path) -> io::Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
+/// What the names of attributes begin with that belong to users.
+pub const OF_USERS: &str = "user.";
+/// What the names of ours begin with, which are about one file on one disk.
+const OURS: &str = "user.bigsmall.";
+
+/// The users' attributes (`user.*`) of a file or folder, links to it followed; none of ours.
+pub fn of_users(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let path = std::fs::canonicalize(path)?;
+    let mut attributes = BTreeMap::new();
+    for name in names_of(&path)?
+        .into_iter()
+        .filter(|name| is_of_users(name))
+    {
+        match value_of(&path, &name) {
+            Ok(value) => drop(attributes.insert(name, value)),
+            // gone since it was listed
+            Err(error) if error.raw_os_error() == Some(Errno::NODATA.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(attributes)
+}
+
+fn is_of_users(name: &str) -> bool {
+    name.starts_with(OF_USERS) && !name.starts_with(OURS)
+}
+
+/// Gives an open file or folder users' attributes, and none that are not; what the system refuses
+/// is named.
+pub fn give_of_users(file: &File, attributes: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    let mut refused = Vec::new();
+    for (name, value) in attributes.iter().filter(|(name, _)| is_of_users(name)) {
+        if let Err(error) = rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()) {
+            refused.push(format!("`{name}` ({})", io::Error::from(error)));
+        }
+    }
+    refused
+}
+
 fn value_of(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     Ok(read(|value| rustix::fs::lgetxattr(path, name, value))?)
 }
@@ -135,6 +176,11 @@ pub fn is_marked(image: &Path) -> bool {
     value_of(image, MARK).is_ok()
 }
 
+/// Whether it has a mark that says what it was made from.
+pub fn has_origin(path: &Path) -> bool {
+    value_of(path, ORIGIN).is_ok()
+}
+
 /// The permissions of a file as they are without its access list, of which they show the widest:
 /// what a new file may have for which that list is not set yet.
 pub fn mode_without_acl(path: &Path, mode: u32) -> u32 {
@@ -156,8 +202,6 @@ pub fn mode_without_acl(path: &Path, mode: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     /// An access list: owner rw, user 1 rw, group nothing, mask rw, others nothing.
@@ -209,5 +253,35 @@ mod tests {
         }
         assert_eq!(carry(&to, &from).unwrap(), Vec::<String>::new());
         assert!(!is_marked(&from));
+    }
+
+    #[test]
+    fn nothing_is_given_but_what_belongs_to_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let file = File::create(&path).unwrap();
+        let mut hostile = BTreeMap::new();
+        for name in [
+            "user.good",
+            MARK,
+            ORIGIN,
+            "trusted.x",
+            "security.capability",
+            "x",
+        ] {
+            hostile.insert(name.to_owned(), b"1".to_vec());
+        }
+        let refused = give_of_users(&file, &hostile);
+        let has_attributes = refused.is_empty();
+        let names = names_of(&path).unwrap();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let given = names.iter().filter(|name| hostile.contains_key(**name));
+        let expected: &[&&str] = if has_attributes { &[&"user.good"] } else { &[] };
+        assert_eq!(given.collect::<Vec<_>>(), expected);
+        // what does not fit is named
+        let large = BTreeMap::from([("user.large".to_owned(), vec![0; 1 << 17])]);
+        let refused = give_of_users(&file, &large);
+        assert!(refused.iter().all(|what| what.contains("`user.large`")));
+        assert_eq!(refused.len(), 1);
     }
 }

@@ -301,6 +301,17 @@ impl Looks {
     }
 }
 
+/// An error if the name of a file, or a file beside it, says that it is not finished. Its age and
+/// its holes say nothing where it was named, or is checked by its own digests.
+pub fn check_finished(path: &Path) -> Result<()> {
+    let Some(why) = companion(path) else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Busy, why)
+        .file(path)
+        .hint("do it again when it is finished"))
+}
+
 /// What the name, or that of another file beside it, says.
 fn companion(path: &Path) -> Option<String> {
     let name = path.file_name()?;

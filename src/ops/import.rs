@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,7 +17,8 @@ use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::in_use::Looks;
+use crate::base::Unused;
+use crate::base::in_use;
 use crate::bgsm::Package;
 use crate::bgsm::Plain;
 use crate::bgsm::package::BaseTensors;
@@ -139,13 +139,14 @@ pub fn migrate(
                 continue;
             }
             let before = FileSource::open(&file)?.len();
-            if let Some(why) = unfinished(&file) {
-                report
-                    .failed
-                    .push((file.to_string_lossy().into_owned(), why));
-                continue;
-            }
-            match import_to(&file, &file, &options, progress) {
+            // its age says nothing: half a file fails its own digests
+            let may_go = in_use::check_finished(&file).and_then(|()| Unused::hold(&file));
+            let done = may_go.and_then(|held| {
+                // who puts the image in its place holds it again
+                drop(held);
+                import_to(&file, &file, &options, progress)
+            });
+            match done {
                 Ok(done) => {
                     report.bytes += before;
                     report.image_bytes += done.output_bytes;
@@ -163,16 +164,6 @@ pub fn migrate(
         }
     }
     Ok(report)
-}
-
-/// Why a file is not a whole one by its name or its neighbours, if so. Its age says nothing: half a
-/// file fails its own digests.
-fn unfinished(path: &Path) -> Option<String> {
-    let looks = Looks {
-        min_age: Duration::ZERO,
-        sparse: true,
-    };
-    looks.unfinished(path, &std::fs::metadata(path).ok()?)
 }
 
 /// What was migrated.

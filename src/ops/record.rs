@@ -132,6 +132,29 @@ pub fn note_done(folder: &Path, image: &Path) -> Result<()> {
     add(folder, &format!("\t{DONE}\t{}", escape(image)))
 }
 
+/// Strikes images that were removed for good, by their whole paths, from the records in the folders
+/// above them.
+pub fn strike(images: &[PathBuf]) -> Result<()> {
+    let mut records: BTreeMap<&Path, Option<Record>> = BTreeMap::new();
+    for image in images {
+        for folder in image.ancestors().skip(1) {
+            // nobody can have converted what is below a folder that he cannot read
+            let record = records
+                .entry(folder)
+                .or_insert_with(|| Record::read(folder).ok().flatten());
+            let line = record.as_ref().and_then(|record| record.line_of(image));
+            if let Some(line) = line {
+                note_done(folder, &line.image)?;
+            }
+        }
+    }
+    let told_of = records.into_iter().filter(|(_, record)| record.is_some());
+    for (folder, _) in told_of {
+        remove_if_settled(folder)?;
+    }
+    Ok(())
+}
+
 fn add(folder: &Path, line: &str) -> Result<()> {
     let path = folder.join(NAME);
     let failed = |e| Error::io("cannot write", &path, e);

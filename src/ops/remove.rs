@@ -20,9 +20,11 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::Unused;
 use crate::base::atomic;
+use crate::base::in_use;
 use crate::ops::companions;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
+use crate::ops::record;
 use crate::ops::report;
 
 /// How to remove.
@@ -100,6 +102,14 @@ pub fn remove(
             }
         }
     }
+    if !options.dry_run {
+        let images = going.iter().filter(|path| is_image_name(path));
+        let images: Vec<PathBuf> = images.cloned().collect();
+        // they are gone, whatever a record says of them
+        if let Err(error) = record::strike(&images) {
+            progress.warn(&error.to_string());
+        }
+    }
     Ok(RemoveReport {
         removed: going.into_iter().collect(),
         bytes,
@@ -108,13 +118,17 @@ pub fn remove(
     })
 }
 
-/// An error if somebody writes one of the files or has locked it.
+fn is_image_name(path: &Path) -> bool {
+    path.file_name().is_some_and(naming::is_image_name)
+}
+
+/// An error if somebody writes one of the files, has locked it or is not done fetching it.
 fn check_unused(going: &BTreeSet<PathBuf>) -> Result<()> {
     for path in going {
         match Unused::hold(path) {
             Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
             // a link, or what cannot be read, is not known to be in use
-            _ => {}
+            _ => in_use::check_finished(path)?,
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
+use crate::base::in_use;
 use crate::base::progress::Silent;
 use crate::ops::companions;
 use crate::ops::folder;
@@ -80,10 +81,10 @@ pub fn repair(
     let begun = Instant::now();
     let beside = parity_path(path);
     let parity_path = options.parity.as_ref().unwrap_or(&beside);
-    let sidecar = own_parity::open(parity_path)?;
-    let layout = sidecar.header.layout;
     let stamp = Stamp::of(path)?;
     let file = FileSource::open(path)?;
+    let sidecar = own_parity::open(parity_path)?;
+    let layout = sidecar.header.layout;
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("looking at {label}"), layout.data_len);
     let located = parity::locate(&file, &sidecar, progress)?;
@@ -109,7 +110,7 @@ pub fn repair(
         progress.begin(&format!("repairing {label}"), layout.data_len);
         let metadata = file.file().metadata();
         let metadata = metadata.map_err(|e| Error::io("cannot stat", path, e))?;
-        let mut output = OutputFile::create(target, in_place || options.force)?;
+        let mut output = output_at(target, in_place || options.force)?;
         parity::rebuild(
             &file,
             &sidecar,
@@ -149,6 +150,12 @@ pub fn repair(
     }
     report.seconds = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Not in the place of what somebody is fetching still.
+fn output_at(target: &Path, replace: bool) -> Result<OutputFile> {
+    in_use::check_finished(target)?;
+    OutputFile::create(target, replace)
 }
 
 /// Whether a file that is not as it was protected is to be put together again. An error where that

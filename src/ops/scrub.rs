@@ -62,6 +62,9 @@ pub struct ScrubReport {
     pub rested: usize,
     /// Images that wait for the next run, since the time was over.
     pub left: usize,
+    /// Images of the library whose base was not at hand when they were looked at last: they were not
+    /// verified, and may be right.
+    pub missing_bases: usize,
     /// Days since the image that was read whole longest ago was; none if one never was.
     pub oldest_days: Option<u64>,
     /// Where that is remembered.
@@ -76,6 +79,9 @@ struct Seen {
     /// Seconds since 1970.
     verified: u64,
     ok: bool,
+    /// Whether it could not be verified, as its base was not at hand.
+    #[serde(default)]
+    is_without_base: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -201,6 +207,7 @@ pub fn scrub(
         images: Vec::new(),
         rested,
         left: 0,
+        missing_bases: 0,
         oldest_days: None,
         memory: place.clone(),
     };
@@ -215,6 +222,9 @@ pub fn scrub(
             .filter(|(path, _)| path.0.starts_with(&library))
     };
     report.ok = seen().all(|(_, seen)| seen.ok);
+    report.missing_bases = seen().filter(|(_, seen)| seen.is_without_base).count();
+    let read = |(_, seen): &(&Name, &Seen)| !seen.is_without_base;
+    let seen = || seen().filter(read);
     let oldest = seen().map(|(_, seen)| seen.verified).min();
     let oldest = oldest.filter(|_| seen().count() == paths.len());
     report.oldest_days = oldest.map(|oldest| now().saturating_sub(oldest) / 86400);
@@ -253,6 +263,7 @@ fn verify_all(
             identity,
             verified: now(),
             ok: image.ok,
+            is_without_base: image.missing_base.is_some(),
         };
         memory.images.insert(Name(path.clone()), seen);
         report.images.push(image);

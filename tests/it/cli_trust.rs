@@ -284,6 +284,55 @@ fn a_library_is_scrubbed_a_little_at_a_time() {
     assert_eq!(code(&bigsmall(at, &["scrub", "empty"])), 3);
 }
 
+/// It may be right: it was not looked at, and is looked at again each time.
+#[test]
+fn a_fine_tune_without_its_base_is_not_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::create_dir(at.join("library")).unwrap();
+    let base = models::small_file();
+    let mut tuned = base.clone();
+    *tuned.last_mut().unwrap() ^= 1;
+    put(&at.join("base.safetensors"), &base);
+    put(&at.join("tuned.safetensors"), &tuned);
+    for words in [
+        &["compress", "base.safetensors", "-o", "library/plain.bs"][..],
+        &[
+            "compress",
+            "tuned.safetensors",
+            "-o",
+            "library/tuned.bs",
+            "--base",
+            "base.safetensors",
+        ],
+    ] {
+        assert_eq!(code(&bigsmall(at, words)), 0);
+    }
+    fs::remove_file(at.join("library/plain.bs")).unwrap();
+    fs::rename(at.join("base.safetensors"), at.join("elsewhere")).unwrap();
+    let scrub = |words: &[&str]| bigsmall(at, &[&["scrub", "library"], words].concat());
+    for _ in 0..2 {
+        let found = scrub(&["--json"]);
+        assert_eq!(code(&found), 1);
+        let report = json(&found);
+        assert_eq!(report["missing_bases"], 1);
+        assert_eq!(report["images"][0]["damaged_blocks"], 0);
+        assert_eq!(report["oldest_days"], Value::Null);
+    }
+    let said = text(&scrub(&[]));
+    assert!(!said.contains("DAMAGED"), "{said}");
+    let summary =
+        "0 of 1 image verified now, 0 damaged, 1 image not verified as the base is missing";
+    assert!(said.contains(summary), "{said}");
+    // where it is again, all is right
+    let found = json(&scrub(&["--base", "elsewhere", "--json"]));
+    assert_eq!(
+        (&found["ok"], &found["missing_bases"]),
+        (&true.into(), &0.into())
+    );
+    assert_eq!(found["oldest_days"], 0);
+}
+
 #[test]
 fn a_rate_is_kept() {
     let folder = folder_with_image();

@@ -280,7 +280,9 @@ fn whoever_writes_meanwhile_loses_nothing() {
 #[test]
 fn files_in_use_are_neither_removed_nor_repaired_nor_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
+    // `rm` looks into the folders beside this one
+    let at = &folder.path().join("here");
+    fs::create_dir(at).unwrap();
     let path = put_model(at, "a.safetensors", 1);
     for words in [&["compress", "a.safetensors"][..], &["protect", "a.bs"]] {
         assert_eq!(code(&bigsmall(at, words)), 0);
@@ -318,14 +320,96 @@ fn files_in_use_are_neither_removed_nor_repaired_nor_replaced() {
     assert!(!path.exists() && !image.exists());
 }
 
+/// A list of what is still to come lies beside it, as download programs put it there.
+#[test]
+fn what_is_not_fetched_whole_is_neither_removed_nor_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    // `rm` looks into the folders beside this one
+    let at = &folder.path().join("here");
+    fs::create_dir(at).unwrap();
+    put(
+        &at.join("a.safetensors"),
+        &model(&mut Random::new(1), 20_000),
+    );
+    for words in [&["compress", "a.safetensors"][..], &["protect", "a.bs"]] {
+        assert_eq!(code(&bigsmall(at, words)), 0);
+    }
+    let image = at.join("a.bs");
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(b"damage", fs::metadata(&image).unwrap().len() / 2)
+        .unwrap();
+    drop(file);
+    let damaged = fs::read(&image).unwrap();
+    let list = at.join("a.bs.aria2");
+    put(&list, b"pieces");
+    for words in [&["rm", "a.bs"][..], &["repair", "a.bs"]] {
+        let output = bigsmall(at, words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 3, "{words:?}: {said}");
+        assert!(
+            said.contains("a.bs.aria2") && said.contains("not finished"),
+            "{said}"
+        );
+        assert!(fs::read(&image).unwrap() == damaged, "{words:?}");
+    }
+    // elsewhere it may be put together from what is there
+    assert_eq!(code(&bigsmall(at, &["repair", "a.bs", "-o", "b.bs"])), 0);
+    fs::remove_file(list).unwrap();
+    for words in [&["repair", "a.bs"][..], &["rm", "a.bs"]] {
+        assert_eq!(code(&bigsmall(at, words)), 0, "{words:?}");
+    }
+}
+
+/// A file of the Python package in the folder.
+fn put_package(at: &Path) -> PathBuf {
+    let source = "tests/golden/python-package/bf16-1.0.1.bs";
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let path = at.join("m.bs");
+    put(&path, &fs::read(source).unwrap());
+    path
+}
+
+#[test]
+fn packages_and_images_in_use_are_neither_migrated_nor_coded_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let package = put_package(at);
+    put_model(at, "a.safetensors", 1);
+    assert_eq!(code(&bigsmall(at, &["compress", "a.safetensors"])), 0);
+    let target = at.join("b.bs");
+    put(&target, &fs::read(at.join("a.bs")).unwrap());
+    let before = [&package, &target].map(|path| fs::read(path).unwrap());
+    let leases = has_leases(at);
+    for hold in ["exec 3<\"$1\"; flock -x 3", "exec 3>>\"$1\""] {
+        if hold.ends_with("$1\"") && !leases {
+            continue;
+        }
+        let others = [&package, &target].map(|path| other_process(hold, path));
+        let output = bigsmall(at, &["migrate", "m.bs", "--json"]);
+        assert_eq!(code(&output), 1);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let why = report["failed"][0][1].as_str().unwrap();
+        assert!(why.contains("another process"), "{report}");
+        let output = bigsmall(at, &["transcode", "a.bs", "b.bs", "--force"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("another process"), "{said}");
+        others.into_iter().for_each(end);
+        let now = [&package, &target].map(|path| fs::read(path).unwrap());
+        assert!(now == before);
+    }
+    for words in [
+        &["migrate", "m.bs"][..],
+        &["transcode", "a.bs", "b.bs", "--force"],
+    ] {
+        assert_eq!(code(&bigsmall(at, words)), 0, "{words:?}");
+    }
+}
+
 #[test]
 fn a_package_that_is_not_finished_is_not_migrated() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let source = "tests/golden/python-package/bf16-1.0.1.bs";
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
-    let path = at.join("m.bs");
-    fs::copy(source, &path).unwrap();
+    let path = put_package(at);
     let before = fs::read(&path).unwrap();
     let mut list = File::create(at.join("m.bs.aria2")).unwrap();
     list.write_all(b"pieces").unwrap();

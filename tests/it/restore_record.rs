@@ -301,3 +301,24 @@ fn no_record_no_room_or_no_right_is_said_before_the_first_image() {
     let plan = convert::plan(&at.join("models"), &convert::Looks::default(), &Silent).unwrap();
     assert_eq!(plan.chosen().count(), 0, "they are too young");
 }
+
+#[test]
+fn what_was_removed_on_purpose_is_no_longer_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    converted(at);
+    // one by its name, the others with their folders, one after a look only
+    let looked = bigsmall(at, &["rm", "models/a/model.bs", "--dry-run"]);
+    assert_eq!(code(&looked), 0);
+    let (_, plan) = json(at, &["restore", "models", "--dry-run", "--json"]);
+    assert_eq!(plan["files"].as_array().unwrap().len(), 4);
+    assert_eq!(code(&bigsmall(at, &["rm", "models/a/model.bs"])), 0);
+    assert_eq!(code(&bigsmall(at, &["rm", "models/b"])), 0);
+    let (found, report) = json(at, &["doctor", "models", "--json"]);
+    assert_eq!((found, &report["findings"]), (0, &serde_json::json!([])));
+    let (done, report) = json(at, &["restore", "models", "-y", "--json"]);
+    assert_eq!((done, &report["missing"]), (0, &serde_json::json!([])));
+    assert_eq!(report["restored"], 2);
+    // nothing is left that a record would be for
+    assert!(!at.join("models").join(RECORD).exists());
+}

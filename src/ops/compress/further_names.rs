@@ -31,7 +31,7 @@ impl FurtherNames {
         plan: &[Planned],
         current: &BTreeSet<PathBuf>,
         recodes: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         // an image records how the name of its file ends
         let mut by_suffix: BTreeMap<Option<&str>, FirstNames<PathBuf>> = BTreeMap::new();
         let mut names = Self::default();
@@ -55,7 +55,7 @@ impl FurtherNames {
                 names.first_of.insert(image, first.clone());
             }
         }
-        Ok(names)
+        names
     }
 
     /// The image of the first name of the file that this image is of, if that is another.

@@ -122,7 +122,7 @@ impl Mirror<'_> {
     fn put_all(&mut self, plan: &[Planned]) -> Result<()> {
         let mut order = self.look(plan)?;
         let recodes = self.options.base.is_some();
-        self.names = FurtherNames::of(self.root, plan, &self.current, recodes)?;
+        self.names = FurtherNames::of(self.root, plan, &self.current, recodes);
         if let Some(outside) = &self.options.more.auto_delta {
             let is_first = |planned: &&Planned| self.names.first_of(planned.made()).is_none();
             let firsts: Vec<Planned> = plan.iter().filter(is_first).cloned().collect();

@@ -2,8 +2,6 @@
 //! in a folder, and what to do about each. Nothing is changed, and no block is decoded that need
 //! not be.
 
-mod records;
-
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,6 +14,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::archive;
+use crate::archive::Archive;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -25,11 +24,15 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::atomic::Temporary;
-use crate::ops::convert;
+use crate::base::attributes;
+use crate::base::digest;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::own_parity;
+use crate::ops::record;
+use crate::ops::record::Line;
+use crate::ops::record::Record;
 use crate::ops::report;
 use crate::parity;
 use crate::parity::sidecar;
@@ -48,7 +51,7 @@ pub enum Kind {
     HalfFile,
     /// The record of convert tells of an image that is not there.
     OrphanedRecord,
-    /// An image that no record of convert tells of, among others that one does tell of.
+    /// An image that neither a record of convert nor a mark tells of, among others that one does.
     ImageWithoutMark,
     /// What a run that was stopped has noted for one that goes on, and what it wrote is gone.
     OrphanedJournal,
@@ -244,44 +247,102 @@ impl Look<'_> {
 
     /// What the records in the folder and above it tell of; `real` is the folder's whole path.
     fn records(&mut self, real: &Path, entries: &[Entry]) -> Result<()> {
-        let record = OsStr::new(convert::RECORD);
+        let record = OsStr::new(record::NAME);
         let mut folders: BTreeSet<PathBuf> = real.ancestors().map(Path::to_owned).collect();
         let below = entries
             .iter()
             .filter(|entry| entry.path.file_name() == Some(record));
         folders.extend(below.map(|entry| atomic::folder_of(&real.join(&entry.path)).to_owned()));
-        let mut told_of = BTreeMap::new();
+        let mut records = Vec::new();
         for folder in &folders {
-            match records::read(folder) {
+            match Record::read(folder) {
                 // nobody can convert what is above a folder that he cannot read
                 Err(_) if !folder.starts_with(real) => {}
-                read => told_of.extend(read?),
+                record => records.extend(record?),
             }
         }
-        told_of.retain(|image, _| image.starts_with(real));
-        for (image, file) in &told_of {
-            let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
-            // one that is the file again is done with
-            if !is_there(image) && !is_there(file) {
-                let path = self.root.join(image.strip_prefix(real).unwrap_or(image));
-                let what = "convert has put an image here, and neither that nor its file is here";
-                let advice = "put it back if it was moved or renamed: `bigsmall restore` needs \
-                              it; if it was removed for good, nothing"
-                    .to_owned();
-                self.found(Kind::OrphanedRecord, &path, what, advice);
-            }
+        let tells_of_this = |record: &Record| {
+            let mut lines = record.lines();
+            lines.any(|line| record.image(line).starts_with(real))
+        };
+        if !records.iter().any(tells_of_this) {
+            return Ok(());
         }
-        let unknown = |path: &&PathBuf| !told_of.contains_key(&real.join(path));
+        let is_told_of = |path: &Path| records.iter().any(|record| record.line_of(path).is_some());
+        let unknown = |path: &&PathBuf| !is_told_of(&real.join(path));
         let unknown: Vec<PathBuf> = self.images.iter().filter(unknown).cloned().collect();
-        for image in unknown.iter().filter(|_| !told_of.is_empty()) {
-            let path = self.root.join(image);
-            let what = "no record tells of this image, as of others here: `restore` leaves it";
-            let advice = "nothing if it was compressed as an image; else `bigsmall restore --all` \
-                          makes it a file again"
-                .to_owned();
-            self.found(Kind::ImageWithoutMark, &path, what, advice);
+        let mut moved = self.contents(&unknown);
+        for record in &records {
+            for line in record.lines() {
+                self.line((real, record), line, &mut moved);
+            }
+        }
+        for image in moved.into_values().flatten() {
+            self.without_mark(&image);
         }
         Ok(())
+    }
+
+    /// What a line of a record tells of. One of `moved` that has that content was moved or renamed:
+    /// `restore` finds it, and it is none of the others any more.
+    fn line(
+        &mut self,
+        (real, record): (&Path, &Record),
+        line: &Line,
+        moved: &mut BTreeMap<(String, u64), Vec<PathBuf>>,
+    ) {
+        let image = record.image(line);
+        let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+        // one that is the file again is over
+        if is_there(&image) || is_there(&record.folder().join(&line.path)) {
+            return;
+        }
+        let found = line.content.as_ref();
+        if found
+            .and_then(|content| moved.get_mut(content)?.pop())
+            .is_some()
+        {
+            return;
+        }
+        let Ok(within) = image.strip_prefix(real) else {
+            return;
+        };
+        let what = "convert has put an image here, and neither that nor its file is here";
+        let advice = "put it back if it was moved or renamed: `bigsmall restore` needs it; if it \
+                      was removed for good, `bigsmall restore --forget` strikes it from the record"
+            .to_owned();
+        self.found(Kind::OrphanedRecord, &self.root.join(within), what, advice);
+    }
+
+    /// Images by what a record would know them by: sha256 of the file, and length of the image.
+    fn contents(&self, images: &[PathBuf]) -> BTreeMap<(String, u64), Vec<PathBuf>> {
+        let mut contents: BTreeMap<(String, u64), Vec<PathBuf>> = BTreeMap::new();
+        for image in images {
+            // one that cannot be opened is for `verify`
+            let Ok(archive) = Archive::open(&self.root.join(image)) else {
+                continue;
+            };
+            if let Some(file) = archive.files().first() {
+                let content = (digest::hex(&file.sha256), archive.header().image_len);
+                contents.entry(content).or_default().push(image.clone());
+            }
+        }
+        contents
+    }
+
+    /// An image that no record tells of, among others that one does tell of. What has the mark of
+    /// convert is restored all the same; what has the mark of `compress` alone was an image always.
+    fn without_mark(&mut self, image: &Path) {
+        let path = self.root.join(image);
+        if attributes::is_marked(&path) || attributes::has_origin(&path) {
+            return;
+        }
+        let what = "no record and no mark tells where this image comes from, as with others here: \
+                    `restore` leaves it";
+        let advice = "nothing if it was compressed as an image; else `bigsmall restore --all` \
+                      makes it a file again"
+            .to_owned();
+        self.found(Kind::ImageWithoutMark, &path, what, advice);
     }
 
     /// Whether an image in the folder of `path` stands for the file `name`.
