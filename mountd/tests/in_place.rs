@@ -27,21 +27,16 @@ use bigsmall::archive::Bases;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
 use bigsmall::ops::convert;
-use bigsmall::ops::convert::Looks;
 use bigsmall::ops::diff;
 use bigsmall::ops::restore;
 
+use crate::converted::AT_ONCE;
 use crate::converted::Setup;
 use crate::converted::mountd;
 use crate::models::model;
 use crate::models::put;
 
 const EROFS: i32 = 30;
-/// Models that were just written are as good as others.
-const AT_ONCE: Looks = Looks {
-    min_age: Duration::ZERO,
-    sparse: false,
-};
 
 // docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the images.
 #[test]

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::base::units::percent;
 use crate::cli::render;
 use crate::ops::diff::DiffReport;
+use crate::ops::diff::Distance;
 use crate::ops::diff::Reshaped;
 use crate::ops::diff::TensorDiff;
 
@@ -26,8 +28,8 @@ pub(super) fn text(report: &DiffReport) -> Vec<String> {
     lines.extend(render::notes(&report.notes));
     let others = report.changed.len() + report.reshaped.len();
     lines.push(format!(
-        "{} tensors are the same, {others} differ, {} are only in the first, {} only in the second",
-        report.same_tensors,
+        "{} the same, {others} differ, {} only in the first, {} only in the second",
+        counted(report.same_tensors, "tensor"),
         report.only_in_a.len(),
         report.only_in_b.len()
     ));
@@ -43,17 +45,10 @@ fn changed(tensor: &TensorDiff) -> String {
         human_bytes(tensor.bytes),
         in_files(&tensor.files)
     );
-    let differing = tensor.differing_elements.zip(tensor.elements);
-    let Some((differing, all)) = differing else {
-        return line;
-    };
-    let share = percent(differing, all);
-    let distance = distance(
-        tensor.max_difference,
-        tensor.rms_difference,
-        tensor.rms_value,
-    );
-    format!("{line}, {share:.1} % of its elements{distance}")
+    match numbers(&tensor.distance) {
+        None => line,
+        Some((_, share, by)) => format!("{line}, {share:.1} % of its elements{by}"),
+    }
 }
 
 fn reshaped(tensor: &Reshaped) -> String {
@@ -63,23 +58,21 @@ fn reshaped(tensor: &Reshaped) -> String {
         "{name:<60} {a} {from:?} is {b} {to:?}{}",
         in_files(&tensor.files)
     );
-    match tensor.differing_elements.zip(tensor.elements) {
+    match numbers(&tensor.distance) {
         None => line,
-        Some((0, _)) => format!("{line}, every number is the same"),
-        Some((differing, all)) => {
-            let share = percent(differing, all);
-            let (max, rms) = (tensor.max_difference, tensor.rms_difference);
-            let distance = distance(max, rms, tensor.rms_value);
-            format!("{line}, {share:.1} % of its numbers differ{distance}")
-        }
+        Some((0, ..)) => format!("{line}, every number is the same"),
+        Some((_, share, by)) => format!("{line}, {share:.1} % of its numbers differ{by}"),
     }
 }
 
-fn distance(max: Option<f64>, rms: Option<f64>, value: Option<f64>) -> String {
-    let (Some(max), Some(rms), Some(value)) = (max, rms, value) else {
-        return String::new();
-    };
-    format!("; by {max:.3e} at most, by {rms:.3e} rms, of values of {value:.3e} rms")
+/// How many numbers differ, what percentage that is, and by how much.
+fn numbers(distance: &Distance) -> Option<(u64, f64, String)> {
+    let differing = distance.differing_elements?;
+    let share = percent(differing, distance.elements?);
+    let (max, rms) = (distance.max_difference?, distance.rms_difference?);
+    let value = distance.rms_value?;
+    let by = format!("; by {max:.3e} at most, by {rms:.3e} rms, of values of {value:.3e} rms");
+    Some((differing, share, by))
 }
 
 fn in_files(files: &[PathBuf]) -> String {

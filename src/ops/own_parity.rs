@@ -14,7 +14,6 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
-use crate::base::digest::Sha256;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::ops::base::Places;
@@ -115,14 +114,7 @@ fn check_all(path: &Path, threads: usize, progress: &dyn Progress) -> Result<boo
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("verifying {label}"), archive.header().original_len);
     for file in archive.files() {
-        let mut sha256 = Sha256::default();
-        stream::runs(&archive, file, threads, progress, |run| {
-            let bytes = run.bytes?;
-            sha256.update(&bytes);
-            progress.advance(bytes.len() as u64);
-            Ok(())
-        })?;
-        if sha256.finish() != file.sha256 {
+        if stream::sha256_of(&archive, file, threads, progress)? != file.sha256 {
             return Ok(false);
         }
     }

@@ -6,6 +6,7 @@ use crate::archive::Archive;
 use crate::archive::ReadScratch;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::digest::Sha256;
 use crate::base::parallel;
 use crate::codec::SpanTables;
 use crate::format::FileRecord;
@@ -52,6 +53,23 @@ pub fn runs(
         },
         |_, runs| runs.into_iter().try_for_each(&mut each),
     )
+}
+
+/// sha256 of the bytes that `file` decodes to; the first damaged block is an error.
+pub fn sha256_of(
+    archive: &Archive,
+    file: &FileRecord,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<[u8; 32]> {
+    let mut sha256 = Sha256::default();
+    runs(archive, file, threads, progress, |run| {
+        let bytes = run.bytes?;
+        sha256.update(&bytes);
+        progress.advance(bytes.len() as u64);
+        Ok(())
+    })?;
+    Ok(sha256.finish())
 }
 
 /// Spans and blocks of them, in pieces of work.

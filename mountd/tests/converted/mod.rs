@@ -18,6 +18,12 @@ use bigsmall::ops::convert::Looks;
 use crate::models::model;
 use crate::models::put;
 
+/// Models that were just written are as good as others.
+pub(crate) const AT_ONCE: Looks = Looks {
+    min_age: Duration::ZERO,
+    sparse: false,
+};
+
 pub(crate) fn mountd(words: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_bigsmall-mountd");
     Command::new(program).args(words).output().unwrap()
@@ -25,15 +31,7 @@ pub(crate) fn mountd(words: &[&str]) -> Output {
 
 /// Converts all models in a folder, however young.
 pub(crate) fn convert_all(root: &Path) -> ConvertReport {
-    let plan = convert::plan(
-        root,
-        &Looks {
-            min_age: Duration::ZERO,
-            sparse: false,
-        },
-        &Silent,
-    )
-    .unwrap();
+    let plan = convert::plan(root, &AT_ONCE, &Silent).unwrap();
     let options = ConvertOptions {
         profile: Profile::Balanced,
         keep: None,

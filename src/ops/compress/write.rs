@@ -15,7 +15,6 @@ use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::attributes;
-use crate::base::digest::Sha256;
 use crate::base::digest::hex;
 use crate::codec::Profile;
 use crate::format::ImageKind;
@@ -211,14 +210,7 @@ fn prove(
         archive = archive.with_bases(Arc::clone(bases));
     }
     for (file, expected) in archive.files().iter().zip(sha256s) {
-        let mut sha256 = Sha256::default();
-        stream::runs(&archive, file, threads, progress, |run| {
-            let bytes = run.bytes?;
-            sha256.update(&bytes);
-            progress.advance(bytes.len() as u64);
-            Ok(())
-        })?;
-        if sha256.finish() != *expected {
+        if stream::sha256_of(&archive, file, threads, progress)? != *expected {
             return Err(
                 Error::new(ErrorKind::Io, "changed while it was being compressed")
                     .hint("compress it again when nobody writes to it"),

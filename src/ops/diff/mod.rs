@@ -25,9 +25,40 @@ use crate::ops::report;
 use crate::ops::shard_notes;
 use crate::tensor::Span;
 use crate::tensor::values;
+use crate::tensor::values::Values;
 
 use distance::Sums;
 use pairs::Pair;
+
+/// By how much the numbers in two tensors differ; all of it none where their elements are no
+/// numbers in whole bytes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Distance {
+    /// Elements of each.
+    pub elements: Option<u64>,
+    /// How many of them differ: in their bits, or as numbers where the dtypes differ.
+    pub differing_elements: Option<u64>,
+    /// The largest difference of two finite values.
+    pub max_difference: Option<f64>,
+    /// The root of the mean square of the differences of all finite values.
+    pub rms_difference: Option<f64>,
+    /// The root of the mean square of the first model's finite values.
+    pub rms_value: Option<f64>,
+}
+
+impl Distance {
+    /// Of so many elements.
+    fn of(elements: u64, sums: &Sums) -> Self {
+        let (max, rms, value) = sums.distance();
+        Self {
+            elements: Some(elements),
+            differing_elements: Some(sums.elements),
+            max_difference: Some(max),
+            rms_difference: Some(rms),
+            rms_value: Some(value),
+        }
+    }
+}
 
 /// A tensor whose bytes differ.
 #[derive(Debug, Clone, Serialize)]
@@ -42,17 +73,9 @@ pub struct TensorDiff {
     pub bytes: u64,
     /// How many of them differ.
     pub differing_bytes: u64,
-    /// Its elements; none for a dtype whose elements are no numbers in whole bytes. So are those
-    /// below.
-    pub elements: Option<u64>,
-    /// How many of them differ in their bits.
-    pub differing_elements: Option<u64>,
-    /// The largest difference of two finite values.
-    pub max_difference: Option<f64>,
-    /// The root of the mean square of the differences of all finite values.
-    pub rms_difference: Option<f64>,
-    /// The root of the mean square of the first model's finite values.
-    pub rms_value: Option<f64>,
+    /// By how much its numbers differ.
+    #[serde(flatten)]
+    pub distance: Distance,
     /// The files that it is in, where its name stands several times in a model.
     #[serde(serialize_with = "report::paths")]
     pub files: Vec<PathBuf>,
@@ -67,17 +90,9 @@ pub struct Reshaped {
     pub a: (String, Vec<u64>),
     /// Dtype and shape in the second.
     pub b: (String, Vec<u64>),
-    /// Its elements, where it has the same shape in both, and elements that are numbers in whole
-    /// bytes. So are those below, of values that were made wider exactly.
-    pub elements: Option<u64>,
-    /// How many of them are other numbers.
-    pub differing_elements: Option<u64>,
-    /// The largest difference of two finite values.
-    pub max_difference: Option<f64>,
-    /// The root of the mean square of the differences of all finite values.
-    pub rms_difference: Option<f64>,
-    /// The root of the mean square of the first model's finite values.
-    pub rms_value: Option<f64>,
+    /// By how much its numbers differ, made wider exactly, where it has the same shape in both.
+    #[serde(flatten)]
+    pub distance: Distance,
     /// The files that it is in, where its name stands several times in a model.
     #[serde(serialize_with = "report::paths")]
     pub files: Vec<PathBuf>,
@@ -183,24 +198,20 @@ impl Comparison<'_> {
             }
             return Ok(());
         }
-        let mut sums = None;
+        let mut distance = Distance::default();
         if let Some((of_a, of_b)) = values {
             let (bytes_a, bytes_b) = read()?;
             let (a, b) = ((&*bytes_a, of_a), (&*bytes_b, of_b));
-            sums = Some(distance::compare_values(a, b, threads, progress)?);
+            let sums = distance::compare_values(a, b, threads, progress)?;
+            distance = Distance::of(span_a.len / of_a.width as u64, &sums);
         } else {
             progress.advance(span_a.len);
         }
-        let distance = sums.as_ref().map(Sums::distance);
         report.reshaped.push(Reshaped {
             name: span_a.name.clone(),
             a: (span_a.dtype.clone(), span_a.shape.clone()),
             b: (span_b.dtype.clone(), span_b.shape.clone()),
-            elements: values.map(|(of_a, _)| span_a.len / of_a.width as u64),
-            differing_elements: sums.map(|sums| sums.elements),
-            max_difference: distance.map(|(max, ..)| max),
-            rms_difference: distance.map(|(_, rms, _)| rms),
-            rms_value: distance.map(|(.., value)| value),
+            distance,
             files,
         });
         Ok(())
@@ -208,19 +219,14 @@ impl Comparison<'_> {
 }
 
 fn changed(span: &Span, sums: &Sums, files: Vec<PathBuf>) -> TensorDiff {
-    let values = values::of(&span.dtype);
-    let (max, rms, value) = sums.distance();
+    let of = |values: Values| Distance::of(span.len / values.width as u64, sums);
     TensorDiff {
         name: span.name.clone(),
         dtype: span.dtype.clone(),
         shape: span.shape.clone(),
         bytes: span.len,
         differing_bytes: sums.bytes,
-        elements: values.map(|values| span.len / values.width as u64),
-        differing_elements: values.map(|_| sums.elements),
-        max_difference: values.map(|_| max),
-        rms_difference: values.map(|_| rms),
-        rms_value: values.map(|_| value),
+        distance: values::of(&span.dtype).map(of).unwrap_or_default(),
         files,
     }
 }
