@@ -440,6 +440,7 @@ def read_members(section):
             name, size = struct.unpack("<HxxI", take(8)); attributes.append((take(name), take(size)))
             need(re.fullmatch(rb"user\.[^\0]{1,250}", attributes[-1][0]) and size <= 1 << 16, "bad attribute")
         names = [name for name, _ in attributes]
+        need(sum(len(name) + 1 for name in names) <= 1 << 16, "too many attributes")
         need(kind < 3 and mode < 1 << 12 and ns < 10**9 and names == sorted(set(names)), "bad member")
         need(kind == 0 or (0 < len(target) < 4096 and b"\0" not in target) == (kind == 2), "bad target")
         path.decode(), target.decode(); yield Member(kind, mode, uid, gid, s * 10**9 + ns, path, target, attributes)

@@ -55,7 +55,7 @@ pub(super) struct Update {
     /// In an output folder that is there, delete what is gone from the source
     #[arg(long, conflicts_with = "series")]
     delete: bool,
-    /// Do not ask before that
+    /// With `--delete`, do not ask
     #[arg(short, long, requires = "delete")]
     yes: bool,
 }
@@ -67,7 +67,7 @@ impl Update {
             discard: Some(self.discard_image.clone()),
             check: self.check,
             auto_delta: auto_delta.map(<[PathBuf]>::to_vec),
-            converts: false,
+            ..MoreOptions::default()
         }
     }
 
@@ -105,11 +105,10 @@ fn delete_gone(
     for path in &report.gone {
         exit::complain(&format!("gone: `{}`", escaped(&path.to_string_lossy())));
     }
-    let question = format!("Delete these {} from the output?", report.gone.len());
+    let files = counted(report.gone.len() as u64, "file");
+    let question = format!("Delete {files} from the output?");
     if ask::confirm(&question, yes)? {
         report.deleted = compress::delete_gone((source, target), &report.gone, progress)?;
-    } else {
-        exit::complain("nothing was deleted");
     }
     Ok(())
 }
@@ -118,7 +117,7 @@ fn delete_gone(
 fn bases(report: &CompressReport) -> Vec<String> {
     let line = |chosen: &AutoBase| {
         format!(
-            "{} as differences from {}: about {:.1} % of its bytes, {:.1} % alone",
+            "{} as differences from {}: about {:.1} % of its bytes, against {:.1} % alone",
             chosen.source.display(),
             chosen.base.display(),
             chosen.estimated_percent,

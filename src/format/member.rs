@@ -27,6 +27,8 @@ pub const TARGET_LEN_MAX: usize = 4095;
 pub const ATTRIBUTE_PREFIX: &str = "user.";
 const ATTRIBUTE_NAME_LEN_MAX: usize = 255;
 const ATTRIBUTE_LEN_MAX: u32 = 64 << 10;
+/// Names of all attributes of one member, each with a zero behind it; Linux lists no more.
+const ATTRIBUTE_NAMES_LEN_MAX: usize = 64 << 10;
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// What a member is.
@@ -227,6 +229,7 @@ fn parse_attributes(
     count: u32,
 ) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
     let mut attributes = BTreeMap::new();
+    let mut names_len = 0_usize;
     for _ in 0..count {
         let name_len = reader.u16()?;
         reader.take(2)?;
@@ -235,7 +238,9 @@ fn parse_attributes(
         let is_later = attributes
             .last_key_value()
             .is_none_or(|(last, _)| *last < name);
-        if !attribute_is_valid(&name, len) || !is_later {
+        names_len = names_len.saturating_add(name.len()).saturating_add(1);
+        let is_few = names_len <= ATTRIBUTE_NAMES_LEN_MAX;
+        if !attribute_is_valid(&name, len) || !is_later || !is_few {
             return Ok(None);
         }
         let value = reader.take(len as usize)?.to_vec();
@@ -450,6 +455,13 @@ mod tests {
                 members[1].attributes = BTreeMap::from([(name.to_owned(), vec![])]);
             });
         }
+        refused("too many attributes", &|members, _| {
+            let name = |number: usize| (format!("user.{number:0245}"), vec![]);
+            members[1].attributes = (0..262).map(name).collect();
+        });
+        refused("too long an attribute", &|members, _| {
+            members[1].attributes = BTreeMap::from([("user.x".to_owned(), vec![0; 65_537])]);
+        });
         let (members, files) = whole();
         let bytes = encode(&members);
         for len in 0..bytes.len() {

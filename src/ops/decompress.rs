@@ -196,7 +196,7 @@ impl Job<'_> {
         let mut output = OutputFile::create(target, self.options.force)?;
         self.decode(archive, file, |bytes| output.write(bytes))?;
         let stamp = if let Some(member) = member {
-            unpack::prepare_file(&mut output, member)?
+            unpack::prepare_file(&mut output, member, self.progress)?
         } else {
             let stamp = Stamp::of(archive.path())?;
             (Some(stamp.mtime), Some(stamp.mode))
@@ -312,7 +312,7 @@ impl Job<'_> {
             ));
         }
         self.report.not_made.extend(not_made);
-        unpacking.finish(members)
+        unpacking.finish(members, self.progress)
     }
 
     fn mirror(&mut self, source: &Path) -> Result<()> {

@@ -124,6 +124,8 @@ pub struct MemberInfo {
     pub seconds: i64,
     /// What is left of it.
     pub nanoseconds: u32,
+    /// Names of its users' extended attributes.
+    pub attributes: Vec<String>,
 }
 
 /// One image.
@@ -243,6 +245,7 @@ fn member_infos(archive: &Archive) -> Option<Vec<MemberInfo>> {
             gid: member.gid,
             seconds: member.modified.seconds,
             nanoseconds: member.modified.nanoseconds,
+            attributes: member.attributes.keys().cloned().collect(),
         }
     };
     (!members.is_empty()).then(|| members.iter().map(info).collect())

@@ -22,8 +22,11 @@ use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::OutputFile;
+use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::attributes;
+use crate::base::error::escaped;
 use crate::format::Member;
 use crate::format::MemberKind;
 use crate::ops::folder::OutputFolder;
@@ -165,7 +168,7 @@ impl<'a> Unpacking<'a> {
 
     /// Gives the folders that were made their owners, permissions and times, the innermost first,
     /// and makes all durable.
-    pub(super) fn finish(mut self, members: &[Member]) -> Result<()> {
+    pub(super) fn finish(mut self, members: &[Member], progress: &dyn Progress) -> Result<()> {
         self.made.sort();
         if self.is_whole_output() {
             self.made.insert(0, PathBuf::new());
@@ -181,6 +184,7 @@ impl<'a> Unpacking<'a> {
                 number.ok().and_then(|number| members.get(number))
             };
             if let Some(member) = inner.and_then(find) {
+                give_attributes((&folder, full.as_path()), member, progress);
                 finish_folder(&folder, member).map_err(failed)?;
             }
             folder.sync_all().map_err(failed)?;
@@ -190,6 +194,18 @@ impl<'a> Unpacking<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Gives a file or folder that was made its users' attributes; what the system refuses is told of.
+fn give_attributes((file, path): (&File, &Path), member: &Member, progress: &dyn Progress) {
+    let refused = attributes::give_of_users(file, &member.attributes);
+    if !refused.is_empty() {
+        progress.warn(&format!(
+            "`{}`: the system refused the attributes {}",
+            path.display(),
+            escaped(&refused.join(", "))
+        ));
     }
 }
 
@@ -208,18 +224,20 @@ fn owner_for(member: &Member, made_by: u32) -> Option<(Option<u32>, Option<u32>)
     (made_by == 0).then_some((Some(member.uid), Some(member.gid)))
 }
 
-/// Gives a file that is not in place yet the owner that the member has; time and mode for when it
+/// Gives a file that is not in place yet the owner and attributes that the member has; time and mode for when it
 /// is.
 pub(super) fn prepare_file(
     output: &mut OutputFile,
     member: &Member,
+    progress: &dyn Progress,
 ) -> Result<(Option<SystemTime>, Option<u32>)> {
     let target = output.target().to_owned();
     let failed = |e| Error::io("cannot write", &target, e);
-    let file = output.file();
+    let file: &File = output.file();
     if let Some((uid, gid)) = owner_for(member, file.metadata().map_err(failed)?.uid()) {
         std::os::unix::fs::fchown(file, uid, gid).map_err(failed)?;
     }
+    give_attributes((file, target.as_path()), member, progress);
     // last, as nobody may read it who could not: before, it was the writer's alone
     Ok((
         Some(member.modified.system()),

@@ -15,6 +15,8 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use bigsmall::archive::Archive;
+use bigsmall::base::attributes;
+use rustix::fs::XattrFlags;
 
 use crate::models;
 use crate::roundtrip::put;
@@ -331,4 +333,67 @@ fn the_independent_decoder_reads_members() {
     let mut expected = expected(&root);
     expected.remove(Path::new("absolute"));
     assert_eq!(listing(&at.join("back")), expected);
+}
+
+/// Sets an attribute; false where the file system has none.
+fn set_attribute(path: &Path, name: &str, value: &[u8]) -> bool {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).is_ok()
+}
+
+#[test]
+fn users_attributes_are_kept_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let root = furnished(at);
+    let long = vec![7; 2000];
+    let given = [
+        ("", "user.of.folder", &b"all of it"[..]),
+        (
+            "model.safetensors",
+            "user.xdg.origin.url",
+            b"https://example.org/m",
+        ),
+        ("model.safetensors", "user.binary", &[0, 255, 10, 0]),
+        ("private.json", "user.long", &long),
+        ("run.sh", "user.empty", b""),
+        ("snapshots/r1", "user.of.folder", b"a revision"),
+    ];
+    if !given
+        .iter()
+        .all(|(path, name, value)| set_attribute(&root.join(path), name, value))
+    {
+        return;
+    }
+    // of this file on this disk, and of the system
+    assert!(set_attribute(&root.join("run.sh"), attributes::MARK, b"1"));
+    set_attribute(&root.join("run.sh"), "trusted.x", b"1");
+    succeeds(at, &["compress", "src", "-o", "plain.bs"]);
+    let words = ["compress", "src", "-o", "one.bs", "--attributes"];
+    assert_eq!(succeeds(at, &words), "");
+    succeeds(at, &["verify", "one.bs", "--source", "src"]);
+    succeeds(at, &["decompress", "plain.bs", "-o", "plain"]);
+    assert_eq!(succeeds(at, &["decompress", "one.bs", "-o", "back"]), "");
+    let back = at.join("back");
+    assert_eq!(listing(&back), expected(&root));
+    let mut count = 0;
+    for path in listing(&root)
+        .into_keys()
+        .filter(|path| root.join(path).exists())
+    {
+        let of = |root: &Path| attributes::of_users(&root.join(&path)).unwrap();
+        assert_eq!(of(&back), of(&root), "{}", path.display());
+        assert!(of(&at.join("plain")).is_empty());
+        count += of(&back).len();
+    }
+    // a second name of `run.sh`, and two links to what has some, tell of the same
+    assert!(count > given.len());
+    assert!(!attributes::is_marked(&back.join("run.sh")));
+    // coded anew it keeps them
+    let words = ["transcode", "one.bs", "s.bs", "--profile", "storage"];
+    succeeds(at, &words);
+    succeeds(at, &["verify", "s.bs", "--source", "src"]);
+    // in a folder of images there is no room for them
+    let refused = bigsmall(at, &["compress", "src", "-o", "out", "--attributes"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!at.join("out").exists());
 }

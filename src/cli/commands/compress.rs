@@ -27,10 +27,11 @@ use crate::ops::compress::Output;
     reason = "each is a flag of the command line"
 )]
 #[command(after_help = "\
-A file becomes FILE.bs beside it (`.safetensors` is taken off and recorded). A folder needs `-o`: a folder gets
-a `.bs` for each model and copies of the other files, and run again it is brought up to date; a name that ends
-with `.bs` becomes one image of it all.
-The source is never touched. The result is read back from the disk and compared before it appears.")]
+A file becomes FILE.bs beside it (`.safetensors` is taken off and recorded). A folder needs \
+`-o`: a folder gets a `.bs` for each model and copies of the other files, and run again it is \
+brought up to date; a name that ends with `.bs` becomes one image of it all.
+The source is never touched. The result is read back from the disk and compared before it \
+appears.")]
 pub(crate) struct Arguments {
     /// A model file, or a folder
     source: PathBuf,
@@ -71,6 +72,9 @@ pub(crate) struct Arguments {
     /// Store files that are no valid safetensors as plain bytes
     #[arg(long)]
     opaque: bool,
+    /// In one image of a folder (`-o NAME.bs`), keep users' extended attributes (`user.*`), too
+    #[arg(long)]
+    attributes: bool,
 }
 
 /// Runs it.
@@ -83,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let is_one = !arguments.source.is_dir() || (output.is_image() && !places.is_empty());
     let found = (arguments.auto_delta && is_one).then(find).transpose()?;
     let auto_base = found.as_ref().and_then(|choice| choice.base.as_deref());
-    let options = CompressOptions {
+    let mut options = CompressOptions {
         output,
         profile: arguments.profile.profile()?,
         base: base::open(arguments.base.as_deref().or(auto_base))?,
@@ -96,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             .update
             .options(arguments.auto_delta.then_some(places)),
     };
+    options.more.attributes = arguments.attributes;
     let mut report = compress::compress(&arguments.source, &options, &progress)?;
     report.auto_base = found;
     if let Some(percent) = arguments.ecc {

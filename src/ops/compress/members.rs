@@ -10,6 +10,7 @@ use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::attributes;
 use crate::format::Member;
 use crate::format::MemberKind;
 use crate::format::index::path_is_valid;
@@ -19,26 +20,30 @@ use crate::format::member::target_is_valid;
 use crate::ops::folder::FirstNames;
 
 /// What goes into an image of a folder, as far as it was met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Members {
     /// Each with what the disk says of it, if it is a file that has several names.
     members: Vec<(Member, Option<Metadata>)>,
+    /// Whether users' attributes are kept, too.
+    keeps_attributes: bool,
 }
 
 impl Members {
     /// Of the folder `root` itself.
-    pub(super) fn of(root: &Path) -> Result<Self> {
-        let mut members = Self::default();
+    pub(super) fn of(root: &Path, keeps_attributes: bool) -> Result<Self> {
+        let mut members = Self {
+            members: Vec::new(),
+            keeps_attributes,
+        };
         let metadata = fs::metadata(root).map_err(|e| Error::io("cannot stat", root, e))?;
-        members.push(String::new(), MemberKind::Folder, &metadata);
+        members.push((root, String::new()), MemberKind::Folder, &metadata)?;
         Ok(members)
     }
 
     /// A folder below it.
     pub(super) fn folder(&mut self, full: &Path, path: String) -> Result<()> {
         let metadata = stat(full)?;
-        self.push(path, MemberKind::Folder, &metadata);
-        Ok(())
+        self.push((full, path), MemberKind::Folder, &metadata)
     }
 
     /// A link. One that leads out of the folder is kept, and nobody will make it anew.
@@ -53,7 +58,7 @@ impl Members {
         let target = target
             .ok_or_else(|| Error::invalid("the target of the link cannot be stored").file(full))?
             .to_owned();
-        self.push(path, MemberKind::Link { target }, &metadata);
+        self.push((full, path), MemberKind::Link { target }, &metadata)?;
         let last = self.members.last();
         if last.is_some_and(|(member, _)| !member.stays_within()) {
             progress.warn(&format!(
@@ -67,11 +72,23 @@ impl Members {
     /// A file, or what a link to a file outside leads to.
     pub(super) fn file(&mut self, full: &Path, path: String) -> Result<()> {
         let metadata = fs::metadata(full).map_err(|e| Error::io("cannot stat", full, e))?;
-        self.push(path, MemberKind::File { first: None }, &metadata);
-        Ok(())
+        self.push((full, path), MemberKind::File { first: None }, &metadata)
     }
 
-    fn push(&mut self, path: String, kind: MemberKind, metadata: &Metadata) {
+    fn push(
+        &mut self,
+        (full, path): (&Path, String),
+        kind: MemberKind,
+        metadata: &Metadata,
+    ) -> Result<()> {
+        // links have none
+        let has_attributes = self.keeps_attributes && !matches!(kind, MemberKind::Link { .. });
+        let attributes = if has_attributes {
+            attributes::of_users(full)
+                .map_err(|e| Error::io("cannot read the extended attributes", full, e))?
+        } else {
+            BTreeMap::new()
+        };
         let has_names = matches!(kind, MemberKind::File { .. }) && metadata.nlink() > 1;
         let names = has_names.then(|| metadata.clone());
         let member = Member {
@@ -84,9 +101,10 @@ impl Members {
                 seconds: metadata.mtime(),
                 nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
             },
-            attributes: BTreeMap::new(),
+            attributes,
         };
         self.members.push((member, names));
+        Ok(())
     }
 
     /// All of them in the order in which they are stored, and of each file with several names the

@@ -114,6 +114,8 @@ pub struct MoreOptions {
     /// Choose bases among the models of the folder, and for those that have none there in these
     /// places.
     pub auto_delta: Option<Vec<PathBuf>>,
+    /// Keep users' extended attributes in an image of a folder.
+    pub attributes: bool,
     /// The image takes the place of its source: it says so from the moment that it has its name.
     pub converts: bool,
 }
@@ -341,6 +343,13 @@ pub fn compress(
     let begun = Instant::now();
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     let mut report = CompressReport::new(options.profile);
+    let is_one_image = options.output.is_image() || options.output == Output::Stdout;
+    if options.more.attributes && !(metadata.is_dir() && is_one_image) {
+        let what = "attributes are kept in one image of a whole folder, and in nothing else";
+        return Err(Error::invalid(what)
+            .file(source)
+            .hint("name such an image with `-o NAME.bs`, or leave `--attributes` out"));
+    }
     if metadata.is_dir() {
         report.notes = shard_notes::under(source);
         compress_folder(source, options, &mut report, progress)?;
@@ -415,7 +424,7 @@ fn compress_folder(
             ));
             }
             Output::Stdout => {
-                let contents = folder_contents(source, options.opaque, progress)?;
+                let contents = folder_contents(source, options, progress)?;
                 report
                     .images
                     .push(stream_out(&contents, source, options, progress)?);
@@ -430,7 +439,7 @@ fn compress_folder(
     if options.output.is_image() {
         options.replacing().check(target, source)?;
         let options = &options.allowed(target);
-        let contents = folder_contents(source, options.opaque, progress)?;
+        let contents = folder_contents(source, options, progress)?;
         let image = write_verified(&contents, source, target, options, progress)?;
         report.images.push(image);
         return Ok(());

@@ -21,6 +21,7 @@ use crate::format::ImageKind;
 use crate::format::Member;
 use crate::format::SpanRecord;
 use crate::ops::base;
+use crate::ops::compress::CompressOptions;
 use crate::ops::compress::members::Members;
 use crate::ops::compress::members::stored_path;
 use crate::ops::compress::plan::no_model;
@@ -183,11 +184,12 @@ fn open_any(full: &Path, path: &str, as_bytes: bool, skipped: &mut Vec<Skipped>)
 /// that file.
 pub(super) fn folder_contents(
     root: &Path,
-    opaque: bool,
+    options: &CompressOptions,
     progress: &dyn Progress,
 ) -> Result<Contents> {
+    let opaque = options.opaque;
     let (mut sources, mut skipped) = (Vec::new(), Vec::new());
-    let mut members = Members::of(root)?;
+    let mut members = Members::of(root, options.more.attributes)?;
     for entry in folder::walk(root, progress)? {
         let full = root.join(&entry.path);
         if entry.kind == EntryKind::Special {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::archive::Archive;
+use crate::base::attributes;
 use crate::base::error::escaped;
 use crate::format::Member;
 use crate::format::MemberKind;
@@ -61,6 +62,12 @@ fn difference(member: &Member, full: &Path) -> Option<String> {
     let mode = metadata.mode() & MODE_BITS;
     if mode != member.mode && !metadata.is_symlink() {
         return Some(format!("has mode {mode:04o}, and had {:04o}", member.mode));
+    }
+    // links have none, and an image that kept none says nothing of them
+    if !member.attributes.is_empty()
+        && attributes::of_users(full).is_ok_and(|there| there != member.attributes)
+    {
+        return Some("has other extended attributes".to_owned());
     }
     (!has_same_time(member, &metadata)).then(|| "has another time of change".to_owned())
 }
