@@ -21,6 +21,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest;
 use crate::base::error::escaped;
+use crate::base::units::counted;
 use crate::format::BaseRecord;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
@@ -289,8 +290,8 @@ impl Bases {
         let faults = match self.tensors.faults.as_slice() {
             [] => String::new(),
             [(_, first), ..] => {
-                let count = self.tensors.faults.len();
-                format!("; {count} files there could not be read, such as: {first}")
+                let count = counted(self.tensors.faults.len() as u64, "file");
+                format!("; {count} there could not be read, such as: {first}")
             }
         };
         let name = escaped(&record.name);

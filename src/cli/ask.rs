@@ -10,7 +10,7 @@ use crate::base::Result;
 use crate::cli::exit;
 
 /// Asks on the terminal unless the answer was given. No is a fine answer: it is said that nothing
-/// was done, and nothing is to be. Where nobody can be asked, that is an error.
+/// was changed, and nothing is to be. Where nobody can be asked, that is an error.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<bool> {
     if yes {
         return Ok(true);
@@ -24,7 +24,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<bool> {
     let _ = io::stdin().lock().read_line(&mut answer);
     let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
     if !is_yes {
-        exit::complain("nothing was done");
+        exit::complain("nothing was changed");
     }
     Ok(is_yes)
 }

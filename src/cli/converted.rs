@@ -38,27 +38,34 @@ pub(super) fn plan_text(plan: &Plan) -> String {
         let links = names(&plan.not_followed);
         lines.push(format!("links that are not followed: {links}"));
     }
-    lines.push(format!(
-        "{} of {}, {}: about {} would be saved",
-        plan.chosen().count(),
-        counted(plan.files.len() as u64, "model"),
-        human_bytes(plan.bytes),
-        human_bytes(plan.estimated_saved_bytes)
-    ));
+    let (chosen, all) = (plan.chosen().count(), plan.files.len() as u64);
+    let (models, bytes) = (counted(all, "model"), human_bytes(plan.bytes));
+    lines.push(match chosen {
+        0 => format!("none of {models} ({bytes}) would be converted"),
+        _ => format!(
+            "{chosen} of {models} ({bytes}) would be converted: about {} would be saved",
+            human_bytes(plan.estimated_saved_bytes)
+        ),
+    });
     lines.join("\n")
 }
 
 /// What became of them.
 pub(super) fn text(report: &ConvertReport) -> String {
     let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
-    lines.push(format!(
-        "{} converted, {} left as they are, {} failed; {}; read back and compared; {}",
+    let mut line = format!(
+        "{} converted, {} left as they are, {} failed",
         counted(report.converted, "model"),
         report.stayed.len(),
-        report.failed.len(),
-        render::saved(report.original_bytes, report.image_bytes),
-        render::rate(report.original_bytes, report.seconds)
-    ));
+        report.failed.len()
+    );
+    if report.converted > 0 {
+        let saved = render::saved(report.original_bytes, report.image_bytes);
+        let rate = render::rate(report.original_bytes, report.seconds);
+        // a string takes whatever is written to it
+        let _ = write!(line, "; {saved}; read back and compared; {rate}");
+    }
+    lines.push(line);
     lines.join("\n")
 }
 
@@ -67,7 +74,8 @@ pub(super) fn not_found(missing: &[(String, String)]) -> String {
     if missing.is_empty() {
         return String::new();
     }
-    let mut lines = format!("\nthe record tells of {} more:", missing.len());
+    let images = counted(missing.len() as u64, "image");
+    let mut lines = format!("\nthe record tells of {images} not found:");
     for (path, why) in missing {
         // a string takes whatever is written to it
         let _ = write!(lines, "\n  {}: {why}", escaped(path));

@@ -39,7 +39,7 @@ pub(super) fn text(image: &ImageInfo, tensors: bool) -> String {
             dtype
         };
         lines.push(format!(
-            "  {name:<14} {tensors}{} -> {} ({:.2} %)  {}",
+            "  {name:<14} {tensors}{} -> {} ({:.2} % of that)  {}",
             human_bytes(sum.original_bytes),
             human_bytes(sum.coded_bytes),
             percent(sum.coded_bytes, sum.original_bytes),
@@ -61,7 +61,7 @@ pub(super) fn text(image: &ImageInfo, tensors: bool) -> String {
         ));
         for span in file.spans.iter().filter(|_| tensors) {
             lines.push(format!(
-                "    {:<60} {:<8} {:?} {} -> {} ({:.2} %) {}",
+                "    {:<60} {:<8} {:?} {} -> {} ({:.2} % of that) {}",
                 escaped(&span.name),
                 span.dtype,
                 span.shape,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::legend;
 use crate::ops::xray::Findings;
@@ -230,8 +231,8 @@ pub(super) fn html(report: &XrayReport) -> String {
          svg{{max-width:100%;height:auto}}.t{{overflow-x:auto}}dt{{font-weight:bold;float:left;clear:left;margin-right:8px}}\
          table{{border-collapse:collapse;font-size:12px}}td,th{{padding:2px 8px;text-align:right;border-bottom:1px solid #eee}}\
          td:first-child,th:first-child,td:last-child,th:last-child{{text-align:left}}td:first-child{{font-family:monospace;overflow-wrap:anywhere}}\
-         .f{{color:{FLAGGED}}}</style></head><body><h1>{name}</h1><p>{} tensors, {}.</p>",
-        report.tensors.len(),
+         .f{{color:{FLAGGED}}}</style></head><body><h1>{name}</h1><p>{}, {}.</p>",
+        counted(report.tensors.len() as u64, "tensor"),
         human_bytes(bytes)
     );
     let _ = write!(out, "<p>{}</p>", escaped(&legend::verdict(report)));

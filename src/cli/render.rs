@@ -92,6 +92,10 @@ pub(super) fn compressed(report: &CompressReport) -> String {
         ));
     }
     lines.extend(notes(&report.notes));
+    if report.source_bytes == 0 {
+        lines.push("nothing was written".to_owned());
+        return lines.join("\n");
+    }
     lines.push(format!(
         "{}; read back and compared; {}",
         saved(report.source_bytes, report.output_bytes),
@@ -181,11 +185,11 @@ pub(super) fn verified(image: &ImageReport) -> String {
             lines.push("  no block was looked at: damage in them is not found this way".to_owned());
         }
         (Checked::Sample, Some(sample)) => lines.push(format!(
-            "  seed {}; the chance to miss damage: of one block {:.1} %, of ten {:.1} %, of 1 % of all {:.1} %",
-            sample.seed,
+            "  the chance that damage was missed: {:.1} % if it is in one block, {:.1} % if in ten, {:.1} % if in 1 % of all; the same blocks again with `--seed {}`",
             sample.missed_one * 100.0,
             sample.missed_ten * 100.0,
-            sample.missed_hundredth * 100.0
+            sample.missed_hundredth * 100.0,
+            sample.seed
         )),
         _ => {}
     }
@@ -204,7 +208,7 @@ pub(super) fn verified(image: &ImageReport) -> String {
         let verdict = if file.ok {
             "is as recorded:"
         } else {
-            "is NOT the one that was recorded,"
+            "is NOT as recorded, which was"
         };
         lines.push(format!("  sha256 of {path} {verdict} {}", file.sha256));
     }
@@ -218,9 +222,12 @@ fn verdict(image: &ImageReport) -> String {
         return match (image.damaged_blocks, image.blocks) {
             (0, _) => format!("{path}: DAMAGED"),
             (damaged, looked_at) if is_sample => {
-                format!("{path}: DAMAGED, {damaged} of the {looked_at} blocks that were looked at")
+                let looked_at = counted(looked_at, "block");
+                format!("{path}: DAMAGED, {damaged} of {looked_at} looked at")
             }
-            (damaged, all) => format!("{path}: DAMAGED, {damaged} of {all} blocks"),
+            (damaged, all) => {
+                format!("{path}: DAMAGED, {damaged} of {}", counted(all, "block"))
+            }
         };
     }
     if image.missing_base.is_some() {
@@ -254,8 +261,8 @@ fn parity(parity: &ParityState) -> String {
         }
         (true, _) => return "  parity is right".to_owned(),
         (false, true) if parity.lost > 0 => format!(
-            "  {} parts of the file are DAMAGED; `bigsmall repair` can put it together again",
-            parity.lost
+            "  DAMAGED: {} of the file; `bigsmall repair` can put it together again",
+            counted(parity.lost as u64, "part")
         ),
         (false, true) => {
             "  parity is DAMAGED, the file is not; `bigsmall repair` writes it anew".to_owned()
@@ -274,7 +281,7 @@ pub(super) fn protected(file: &Protected) -> String {
     let share = percent(file.parity_bytes, file.bytes);
     let run = u64::from(file.sets) * u64::from(file.parity_shards).saturating_sub(1);
     format!(
-        "{}: {} of parity ({share:.2} %), makes up for {} lost in one piece",
+        "{}: {} of parity, {share:.2} % of its file's size; makes up for {} lost in one piece",
         file.parity.display(),
         human_bytes(file.parity_bytes),
         human_bytes((run * u64::from(file.shard_bytes)).clamp(1, file.bytes))

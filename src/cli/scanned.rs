@@ -40,14 +40,26 @@ pub(super) fn text(report: &ScanReport) -> String {
         format!("{files}, {}: {why}", human_bytes(bytes))
     }));
     lines.extend(groups(
-        "are the same wherever they were looked at, so one would do: `cmp` tells whether every byte is",
+        |group| {
+            let spare = group.bytes * (group.paths.len() as u64 - 1);
+            format!(
+                "are the same wherever they were looked at: if `cmp` finds every byte the same, one \
+                 would do, and {} less",
+                human_bytes(spare)
+            )
+        },
         &report.duplicates,
-        |group| group.bytes * (group.paths.len() as u64 - 1),
     ));
     lines.extend(groups(
-        "have tensors of the same names and shapes: if one was made from another, `compress --auto-delta` stores the differences only",
+        |group| {
+            let all = group.bytes * group.paths.len() as u64;
+            format!(
+                "have tensors of the same names and shapes, {} in all: if one was made from another, \
+                 `compress --auto-delta` stores the differences only",
+                human_bytes(all)
+            )
+        },
         &report.alike,
-        |group| group.bytes * group.paths.len() as u64,
     ));
     lines.extend(render::notes(&report.notes));
     lines.push(summary(report));
@@ -86,11 +98,12 @@ fn model(file: &Scanned) -> String {
     }
 }
 
-fn groups(what: &str, groups: &[Group], bytes: impl Fn(&Group) -> u64) -> Vec<String> {
+fn groups(what: impl Fn(&Group) -> String, groups: &[Group]) -> Vec<String> {
     let mut lines = Vec::new();
     for group in groups.iter().take(GROUPS_LISTED_MAX) {
-        let (count, bytes) = (group.paths.len(), human_bytes(bytes(group)));
-        lines.push(format!("{count} files {what} ({bytes}):"));
+        let count = group.paths.len();
+        let files = counted(count as u64, "file");
+        lines.push(format!("{files} {}:", what(group)));
         let paths = group.paths.iter().take(GROUPS_LISTED_MAX);
         lines.extend(paths.map(|path| format!("  {}", escaped(&path.to_string_lossy()))));
         if count > GROUPS_LISTED_MAX {
@@ -99,8 +112,8 @@ fn groups(what: &str, groups: &[Group], bytes: impl Fn(&Group) -> u64) -> Vec<St
     }
     if groups.len() > GROUPS_LISTED_MAX {
         lines.push(format!(
-            "and {} groups more",
-            groups.len() - GROUPS_LISTED_MAX
+            "and {} more",
+            counted((groups.len() - GROUPS_LISTED_MAX) as u64, "group")
         ));
     }
     lines
@@ -129,7 +142,7 @@ fn summary(report: &ScanReport) -> String {
     }
     if report.links > 0 {
         parts.push(format!(
-            "{} of the same files (links), not counted again",
+            "{} of the same files (hard links), not counted again",
             counted(report.links, "further name")
         ));
     }

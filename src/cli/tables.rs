@@ -64,9 +64,9 @@ fn stat_row(row: &Row) -> String {
 /// What xray found: tensors with something to say of, or all.
 pub(super) fn xray(report: &XrayReport, all: bool) -> String {
     let mut lines = vec![format!(
-        "{}: {} tensors. {}",
+        "{}: {}. {}",
         report.path.display(),
-        report.tensors.len(),
+        counted(report.tensors.len() as u64, "tensor"),
         legend::verdict(report)
     )];
     let told = |tensor: &&TensorXray| {

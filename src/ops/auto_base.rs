@@ -20,6 +20,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::units;
+use crate::base::units::counted;
 use crate::ops::estimate::Sample;
 use crate::ops::report;
 
@@ -66,7 +67,12 @@ impl fmt::Display for Choice {
             Some(path) => write!(f, "the base is `{}`", path.display())?,
             None => f.write_str("no base")?,
         }
-        write!(f, ": {} ({} files looked at)", self.why, self.files)
+        write!(
+            f,
+            ": {} ({} looked at)",
+            self.why,
+            counted(self.files, "file")
+        )
     }
 }
 
@@ -129,8 +135,8 @@ impl<'a> Search<'a> {
         let candidates = self.candidates();
         if candidates.is_empty() {
             choice.why = format!(
-                "none of {} files has tensors of the same names, dtypes and shapes and is no delta itself",
-                choice.files
+                "nothing of {} has tensors of the same names, dtypes and shapes and is no delta itself",
+                counted(choice.files, "file")
             );
             return Ok(choice);
         }

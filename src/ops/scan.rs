@@ -220,8 +220,8 @@ fn look(path: &Path, bytes: u64) -> Found {
         tensors: None,
     };
     let scanned = &mut found.scanned;
-    // the hint of an error would be for another command
-    let why = |error: Error| error.to_string().lines().next().map(str::to_owned);
+    // the file is named beside it, and the hint of an error would be for another command
+    let why = |error: Error| Some(error.what());
     if folder::is_image(path) {
         scanned.kind = Kind::Image;
         match Archive::open(path) {

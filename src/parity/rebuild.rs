@@ -10,6 +10,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic::OutputFile;
 use crate::base::parallel;
+use crate::base::units::counted;
 use crate::parity::Layout;
 use crate::parity::Located;
 use crate::parity::Sidecar;
@@ -56,8 +57,8 @@ pub fn restore(
     let layout = &sidecar.header.layout;
     if !located.is_repairable {
         let error = Error::damaged(format!(
-            "{} parts of {} bytes are lost, {} more than the parity can make up for",
-            located.lost(),
+            "lost: {} of {} bytes each, {} more than the parity can make up for",
+            counted(located.lost() as u64, "part"),
             layout.shard_len,
             located.short_by
         ));

@@ -47,4 +47,5 @@ mod roundtrip;
 mod semantics_page;
 mod shards;
 mod shared;
+mod texts;
 mod virtual_file;

@@ -199,7 +199,8 @@ fn summary(account: &Account) -> String {
     let looked = done.cache_hits + done.cache_misses + done.cache_waits;
     let hits = units::percent(done.cache_hits + done.cache_waits, looked);
     let mut lines = vec![format!(
-        "  {requests} requests, the slowest {:.1} ms; {} read from images, {} decoded, {} given",
+        "  {}, the slowest {:.1} ms; {} read from images, {} decoded, {} given",
+        units::counted(requests, "request"),
         f64::from(u32::try_from(done.slowest_us).unwrap_or(u32::MAX)) / 1000.0,
         size(done.source_bytes),
         size(done.decoded_bytes),
@@ -220,8 +221,10 @@ fn summary(account: &Account) -> String {
     ));
     if done.failed_reads + done.damaged + account.worker_deaths > 0 {
         lines.push(format!(
-            "  {} reads got an error, damage was met {} times, {} workers died",
-            done.failed_reads, done.damaged, account.worker_deaths
+            "  {} got an error, damage was met {}, {} died",
+            units::counted(done.failed_reads, "read"),
+            units::counted(done.damaged, "time"),
+            units::counted(account.worker_deaths, "worker")
         ));
     }
     lines.join("\n")

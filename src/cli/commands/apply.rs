@@ -12,8 +12,8 @@ use crate::cli::global::Global;
 /// Words of `apply`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The same as `bigsmall decompress PATCH --base BASE`. A folder of patches, or a patch of a folder, needs `-o FOLDER`;
-the other files of the folder come back, too.")]
+The same as `bigsmall decompress PATCH --base BASE`. A folder of patches, or a patch of a \
+folder, needs `-o FOLDER`; the other files of the folder come back, too.")]
 pub(crate) struct Arguments {
     /// The model that the patch was made from: a file, an image, or a folder of them
     base: PathBuf,

@@ -18,8 +18,12 @@ use crate::ops::bench::BenchReport;
 /// Words of `bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is measured in memory, with one thread and with all of them (`-j`), in GB of original bytes a second, as the
-median of several runs. The model is held in memory three times.")]
+Everything is measured in memory, with one thread and with all of them (`-j`), in GB of original \
+bytes a second, as the median of several runs. The model is held in memory three times.
+Size is that of the image in percent of the model. Decoding goes into a buffer of two blocks \
+that is used again (window), into memory of the model's size that was used before (resident), or \
+that is new from the system (fresh); memcpy is a plain copy into the same. 4 KiB is the median \
+time of reading so much at a random place.")]
 pub(crate) struct Arguments {
     /// A model file
     file: PathBuf,

@@ -26,10 +26,10 @@ use crate::ops::convert::Looks;
     reason = "each is a flag of the command line"
 )]
 #[command(after_help = "\
-One model at a time: its image is written, read back from the disk and compared, and only then the
-original is removed (or moved to `--keep`). What another program writes or has locked, and what
-looks unfinished, stays. `bigsmall mount FOLDER` then shows every path as it was; `bigsmall restore
-FOLDER` undoes it. An interrupted run goes on when it is started again.")]
+One model at a time: its image is written, read back from the disk and compared, and only then \
+the original is removed (or moved to `--keep`). What another program writes or has locked, and \
+what looks unfinished, stays. `bigsmall mount FOLDER` then shows every path as it was; `bigsmall \
+restore FOLDER` undoes it. An interrupted run goes on when it is started again.")]
 pub(crate) struct Arguments {
     /// The folder with models; with `--hf-cache` that of the Hugging Face cache if none is named
     #[arg(required_unless_present = "hf_cache")]

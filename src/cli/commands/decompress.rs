@@ -21,9 +21,10 @@ use crate::ops::decompress::DecompressReport;
 /// Words of `decompress`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An image of a file gives the file beside it, or at `-o`. A folder of images, or an image of a folder, needs `-o FOLDER`.
-Every block is checked, and the sha256 of every file compared, before a file appears. An image of a folder gives permissions,
-times, links and empty folders back, to root owners, too; setuid and the like, and links out of the folder, are never made.
+An image of a file gives the file beside it, or at `-o`. A folder of images, or an image of a \
+folder, needs `-o FOLDER`. Every block is checked, and the sha256 of every file compared, before \
+a file appears. An image of a folder gives permissions, times, links and empty folders back, and \
+owners where root runs it; setuid and the like, and links out of the folder, are never made.
 Exit code 1: a link was not made.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::cli::exit;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -16,9 +17,9 @@ use crate::ops::doctor::DoctorReport;
 /// Words of `doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Looks for parity that is of another file or of none, records of `convert` without their images, images that no record
-tells of, and files that a stopped run left half written, and says what to do about each. Changes nothing, and decodes
-no block: `bigsmall verify` does.
+Looks for parity that is of another file or of none, records of `convert` without their images, \
+images that no record tells of, and files that a stopped run left half written, and says what to \
+do about each. Changes nothing, and decodes no block: `bigsmall verify` does.
 Exit code 0: nothing was found. 1: something was.")]
 pub(crate) struct Arguments {
     /// The folder to look at
@@ -49,14 +50,13 @@ fn text(report: &DoctorReport) -> String {
         lines.push(format!("  to do: {}", finding.advice));
     }
     lines.push(format!(
-        "{}: {} found, {} images looked at; nothing was changed",
+        "{}: {} found, {} looked at; nothing was changed",
         report.folder.display(),
         match report.findings.len() {
             0 => "nothing".to_owned(),
-            1 => "1 thing".to_owned(),
-            more => format!("{more} things"),
+            more => counted(more as u64, "thing"),
         },
-        report.images
+        counted(report.images, "image")
     ));
     lines.join("\n")
 }

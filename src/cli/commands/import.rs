@@ -15,9 +15,9 @@ use crate::ops::import::ImportOptions;
 /// Words of `import`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads what the Python package of the same name writes, versions 1 and 2, and compares the md5 of every tensor, which that
-package does not when it restores. The image has the same tensors in the same order; the original's header is lost in OLD
-already. OLD is not touched.")]
+Reads what the Python package of the same name writes, versions 1 and 2, and compares the md5 of \
+every tensor, which that package does not when it restores. The image has the same tensors in \
+the same order; the original's header is not in OLD any more. OLD is not touched.")]
 pub(crate) struct Arguments {
     /// A `.bs` file of the Python package
     old: PathBuf,

@@ -18,8 +18,9 @@ use crate::ops::import::ImportOptions;
 /// Words of `migrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each file is there until its image was written, read back and compared, and then the image has its name. Images of ours stay as
-they are: the format has had one version. Exit code 1: some could not be migrated, and are as they were.")]
+Each file is there until its image was written, read back and compared, and then the image has \
+its name. Images of this program stay as they are. Exit code 1: some could not be migrated, and \
+are as they were.")]
 pub(crate) struct Arguments {
     /// `.bs` files of the Python package, or folders of them
     #[arg(required = true)]
@@ -54,10 +55,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             counted(report.left, "image"),
             counted(report.failed.len() as u64, "file")
         ));
-        render::out(&lines.join(
-            "
-",
-        ))?;
+        render::out(&lines.join("\n"))?;
     }
     Ok(if report.failed.is_empty() {
         ExitCode::SUCCESS

@@ -17,8 +17,9 @@ use crate::ops::protect::ProtectOptions;
 /// Words of `protect`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Writes FILE.par beside each file: parity by which `bigsmall repair` can put it together again after sectors went
-bad, its end was cut off, or bytes were put in or taken out. Any file can be protected; of folders, every image.")]
+Writes FILE.par beside each file: parity by which `bigsmall repair` can put it together again \
+after sectors went bad, its end was cut off, or bytes were put in or taken out. Any file can be \
+protected; of folders, every image.")]
 pub(crate) struct Arguments {
     /// Files, or folders of images
     #[arg(required = true)]
@@ -49,7 +50,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
                 counted(report.kept as u64, "file")
             ));
         }
-        render::out(&lines.join("\n"))?;
+        if !lines.is_empty() {
+            render::out(&lines.join("\n"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

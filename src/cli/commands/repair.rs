@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::base::Result;
+use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::global::Global;
 use crate::cli::progress::Bar;
@@ -17,9 +18,11 @@ use crate::ops::repair::RepairReport;
 /// Words of `repair`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Needs the parity that `bigsmall protect` wrote while the file was whole. A new file is written, read back and compared
-with the digest of the one that was protected; only then it takes the damaged one's place, unless `-o` names another.
-Exit code 0: the file is whole now. 4: more is lost than the parity makes up for; nothing was changed.")]
+Needs the parity that `bigsmall protect` wrote while the file was whole. A new file is written, \
+read back and compared with the digest of the one that was protected; only then it takes the \
+damaged one's place, unless `-o` names another.
+Exit code 0: the file is whole now. 4: more is lost than the parity makes up for; nothing was \
+changed.")]
 pub(crate) struct Arguments {
     /// The damaged file
     file: PathBuf,
@@ -57,10 +60,10 @@ fn text(report: &RepairReport) -> String {
         format!("{path}: whole, nothing to repair")
     } else {
         format!(
-            "{path}: repaired, {} of {} parts of {} were lost, {} were elsewhere; read back and compared",
-            report.lost,
-            report.shards,
+            "{path}: repaired; of {} of {} each, {} lost and {} elsewhere; read back and compared",
+            counted(report.shards as u64, "part"),
             human_bytes(report.shard_bytes.into()),
+            report.lost,
             report.moved
         )
     }];
@@ -72,8 +75,8 @@ fn text(report: &RepairReport) -> String {
     );
     if report.parity_lost > 0 {
         lines.push(format!(
-            "  its parity: {} parts were lost",
-            report.parity_lost
+            "  its parity: {} lost",
+            counted(report.parity_lost as u64, "part")
         ));
     }
     if report.parity_renewed {

@@ -20,8 +20,9 @@ use crate::ops::reshard::ReshardReport;
 /// Words of `reshard`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Coded blocks are moved as they are; every tensor is compared with its md5 when the new images are read back. Tensors lie in a file as
-the safetensors library writes them. Other files of the folder are copied, and the list of shards is written anew.")]
+Coded blocks are moved as they are; every tensor is compared with its md5 when the new images \
+are read back. Tensors lie in a file as the safetensors library writes them. Other files of the \
+folder are copied, and the list of shards is written anew.")]
 pub(crate) struct Arguments {
     /// An image, or the folder of a model's images
     source: PathBuf,
@@ -96,7 +97,7 @@ fn text(report: &ReshardReport) -> String {
     lines.push(format!(
         "{} made of {}; read back and compared; {}",
         counted(report.shards.len() as u64, "image"),
-        report.source_images,
+        counted(report.source_images, "image"),
         render::rate(bytes, report.seconds)
     ));
     lines.join("\n")

@@ -24,10 +24,10 @@ use crate::ops::restore;
     reason = "each is a flag of the command line"
 )]
 #[command(after_help = "\
-The undo of `bigsmall convert`: each image becomes the file that it was, is compared with its
-sha256, and only then goes itself. Images that convert has not made stay, unless `--all`. What a
-record tells of and was not found is named, with exit code 1, and stays in the record until it is
-found, or given up with `--forget`.")]
+The undo of `bigsmall convert`: each image becomes the file that it was, is compared with its \
+sha256, and only then goes itself. Images that convert has not made stay, unless `--all`. What a \
+record tells of and was not found is named, with exit code 1, and stays in the record until it \
+is found, or given up with `--forget`.")]
 pub(crate) struct Arguments {
     /// The folder that was converted; with `--hf-cache` that of the Hugging Face cache if none is named
     #[arg(required_unless_present = "hf_cache")]
@@ -54,12 +54,15 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
     let progress = Bar::new(global);
     let plan = restore::plan(&folder, arguments.all, &progress)?;
-    let summary = format!(
-        "{}; restored they take {} more than now{}",
-        counted(plan.files.len() as u64, "image"),
-        human_bytes(plan.needed_bytes),
-        converted::not_found(&plan.missing)
-    );
+    let images = match plan.files.len() {
+        0 => "no image to restore".to_owned(),
+        count => format!(
+            "{} to restore, which takes {} more than now",
+            counted(count as u64, "image"),
+            human_bytes(plan.needed_bytes)
+        ),
+    };
+    let summary = images + &converted::not_found(&plan.missing);
     if arguments.dry_run {
         if global.json {
             render::json("bigsmall.restore-plan/1", &plan)?;

@@ -17,7 +17,9 @@ use crate::ops::remove::RemoveOptions;
 /// Words of `rm`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is removed if a delta in the same folder, below it, in a folder beside it, or below `--among`, would lose its only base.")]
+A delta is an image that is stored as differences from another model, its base. Nothing is \
+removed if a delta in the same folder, below it, in a folder beside it, or below `--among`, \
+would lose its only base.")]
 pub(crate) struct Arguments {
     /// Images, models, or folders
     #[arg(required = true)]

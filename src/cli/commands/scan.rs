@@ -15,9 +15,9 @@ use crate::ops::scan;
 /// Words of `scan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A model of up to 16 MB is coded to see what it takes, and as much of any larger one: the figure is then an estimate, mostly
-within a fiftieth. Nothing is written. `bigsmall convert` makes the models of a
-folder smaller in place, `compress` elsewhere.")]
+A model of up to 16 MB is coded to see what it takes, and as much of any larger one: the figure \
+is then an estimate, mostly within a fiftieth. Nothing is written. `bigsmall convert` makes the \
+models of a folder smaller in place, `compress` elsewhere.")]
 pub(crate) struct Arguments {
     /// Folders, or files
     #[arg(required = true)]

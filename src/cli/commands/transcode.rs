@@ -15,8 +15,9 @@ use crate::ops::compress::TranscodeOptions;
 /// Words of `transcode`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The originals are not needed, and appear nowhere on the disk. What is stored as differences from a base stays so. Of a folder all
-images are coded anew; other files are copied, parity is left out.")]
+The originals are not needed, and appear nowhere on the disk. What is stored as differences from \
+a base stays so. Of a folder all images are coded anew; other files are copied, parity is left \
+out.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     source: PathBuf,

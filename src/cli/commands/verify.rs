@@ -18,10 +18,12 @@ use crate::ops::verify::VerifyOptions;
 /// Words of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Decodes and checks every block, the md5 of every tensor, the sha256 of every file, both copies of the index, the bases of
-deltas, and parity where there is some. `bigsmall scrub` does so again and again for a library.
-Exit code 0: everything that was looked at is right. 1: damage was found, or the original given by `--source` is not what was
-compressed, which says nothing against the image.")]
+Decodes and checks every block, the md5 of every tensor, the sha256 of every file, both copies \
+of the index, the bases of deltas, and parity where there is some. `bigsmall scrub` does so \
+again and again for a library.
+Exit code 0: everything that was looked at is right. 1: damage was found, a base is missing, or \
+the original given by `--source` is not what was compressed, which says nothing against the \
+image.")]
 pub(crate) struct Arguments {
     /// An image, or a folder of images
     source: PathBuf,

@@ -22,8 +22,9 @@ use crate::ops::xray::XrayOptions;
 /// Words of `xray`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every number is read and counted. Entropies of sign, exponent and mantissa stand beside those of normal numbers of the same
-deviation; docs/xray.md tells what each flag means and when it is raised.")]
+Every number is read and counted. The bits that sign, exponent and mantissa carry (their \
+entropies) stand beside those of random numbers of a normal distribution of the same deviation; \
+docs/xray.md tells what each flag means and when it is raised.")]
 pub(crate) struct Arguments {
     /// A safetensors file, or an image of one
     model: PathBuf,

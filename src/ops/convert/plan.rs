@@ -245,7 +245,7 @@ impl Planner<'_> {
         match Look::at(&full).and_then(|look| look.worth(metadata.len())) {
             Ok(bytes) => file.estimated_bytes = bytes,
             // the hint would be for compress
-            Err(error) => file.stays = first_line(&error),
+            Err(error) => file.stays = Some(error.what()),
         }
         Ok(())
     }
@@ -286,12 +286,8 @@ impl Planner<'_> {
         }
         self.looks
             .unfinished(full, metadata)
-            .or_else(|| Unused::hold(full).err().as_ref().and_then(first_line))
+            .or_else(|| Unused::hold(full).err().map(|error| error.what()))
     }
-}
-
-fn first_line(error: &Error) -> Option<String> {
-    error.to_string().lines().next().map(str::to_owned)
 }
 
 /// Why whoever runs this may not replace the file, if so.

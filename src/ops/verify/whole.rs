@@ -128,9 +128,13 @@ fn is_named_model(archive: &Archive, file: &FileRecord) -> bool {
 
 fn untrained_words(path: &str, (judged, fresh): (usize, usize)) -> String {
     let path = error::escaped(path);
+    let matrices = match judged {
+        1 => "1 matrix".to_owned(),
+        more => format!("{more} matrices"),
+    };
     let which = if path.is_empty() { "it" } else { &path };
     format!(
-        "{which} looks untrained: {fresh} of {judged} matrices looked at cannot be told from fresh random numbers; `bigsmall xray` tells more"
+        "{which} looks untrained: {fresh} of {matrices} looked at cannot be told from fresh random numbers; `bigsmall xray` tells more"
     )
 }
 
