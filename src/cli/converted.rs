@@ -41,6 +41,7 @@ pub(super) fn plan_text(plan: &Plan) -> String {
     let (chosen, all) = (plan.chosen().count(), plan.files.len() as u64);
     let (models, bytes) = (counted(all, "model"), human_bytes(plan.bytes));
     lines.push(match chosen {
+        0 if all == 0 => "there is no model".to_owned(),
         0 => format!("none of {models} ({bytes}) would be converted"),
         _ => format!(
             "{chosen} of {models} ({bytes}) would be converted: about {} would be saved",

@@ -119,7 +119,11 @@ pub fn bench(path: &Path, options: &BenchOptions, progress: &dyn Progress) -> Re
                 .hint("take one shard, or a smaller model of the same kind"),
         );
     }
-    let layout = Layout::of_safetensors(&source).map_err(|e| e.file(path))?;
+    let layout = Layout::of_safetensors(&source).map_err(|error| {
+        error
+            .file(path)
+            .hint("name a safetensors file; `bigsmall decompress` gives that of an image")
+    })?;
     let mut original = vec![0; len as usize];
     source.read_exact_at(0, &mut original)?;
     let mut counts = vec![1, options.threads.max(1)];

@@ -108,6 +108,11 @@ pub fn import(
         source.with_file_name(name)
     });
     folder::check_not_same(source, &target)?;
+    let file = FileSource::open(source)?;
+    if archive::claims_to_be_image(&file) && !archive::is_package(&file) {
+        let error = Error::invalid("is an image of this program already, and needs no import");
+        return Err(error.file(source));
+    }
     Replacing::forced(options.force).check(&target, source)?;
     import_to(source, &target, options, progress)
 }

@@ -174,16 +174,16 @@ impl Replacing {
         // one that is damaged is of nobody knows what
         let gives_way = !is_image || Archive::open(target).is_ok_and(|image| is_of(&image));
         if gives_way || named {
-            let hint = "replace it with `--force`, or choose another name with `-o`";
+            let hint = "replace it with `--force`, or choose another name";
             return atomic::check_target(target, self.force || named).map_err(|e| e.hint(hint));
         }
         let what = "is an image of something else, which might be nowhere else: never replaced";
         let shown = target.display();
         let hint = match self.discard {
-            None => "choose another name with `-o`".to_owned(),
-            Some(_) => format!(
-                "choose another name with `-o`; if that image may go, add `--discard-image {shown}`"
-            ),
+            None => "choose another name".to_owned(),
+            Some(_) => {
+                format!("choose another name; if that image may go, add `--discard-image {shown}`")
+            }
         };
         Err(Error::invalid(what).file(target).hint(hint))
     }

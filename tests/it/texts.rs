@@ -64,13 +64,14 @@ const COMMANDS: &[&str] = &[
     "migrate packages",
     "migrate cut",
     "convert src --dry-run",
-    "convert src -y",
-    "restore src --dry-run",
-    "restore src -y",
-    "convert src -y",
+    "convert other --dry-run",
+    "convert other -y",
+    "restore other --dry-run",
+    "restore other -y",
+    "convert other -y",
     "rm m.bs --dry-run",
-    "rm src/m.bs m.bs",
-    "restore src -y",
+    "rm other/x.bs m.bs",
+    "restore other -y",
     "rm t.bs",
 ];
 
@@ -184,4 +185,73 @@ fn a_wrong_plural_is_seen() {
     ] {
         assert!(one_of_many(text).is_none(), "{text}");
     }
+}
+
+/// Each is refused, with a hint at what to do.
+const REFUSED: &[&str] = &[
+    "compress src/m.safetensors -o damaged/m.bs",
+    "compress damaged/m.bs -o n.bs",
+    "compress src",
+    "compress page -o n.bs --opaque --attributes",
+    "compress page -o n.bs",
+    "decompress damaged/m.bs -o page",
+    "decompress deltas/t.bs -o back",
+    "decompress damaged",
+    "diff src tuned.safetensors --patch damaged/m.bs",
+    "diff src tuned.safetensors --patch page",
+    "apply src deltas/t.bs -o page",
+    "transcode damaged/m.bs page",
+    "transcode damaged doctored",
+    "transcode deltas/t.bs n.bs",
+    "import package.bs -o page",
+    "import package.bs -o damaged/m.bs",
+    "import damaged/m.bs",
+    "reshard deltas/t.bs cut --join",
+    "reshard page cut --join",
+    "protect damaged/m.bs",
+    "repair page",
+    "verify deltas/t.bs",
+    "verify damaged/m.bs --sample 7",
+    "bench damaged/m.bs",
+    "xray page",
+    "xray src/m.safetensors --html page",
+    "convert other",
+];
+
+/// The options that a hint names; those of another command are quoted with its name.
+fn options_in(hint: &str) -> Vec<String> {
+    let quoted = hint.split('`').skip(1).step_by(2);
+    let own = quoted.filter(|quoted| !quoted.starts_with("bigsmall "));
+    let words = own.flat_map(|quoted| quoted.split_whitespace());
+    let options = words.filter(|word| word.starts_with('-'));
+    options.map(str::to_owned).collect()
+}
+
+#[test]
+fn hints_name_only_what_the_command_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = &folder.path().join("here");
+    prepare(at);
+    put(&at.join("page"), b"no model and no image");
+    let mut named = 0;
+    for line in REFUSED {
+        let words: Vec<&str> = line.split(' ').collect();
+        let done = match words[0] {
+            "convert" => convert::bigsmall(at, &words),
+            _ => bigsmall(at, &words),
+        };
+        let said = stderr(&done);
+        assert!(!done.status.success(), "{line}: {said}");
+        let help = stdout(&bigsmall(at, &[words[0], "--help"]));
+        for hint in said.lines().filter(|line| line.starts_with("hint: ")) {
+            for option in options_in(hint) {
+                let has_it = help
+                    .split([' ', ',', '[', '=', '\n'])
+                    .any(|word| word == option);
+                assert!(has_it, "{line}: `{option}` of {hint}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 8, "{named}");
 }

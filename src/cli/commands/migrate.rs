@@ -47,11 +47,17 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         render::json("bigsmall.migrate/1", &report)?;
     } else if !global.quiet {
         let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
+        let sizes = match report.images.len() {
+            0 => String::new(),
+            _ => format!(
+                ", {} -> {}",
+                human_bytes(report.bytes),
+                human_bytes(report.image_bytes)
+            ),
+        };
         lines.push(format!(
-            "{} migrated, {} -> {}; {} needed nothing, {} failed",
+            "{} migrated{sizes}; {} needed nothing, {} failed",
             counted(report.images.len() as u64, "file"),
-            human_bytes(report.bytes),
-            human_bytes(report.image_bytes),
             counted(report.left, "image"),
             counted(report.failed.len() as u64, "file")
         ));

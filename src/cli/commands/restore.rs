@@ -87,7 +87,10 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     if global.json {
         render::json("bigsmall.restore/1", &report)?;
     } else if !global.quiet {
-        let rate = render::rate(report.bytes, report.seconds);
+        let rate = match report.restored {
+            0 => String::new(),
+            _ => format!("; {}", render::rate(report.bytes, report.seconds)),
+        };
         let (restored, stayed) = (report.restored, report.stayed.len());
         let parity = match report.parity_removed.len() {
             0 => String::new(),
@@ -97,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             }
         };
         render::out(&format!(
-            "{} restored, {} left as they are{parity}; {rate}{}",
+            "{} restored, {} left as they are{parity}{rate}{}",
             counted(restored, "file"),
             counted(stayed as u64, "image"),
             converted::not_found(&report.missing)

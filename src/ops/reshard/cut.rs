@@ -59,7 +59,7 @@ fn by_size(tensors: &[(&str, u64)], order: &[usize], size: u64) -> Vec<Vec<usize
 fn by_count(tensors: &[(&str, u64)], order: &[usize], count: u64) -> Result<Vec<Vec<usize>>> {
     if count == 0 || count > order.len() as u64 {
         let tensors = counted(order.len() as u64, "tensor");
-        let why = format!("cannot be cut into {count} shards: there is {tensors} to share out");
+        let why = format!("cannot be cut into {count} shards: it has {tensors}");
         return Err(Error::invalid(why));
     }
     let total: u128 = order.iter().map(|&n| u128::from(tensors[n].1)).sum();
