@@ -1,6 +1,7 @@
 //! What a mount has done: counted where it happens, added up over the workers of a mount, told to whoever asks.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -206,6 +207,10 @@ impl ReadAt for Counted {
         self.file.read_exact_at(offset, out)?;
         self.bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.file.will_read(range);
     }
 
     fn identity(&self) -> Option<Identity> {

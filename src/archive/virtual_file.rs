@@ -15,6 +15,7 @@ use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::file::Identity;
+use crate::format::BlockRecord;
 use crate::format::FileRecord;
 use crate::format::Place;
 
@@ -67,9 +68,7 @@ impl VirtualFile {
         let len = range.end - range.start;
         let number_of_all = place.first_block + number as usize;
         cache.block(image.id(), number_of_all, len, demand, || {
-            let page = Packed::page_of(number_of_all);
-            let page = cache.page(image.id(), page, || image.read_page(page))?;
-            let record = image.block_record(&place, number, &page)?;
+            let record = self.block_record(&place, number)?;
             let read = || image.read_tables(place.tables_offset, place.tables_len);
             let tables = if place.tables_len > 0 {
                 cache.tables(image.id(), place.tables_owner, read)?
@@ -87,6 +86,24 @@ impl VirtualFile {
             })?;
             Ok(block)
         })
+    }
+
+    /// What the index says of block `number` of a span.
+    fn block_record(&self, place: &Place, number: u64) -> Result<BlockRecord> {
+        let image = &self.image;
+        let page = Packed::page_of(place.first_block + number as usize);
+        let page = self
+            .cache
+            .page(image.id(), page, || image.read_page(page))?;
+        image.block_record(place, number, &page)
+    }
+
+    /// Where the block that holds `offset` lies in the image.
+    fn coded_at(&self, offset: u64) -> Option<Range<u64>> {
+        let ((_, place), within) = self.find(offset)?;
+        let record = self.block_record(&place, within / place.grid.block_len());
+        let record = record.ok()?;
+        Some(record.offset..record.offset + u64::from(record.coded_len))
     }
 
     /// The spans from the one on that holds `offset`, which lies before the end.
@@ -226,6 +243,21 @@ impl ReadAt for VirtualFile {
         match self.image.id() {
             ImageId::File(identity) => Some(identity),
             ImageId::Other(_) => None,
+        }
+    }
+
+    /// Hands the hint on for the coded bytes.
+    fn will_read(&self, range: Range<u64>) {
+        let last = range.end.checked_sub(1);
+        let ends = (
+            self.coded_at(range.start),
+            last.and_then(|last| self.coded_at(last)),
+        );
+        // bytes that repeat others lie elsewhere
+        if let (Some(first), Some(last)) = ends
+            && last.end.saturating_sub(first.start) <= range.end - range.start
+        {
+            self.image.source().will_read(first.start..last.end);
         }
     }
 

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -15,12 +17,16 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use rustix::fs::Advice;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
+
+/// The kernel takes no longer hint than a disk takes in one request.
+const HINT_LEN_MAX: u64 = 128 << 10;
 
 /// What the disk says of a file: device, inode, length, and times of change of content and of anything in nanoseconds. Another
 /// content has another identity, unless it was written within the grain of the disk's clock.
@@ -191,6 +197,16 @@ impl FileSource {
 impl ReadAt for FileSource {
     fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Has the kernel begin to read them from the disk.
+    fn will_read(&self, range: Range<u64>) {
+        let mut at = range.start;
+        while let Some(len) = NonZeroU64::new(range.end.saturating_sub(at).min(HINT_LEN_MAX)) {
+            // whatever comes of it, the bytes can be read
+            let _ = rustix::fs::fadvise(&self.file, at, Some(len), Advice::WillNeed);
+            at += len.get();
+        }
     }
 
     fn identity(&self) -> Option<Identity> {

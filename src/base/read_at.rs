@@ -1,5 +1,6 @@
 //! `ReadAt`: bytes of a fixed length that many threads read anywhere.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::Error;
@@ -18,6 +19,9 @@ pub trait ReadAt: Send + Sync + std::fmt::Debug {
 
     /// Fills `out` from `offset`; bytes beyond the end are an error.
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+
+    /// These bytes will be read soon: a hint, which costs nothing where nobody listens.
+    fn will_read(&self, _range: Range<u64>) {}
 
     /// Which file of the disk it is; none if it is none.
     fn identity(&self) -> Option<Identity> {

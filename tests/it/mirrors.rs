@@ -408,19 +408,3 @@ fn a_base_elsewhere_is_used_only_where_it_was_named() {
     let words = ["verify", "out2", "--base", "moved"];
     assert_eq!(code(&bigsmall(at, &words)), 0);
 }
-
-#[test]
-fn what_is_a_fine_tune_of_a_model_elsewhere_is_kept_by_a_second_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    fs::create_dir(at.join("src")).unwrap();
-    put(&at.join("base.safetensors"), &model(1));
-    put(&at.join("src/tuned.safetensors"), &tuned(&model(1), 4, 5));
-    let words = ["compress", "src", "-o", "out", "--base", "base.safetensors"];
-    let first = report(at, &words, 0);
-    assert!(base_of(&first, "out/tuned.bs").is_some());
-    assert_eq!(counts(&report(at, &words, 0))[..2], [0, 1]);
-    // without it nobody knows that it can be read: it is coded anew, on its own
-    assert_eq!(counts(&report(at, &words[..4], 0))[..2], [1, 0]);
-    assert_eq!(code(&bigsmall(at, &["verify", "out"])), 0);
-}

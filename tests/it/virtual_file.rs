@@ -1,12 +1,15 @@
 //! The virtual file is the original file: any sequence of ranges, by many readers, with a cache of any size.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use bigsmall::archive::BlockCache;
 use bigsmall::archive::Image;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::ReadAt;
+use bigsmall::base::Result;
 use bigsmall::codec::Profile;
 
 use crate::models;
@@ -72,4 +75,63 @@ fn what_is_beyond_the_end_is_an_error() {
         assert!(file.read_exact_at(start, &mut vec![0; len]).is_err());
     }
     file.read_exact_at(original.len() as u64, &mut []).unwrap();
+}
+
+/// Bytes that note what is said of them and what is read.
+#[derive(Debug)]
+struct Watched {
+    bytes: Vec<u8>,
+    hints: Mutex<Vec<Range<u64>>>,
+    reads: Mutex<Vec<Range<u64>>>,
+}
+
+impl ReadAt for Watched {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let read = offset..offset + out.len() as u64;
+        self.reads.lock().unwrap().push(read);
+        self.bytes.read_exact_at(offset, out)
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.hints.lock().unwrap().push(range);
+    }
+}
+
+#[test]
+fn a_hint_names_the_coded_bytes_that_are_read_then() {
+    let tensor = models::Tensor {
+        name: "w".into(),
+        dtype: "BF16",
+        shape: vec![600, 1000],
+        data: models::bf16_weights(&mut models::Random::new(4), 600_000),
+    };
+    let original = models::file(&[tensor], 0, "");
+    let folder = tempfile::tempdir().unwrap();
+    let watched = Arc::new(Watched {
+        bytes: image_of(folder.path(), &original, Profile::Balanced, 2),
+        hints: Mutex::default(),
+        reads: Mutex::default(),
+    });
+    let image = Image::from_source(Arc::clone(&watched) as _, Path::new("m.bs")).unwrap();
+    let file = VirtualFile::new(Arc::new(image), 0, BlockCache::new(1 << 20)).unwrap();
+    let wanted = 300_000..900_000;
+    file.will_read(wanted.clone());
+    let hint = watched.hints.lock().unwrap().pop().unwrap();
+    assert!(hint.end - hint.start < 600_000, "{hint:?}");
+    watched.reads.lock().unwrap().clear();
+    let mut bytes = vec![0; 600_000];
+    file.read_exact_at(wanted.start, &mut bytes).unwrap();
+    assert!(bytes == original[300_000..900_000]);
+    let reads = watched.reads.lock().unwrap();
+    // tables of a tensor are short, and lie before its blocks
+    let blocks = reads.iter().filter(|read| read.end - read.start > 16_384);
+    let outside = blocks
+        .clone()
+        .filter(|r| r.start < hint.start || r.end > hint.end);
+    assert_eq!(outside.count(), 0, "{hint:?} {reads:?}");
+    assert!(blocks.count() >= 3, "{reads:?}");
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bigsmall::archive::VirtualFile;
+use bigsmall::base::ReadAt;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
@@ -48,6 +49,9 @@ struct Task {
     stream: u64,
     file: VirtualFile,
     offset: u64,
+    /// The coded bytes from there on to here are wanted of the disk; or if there are none, the block
+    /// that begins there is decoded.
+    hint_to: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -124,12 +128,14 @@ impl Ahead {
             stream,
             file: file.clone(),
             offset,
+            hint_to: None,
         };
         let queued = state.queue.len();
         if ahead.is_empty() {
             let touched = first_touch(file, offset, len);
             state.queue.extend(touched.into_iter().flatten().map(task));
         }
+        let hint = state.queue.len();
         let (mut at, mut room) = (ahead.start, ahead.end - ahead.start);
         while room > 0 {
             let Some(block) = file.block_at(at) else {
@@ -138,6 +144,14 @@ impl Ahead {
             state.queue.push_back(task(block.start));
             at = block.end;
             room = room.saturating_sub((block.end - block.start).max(BLOCK_LEN_MIN));
+        }
+        if at > ahead.start {
+            let hint_to = Some(at);
+            let hint_task = Task {
+                hint_to,
+                ..task(ahead.start)
+            };
+            state.queue.insert(hint, hint_task);
         }
         let streams = state.files.get_mut(&ino);
         let stream = streams.and_then(|all| all.iter_mut().find(|known| known.id == stream));
@@ -252,12 +266,15 @@ fn decode_ahead(shared: &Shared) {
         };
         let streams = state.files.get(&task.ino);
         let stream = streams.and_then(|all| all.iter().find(|known| known.id == task.stream));
-        let is_past = stream.is_none_or(|stream| stream.next > task.offset);
+        let is_past = stream.is_none_or(|stream| stream.next > task.hint_to.unwrap_or(task.offset));
         drop(state);
         if !is_past {
             // a fault in here would meet whoever reads there, too
-            let warm = std::panic::AssertUnwindSafe(|| task.file.warm(task.offset));
-            let _ = std::panic::catch_unwind(warm);
+            let work = std::panic::AssertUnwindSafe(|| match task.hint_to {
+                Some(end) => task.file.will_read(task.offset..end),
+                None => task.file.warm(task.offset),
+            });
+            let _ = std::panic::catch_unwind(work);
         }
     }
 }

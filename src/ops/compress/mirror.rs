@@ -229,7 +229,7 @@ impl Mirror<'_> {
         if self.is_free() {
             return Ok(first);
         }
-        for (delta, needs) in deltas_in(self.target, self.options.base.as_deref(), self.progress)? {
+        for (delta, needs) in deltas_in(self.target, self.progress)? {
             let is_sound = needs
                 .as_ref()
                 .is_some_and(|needs| needs.is_disjoint(&stale));

@@ -61,13 +61,9 @@ pub(super) fn holds_the_same(image: &Path, other: &Path) -> Result<bool> {
 /// A delta, and the files that it is differences from; none if a base is not at hand.
 pub(super) type Needs = (PathBuf, Option<BTreeSet<PathBuf>>);
 
-/// Images under `target` that are stored as differences, and from which files there; none if a base
-/// is neither there nor among those `outside`.
-pub(super) fn deltas_in(
-    target: &Path,
-    outside: Option<&Bases>,
-    progress: &dyn Progress,
-) -> Result<Vec<Needs>> {
+/// Images under `target` that are stored as differences, and from which files; none if a base is
+/// not at hand.
+pub(super) fn deltas_in(target: &Path, progress: &dyn Progress) -> Result<Vec<Needs>> {
     let mut bases: Option<Bases> = None;
     let mut deltas = Vec::new();
     for path in folder::images_under(target, progress)? {
@@ -90,13 +86,10 @@ pub(super) fn deltas_in(
             let record = span
                 .base
                 .map(|base| index.bases[base].named(&span.span.name));
-            let Some(record) = record else {
-                continue;
-            };
-            let is_in = |bases: &Bases| bases.find_file(&record, span.span.len).is_ok();
-            match bases.find_file(&record, span.span.len) {
-                Ok(file) => needs.extend([folder::real(file)]),
-                Err(_) => is_whole &= outside.is_some_and(is_in),
+            match record.map(|record| bases.find_file(&record, span.span.len)) {
+                Some(Ok(file)) => needs.extend([folder::real(file)]),
+                Some(Err(_)) => is_whole = false,
+                None => {}
             }
         }
         deltas.push((path, is_whole.then_some(needs)));
