@@ -18,10 +18,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
+use bigsmall::ops::compress::MoreOptions;
+
 use crate::models::model;
 use crate::models::put;
 use crate::setup::Setup;
 use crate::setup::compress_against;
+use crate::setup::compress_as;
 use crate::setup::compress_to;
 use crate::setup::is_mounted;
 use crate::setup::is_running;
@@ -259,6 +262,47 @@ fn an_image_of_a_folder_is_a_folder() {
         names(&alone),
         ["deep", "deep-er.json", "empty", "model.safetensors"]
     );
+}
+
+// docs/semantics.md: What was kept of users' attributes in an image of a folder is shown there.
+#[test]
+fn an_image_of_a_folder_shows_attributes_that_were_kept() {
+    let mut setup = Setup::new();
+    let folder = setup.folder.path().join("plain");
+    fs::create_dir_all(folder.join("deep")).unwrap();
+    put(&folder.join("deep/model.safetensors"), &model(30_000, 1));
+    put(&folder.join("notes.txt"), b"x");
+    let set = |path: &str, name: &str, value: &[u8]| {
+        let none = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(folder.join(path), name, value, none).unwrap();
+    };
+    set("deep", "user.place", b"shelf");
+    set("deep/model.safetensors", "user.license", b"mit");
+    let more = MoreOptions {
+        attributes: true,
+        ..MoreOptions::default()
+    };
+    compress_as(&folder, None, &setup.source().join("all.bs"), more);
+    let all = setup.mounted().join("all");
+    let get = |path: &str, name: &str| {
+        let mut value = [0; 100];
+        let len = rustix::fs::getxattr(all.join(path), name, &mut value)?;
+        Ok(value[..len].to_vec())
+    };
+    assert_eq!(get("deep", "user.place"), Ok(b"shelf".to_vec()));
+    assert_eq!(
+        get("deep/model.safetensors", "user.license"),
+        Ok(b"mit".to_vec())
+    );
+    let none = Err(rustix::io::Errno::NODATA);
+    assert_eq!(get("notes.txt", "user.license"), none);
+    assert_eq!(get("deep", "user.license"), none);
+    let mut listed = [0; 1000];
+    let len = rustix::fs::listxattr(all.join("deep/model.safetensors"), &mut listed).unwrap();
+    let listed = String::from_utf8_lossy(&listed[..len]).into_owned();
+    let listed: Vec<&str> = listed.split_terminator('\0').collect();
+    assert!(listed.contains(&"user.license"), "{listed:?}");
+    assert!(listed.contains(&"user.bigsmall.sha256"), "{listed:?}");
 }
 
 // docs/semantics.md: A link that could lead out of the folder of its image is not shown.

@@ -102,9 +102,14 @@ impl Unused {
 
     /// An error if somebody wants to write it by now; he need not wait any longer.
     pub fn check_wanted(&self) -> Result<()> {
+        self.check_unwanted()
+            .inspect_err(|_| lease::release(&self.file))
+    }
+
+    /// The same, but whoever wants to write goes on waiting.
+    fn check_unwanted(&self) -> Result<()> {
         if self.is_leased && !lease::is_held(&self.file) {
             self.is_wanted.store(true, Ordering::Relaxed);
-            lease::release(&self.file);
         }
         if self.is_wanted.load(Ordering::Relaxed) {
             return Err(in_use(&self.path, "has opened it for writing"));
@@ -116,6 +121,11 @@ impl Unused {
     /// has changed it.
     pub fn check(&self) -> Result<()> {
         self.check_wanted()?;
+        self.check_content()
+    }
+
+    /// An error if somebody has locked it or has changed it.
+    fn check_content(&self) -> Result<()> {
         self.check_locks()?;
         let metadata = self.file.metadata();
         let metadata = metadata.map_err(|e| Error::io("cannot stat", &self.path, e))?;
@@ -137,7 +147,7 @@ impl Unused {
 
     /// Removes the file with all its names, unless somebody has begun to write it: each name is
     /// moved aside before it is asked for the last time, as who opens it later does not find it any
-    /// more, and who did so earlier is seen.
+    /// more, and who did so earlier is seen. He waits until the names are back.
     pub fn remove_names(&self, names: &[&Path]) -> Result<()> {
         let mut aside: Vec<(&Path, PathBuf)> = Vec::new();
         let moved = names.iter().try_for_each(|name| {
@@ -146,11 +156,14 @@ impl Unused {
             aside.push((name, to));
             Ok(())
         });
-        if let Err(error) = moved.and_then(|()| self.check()) {
-            for (name, from) in &aside {
-                put_back(from, name)?;
-            }
-            return Err(error);
+        let checked = moved.and_then(|()| self.check_unwanted());
+        if let Err(error) = checked.and_then(|()| self.check_content()) {
+            let back = aside
+                .iter()
+                .try_for_each(|(name, from)| put_back(from, name));
+            // now whoever waits may write
+            let _ = self.check_wanted();
+            return back.and(Err(error));
         }
         for (name, from) in &aside {
             std::fs::remove_file(from).map_err(|e| Error::io("cannot remove", name, e))?;

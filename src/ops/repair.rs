@@ -21,6 +21,7 @@ use crate::base::progress::Silent;
 use crate::ops::companions;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
+use crate::ops::origin::Replacing;
 use crate::ops::own_parity;
 use crate::ops::own_parity::Kin;
 use crate::ops::protect;
@@ -110,7 +111,7 @@ pub fn repair(
         progress.begin(&format!("repairing {label}"), layout.data_len);
         let metadata = file.file().metadata();
         let metadata = metadata.map_err(|e| Error::io("cannot stat", path, e))?;
-        let mut output = output_at(target, in_place || options.force)?;
+        let mut output = output_at(target, in_place, options.force)?;
         parity::rebuild(
             &file,
             &sidecar,
@@ -153,9 +154,12 @@ pub fn repair(
 }
 
 /// Not in the place of what somebody is fetching still.
-fn output_at(target: &Path, replace: bool) -> Result<OutputFile> {
+fn output_at(target: &Path, in_place: bool, force: bool) -> Result<OutputFile> {
     in_use::check_finished(target)?;
-    OutputFile::create(target, replace)
+    if !in_place {
+        Replacing::forced(force).check_other(target)?;
+    }
+    OutputFile::create(target, in_place || force)
 }
 
 /// Whether a file that is not as it was protected is to be put together again. An error where that

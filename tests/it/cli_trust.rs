@@ -180,6 +180,27 @@ fn an_original_is_compared_byte_by_byte() {
 }
 
 #[test]
+fn what_is_repaired_elsewhere_replaces_no_other_image() {
+    let folder = folder_with_image();
+    let at = folder.path();
+    put(&at.join("n.safetensors"), &large_file(6));
+    assert_eq!(code(&bigsmall(at, &["compress", "n.safetensors"])), 0);
+    let other = fs::read(at.join("n.bs")).unwrap();
+    assert_eq!(code(&bigsmall(at, &["protect", "m.bs"])), 0);
+    spoil(&at.join("m.bs"));
+    let refused = bigsmall(at, &["repair", "m.bs", "-o", "n.bs", "--force"]);
+    assert_eq!(code(&refused), 2);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("never replaced"), "{said}");
+    assert!(fs::read(at.join("n.bs")).unwrap() == other);
+    // what is no image gives way, if that is wanted
+    put(&at.join("notes"), b"of old");
+    assert_eq!(code(&bigsmall(at, &["repair", "m.bs", "-o", "notes"])), 2);
+    let done = bigsmall(at, &["repair", "m.bs", "-o", "notes", "--force"]);
+    assert_eq!(code(&done), 0);
+}
+
+#[test]
 fn parity_is_written_checked_and_used() {
     let folder = folder_with_image();
     let at = folder.path();

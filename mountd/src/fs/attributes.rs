@@ -1,6 +1,7 @@
 //! Extended attributes: those of the disk, and of files that come from images what is known of the
 //! original, and how it is stored.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -87,6 +88,21 @@ impl Fs {
         Ok(found.into_iter().map(named).collect())
     }
 
+    /// What an image of a folder has noted of a member's attributes.
+    fn noted_attributes(&self, node: &Node) -> Result<BTreeMap<String, Vec<u8>>> {
+        let (What::ImageFolder(path) | What::ImageFile(_, path) | What::ImageLink(_, path)) =
+            &node.what
+        else {
+            return Ok(BTreeMap::new());
+        };
+        let Some(image) = self.image(node)? else {
+            return Ok(BTreeMap::new());
+        };
+        let members = image.members();
+        let found = members.binary_search_by(|member| member.path.cmp(path));
+        Ok(found.map_or_else(|_none| BTreeMap::new(), |at| members[at].attributes.clone()))
+    }
+
     /// The value of one attribute. What is ours says what the image is; the rest says the disk.
     pub(crate) fn attribute(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
@@ -102,7 +118,12 @@ impl Fs {
                 .ok_or(Errno::ENODATA);
         }
         // what the disk has is of the image, and not of what lies in it
-        if name == CAPABILITY || !matches!(node.what, What::Disk(_)) {
+        if !matches!(node.what, What::Disk(_)) {
+            let mut noted = self.noted_attributes(&node)?;
+            let value = name.to_str().and_then(|name| noted.remove(name));
+            return value.ok_or(Errno::ENODATA);
+        }
+        if name == CAPABILITY {
             return Err(Errno::ENODATA);
         }
         match self.object(&node) {
@@ -128,6 +149,10 @@ impl Fs {
             names.push(0);
         }
         if !matches!(node.what, What::Disk(_)) {
+            for name in self.noted_attributes(&node)?.into_keys() {
+                names.extend(name.into_bytes());
+                names.push(0);
+            }
             return Ok(names);
         }
         for name in on_disk.unwrap_or_default().split_inclusive(|&b| b == 0) {

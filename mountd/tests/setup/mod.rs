@@ -14,6 +14,7 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::compress;
 use bigsmall::ops::compress::CompressOptions;
+use bigsmall::ops::compress::MoreOptions;
 use tempfile::TempDir;
 
 use crate::models::put;
@@ -37,6 +38,10 @@ pub(crate) fn compress_to(source: &Path, output: &Path) {
 }
 
 pub(crate) fn compress_against(source: &Path, base: Option<&Path>, output: &Path) {
+    compress_as(source, base, output, MoreOptions::default());
+}
+
+pub(crate) fn compress_as(source: &Path, base: Option<&Path>, output: &Path, more: MoreOptions) {
     let options = CompressOptions {
         output: compress::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
@@ -46,7 +51,7 @@ pub(crate) fn compress_against(source: &Path, base: Option<&Path>, output: &Path
         force: true,
         opaque: false,
         threads: 2,
-        more: bigsmall::ops::compress::MoreOptions::default(),
+        more,
     };
     compress::compress(source, &options, &Silent).unwrap();
 }
