@@ -459,7 +459,12 @@ fn what_a_mount_does_is_counted_and_told() {
         from_disk > image_len * 9 / 10 && from_disk < image_len * 11 / 10,
         "{from_disk} of {image_len}"
     );
-    assert!(number(&done["requests"]["read"]) > 10);
+    // the kernel asks for at most 1 MiB at once
+    let reads = number(&done["requests"]["read"]);
+    assert!(
+        reads >= (original.len() as u64).div_ceil(1 << 20),
+        "{reads}"
+    );
     assert!(number(&account["resident_bytes"]) < number(&account["resident_bytes_max"]));
     assert_eq!(number(&done["damaged"]), 0);
 
