@@ -57,8 +57,8 @@ pub(crate) struct MountArgs {
     /// Bytes of decoded blocks and tables to keep, such as 64m
     #[arg(long, value_name = "SIZE", default_value = "32m", value_parser = size)]
     pub(crate) cache: u64,
-    /// How far to decode ahead of a reader that reads one byte after another; 0 for not at all. As root, so far the kernel
-    /// reads ahead, too
+    /// How far to decode ahead of a reader that reads one byte after another; 0 for not at all. As
+    /// root, so far the kernel reads ahead, too
     #[arg(long, value_name = "SIZE", default_value = "4m", value_parser = size)]
     pub(crate) read_ahead: u64,
     /// Whether the kernel keeps what was read (kernel), or every read is decoded anew (direct), which suits readers that read

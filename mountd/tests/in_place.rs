@@ -1,4 +1,5 @@
-//! A mount over its own source: every path stays what it was, and what is no model is written through.
+//! A mount over its own source: every path stays what it was, and what is no model is written
+//! through.
 
 #![allow(
     clippy::unwrap_used,

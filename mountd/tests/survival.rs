@@ -382,7 +382,8 @@ fn kernel_ahead_kib(mnt: &Path, told: u64) -> u64 {
     kib.trim().parse().unwrap()
 }
 
-// docs/semantics.md: In a mount made by root the kernel reads as far ahead as `--read-ahead` says, where it may be told.
+// docs/semantics.md: In a mount made by root the kernel reads as far ahead as `--read-ahead` says,
+// where it may be told.
 #[test]
 fn the_kernel_reads_ahead_as_far_as_it_is_told() {
     let mut setup = Setup::new();

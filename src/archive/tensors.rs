@@ -255,8 +255,9 @@ impl Tensors {
         Ok(())
     }
 
-    /// Whether an entry of a folder is a model or an image. Where links are not followed, those that
-    /// name the blobs of a Hugging Face cache do not count, so these do, which have no extension.
+    /// Whether an entry of a folder is a model or an image. Where links are not followed, those
+    /// that name the blobs of a Hugging Face cache do not count, so these do, which have no
+    /// extension.
     fn is_model(&self, entry: &DirEntry, kind: FileType) -> bool {
         let name = entry.file_name();
         if is_model_file(&name) {

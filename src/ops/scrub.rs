@@ -62,8 +62,8 @@ pub struct ScrubReport {
     pub rested: usize,
     /// Images that wait for the next run, since the time was over.
     pub left: usize,
-    /// Images of the library whose base was not at hand when they were looked at last: they were not
-    /// verified, and may be right.
+    /// Images of the library whose base was not at hand when they were looked at last: they were
+    /// not verified, and may be right.
     pub missing_bases: usize,
     /// Days since the image that was read whole longest ago was; none if one never was.
     pub oldest_days: Option<u64>,

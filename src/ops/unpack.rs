@@ -224,8 +224,8 @@ fn owner_for(member: &Member, made_by: u32) -> Option<(Option<u32>, Option<u32>)
     (made_by == 0).then_some((Some(member.uid), Some(member.gid)))
 }
 
-/// Gives a file that is not in place yet the owner and attributes that the member has; time and mode for when it
-/// is.
+/// Gives a file that is not in place yet the owner and attributes that the member has; time and
+/// mode for when it is.
 pub(super) fn prepare_file(
     output: &mut OutputFile,
     member: &Member,

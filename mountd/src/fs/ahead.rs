@@ -49,8 +49,8 @@ struct Task {
     stream: u64,
     file: VirtualFile,
     offset: u64,
-    /// The coded bytes from there on to here are wanted of the disk; or if there are none, the block
-    /// that begins there is decoded.
+    /// The coded bytes from there on to here are wanted of the disk; or if there are none, the
+    /// block that begins there is decoded.
     hint_to: Option<u64>,
 }
 

@@ -111,8 +111,8 @@ impl Fs {
         Err(Errno::EBUSY)
     }
 
-    /// All files of the source in which bases are looked for, and those that are fine-tunes. Folders that cannot be
-    /// listed hide what is in them from everybody.
+    /// All files of the source in which bases are looked for, and those that are fine-tunes.
+    /// Folders that cannot be listed hide what is in them from everybody.
     fn walk(&self, files: &mut BTreeSet<PathBuf>, images: &mut BTreeSet<PathBuf>) {
         let mut deltas = self.deltas.lock();
         let mut known = Deltas::new();

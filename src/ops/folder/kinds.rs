@@ -51,7 +51,8 @@ pub fn images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBu
     Ok(images)
 }
 
-/// Images of ours under a folder, or the file at `source`. Files of the Python package are told of: nothing here checks them.
+/// Images of ours under a folder, or the file at `source`. Files of the Python package are told of:
+/// nothing here checks them.
 pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let mut paths = images_under(source, progress)?;
     if source.is_dir() {

@@ -18,8 +18,9 @@ use crate::ops::folder::EntryKind;
 use crate::ops::folder::copy_file;
 use crate::ops::folder::not_a_file;
 
-/// A folder being written. It appears under its name at [`commit`](Self::commit); before, it is a temporary beside it,
-/// which is removed if nothing comes of it. With `force` and a folder already there, files go straight into that.
+/// A folder being written. It appears under its name at [`commit`](Self::commit); before, it is a
+/// temporary beside it, which is removed if nothing comes of it. With `force` and a folder already
+/// there, files go straight into that.
 #[derive(Debug)]
 pub struct OutputFolder {
     root: PathBuf,
@@ -42,7 +43,8 @@ impl OutputFolder {
         Self::begin(target, force, false)
     }
 
-    /// Goes on with the temporary of a run that was interrupted, if there is one, and keeps it if this run is interrupted, too.
+    /// Goes on with the temporary of a run that was interrupted, if there is one, and keeps it if
+    /// this run is interrupted, too.
     pub fn resume(target: &Path, force: bool) -> Result<Self> {
         Self::begin(target, force, true)
     }
@@ -133,7 +135,8 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// Copies what is not a model from the folder `root`; the bytes of a file. What is no file is left out, and told of.
+    /// Copies what is not a model from the folder `root`; the bytes of a file. What is no file is
+    /// left out, and told of.
     pub fn copy(
         &self,
         root: &Path,

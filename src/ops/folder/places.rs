@@ -46,8 +46,8 @@ pub fn real(path: &Path) -> PathBuf {
     there.unwrap_or(whole)
 }
 
-/// An error if `output` is `source` or one lies in the other: a walk over the source would meet its own output, or files of
-/// the source would be replaced.
+/// An error if `output` is `source` or one lies in the other: a walk over the source would meet its
+/// own output, or files of the source would be replaced.
 pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
     let (real_output, real_source) = (real(output), real(source));
     if real_source.starts_with(&real_output) && real_source != real_output {

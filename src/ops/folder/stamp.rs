@@ -58,7 +58,8 @@ impl Stamp {
     }
 }
 
-/// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept from it.
+/// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept
+/// from it.
 pub fn hold(path: &Path) -> Result<LockedFile> {
     let failed = |e| Error::io("cannot open", path, e);
     let file = file::open_regular(path).map_err(failed)?;

@@ -110,7 +110,8 @@ fn kind_of(full: &Path, within: &Path) -> Result<EntryKind> {
     }
 }
 
-/// Whether a link in folder `from` (relative to the root) with this target leaves the root, by its words alone.
+/// Whether a link in folder `from` (relative to the root) with this target leaves the root, by its
+/// words alone.
 fn leads_out(from: &Path, target: &Path) -> bool {
     let mut depth = from.components().count();
     for component in target.components() {

@@ -1,5 +1,6 @@
-//! Safetensors headers from any bytes: judged as the safetensors library judges them, but for bytes after the last
-//! tensor, which are a span of their own here; a layout covers its file in order and without holes, and fits into an index.
+//! Safetensors headers from any bytes: judged as the safetensors library judges them, but for bytes
+//! after the last tensor, which are a span of their own here; a layout covers its file in order and
+//! without holes, and fits into an index.
 
 use bigsmall::base::ErrorKind;
 use bigsmall::base::digest;
