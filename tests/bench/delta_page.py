@@ -1,5 +1,6 @@
 """The page about fine-tunes as differences, from what deltas.py measured."""
 import table
+import wrapped
 
 OURS, ALONE, PACKAGE, BITX = "bigsmall", "bigsmall alone", "python-bigsmall", "bitx"
 TITLES = {BITX: "BitX"}
@@ -189,4 +190,4 @@ def page(found: dict) -> str:
         text += mount_part(found["mount"])
     if "memory" in found:
         text += memory_part(found["memory"])
-    return "\n".join(text + who(found))
+    return wrapped.wrapped("\n".join(text + who(found)))

@@ -1,4 +1,5 @@
 """The page with the tables, from what peers.py measured."""
+import wrapped
 
 INTO = {True: "a buffer of the caller's: window, resident, fresh",
         False: "objects of its own: fresh; for the window each is dropped at once",
@@ -134,4 +135,4 @@ def page(found: dict) -> str:
              "turn includes what its Python binding costs; ours does not go through Python. python-bigsmall "
              "is another program of our name, on PyPI; its decoding is of a file, into arrays.", "",
              *settings(found), ""]
-    return "\n".join(text)
+    return wrapped.wrapped("\n".join(text))
