@@ -25,7 +25,7 @@ use crate::format::FileRecord;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::format::Member;
-use crate::format::Place;
+use crate::format::SpanLocation;
 use crate::format::header::MAGIC;
 use crate::format::header::MAGIC_OF_PYTHON_PACKAGE;
 use crate::format::parse;
@@ -307,7 +307,7 @@ impl Image {
     /// The record of a span's block, from the page that it is in.
     pub(super) fn block_record(
         &self,
-        place: &Place,
+        place: &SpanLocation,
         number: u64,
         page: &[u8],
     ) -> Result<BlockRecord> {

@@ -11,13 +11,13 @@ use crate::base::digest;
 use crate::format::BlockRecord;
 use crate::format::Grid;
 use crate::format::Header;
-use crate::format::Place;
+use crate::format::SpanLocation;
 use crate::format::SpanRecord;
+use crate::format::block::BLOCK_RECORD_LEN;
+use crate::format::location::OffsetAssigner;
 use crate::format::parse;
-use crate::format::parse::BLOCK_RECORD_LEN;
 use crate::format::parse::Parsed;
 use crate::format::parse::Take;
-use crate::format::place::Placing;
 
 /// Spans between two from which the others are read on.
 const GROUP: usize = 32;
@@ -150,7 +150,7 @@ impl Entry {
     /// Finds its tables and blocks behind data that end there. The same was added up once without
     /// an error.
     fn place(&mut self, data_end: u64) {
-        let mut placing = Placing::new(data_end);
+        let mut placing = OffsetAssigner::new(data_end);
         let tables = placing.span(self.grid, self.tables_len);
         self.tables_offset = tables.unwrap_or(data_end);
         self.data_offset = placing.end();
@@ -195,7 +195,7 @@ impl Packed {
     }
 
     /// Where span `number` lies, which there must be.
-    pub(super) fn place(&self, number: usize) -> Place {
+    pub(super) fn place(&self, number: usize) -> SpanLocation {
         self.resolve(self.entry(number))
     }
 
@@ -226,10 +226,10 @@ impl Packed {
     }
 
     /// What the span that it repeats, or whose tables it uses, says of it.
-    fn resolve(&self, entry: Entry) -> Place {
+    fn resolve(&self, entry: Entry) -> SpanLocation {
         let server = entry.repeats.map_or(entry, |of| self.entry(of));
         let owner = server.tables_of.map_or(server, |of| self.entry(of));
-        Place {
+        SpanLocation {
             start: entry.start,
             grid: entry.grid,
             repeats: entry.repeats,
@@ -264,7 +264,12 @@ impl Packed {
     }
 
     /// The record of block `number` of a span, from the page that it is in.
-    pub(super) fn block(&self, place: &Place, number: u64, page: &[u8]) -> Result<BlockRecord> {
+    pub(super) fn block(
+        &self,
+        place: &SpanLocation,
+        number: u64,
+        page: &[u8],
+    ) -> Result<BlockRecord> {
         let block = place.first_block + number as usize;
         let first = Self::page_of(block) * PAGE_BLOCKS;
         // from the beginning of the span, or of the page if that is in it
@@ -275,11 +280,11 @@ impl Packed {
         };
         let stored = |n: usize| &page[n * BLOCK_RECORD_LEN..][..BLOCK_RECORD_LEN];
         for n in from..block - first {
-            let mut placing = Placing::new(at);
-            placing.block(parse::block_record(stored(n))?.coded_len)?;
+            let mut placing = OffsetAssigner::new(at);
+            placing.block(BlockRecord::parse(stored(n))?.coded_len)?;
             at = placing.end();
         }
-        let record = parse::block_record(stored(block - first))?;
+        let record = BlockRecord::parse(stored(block - first))?;
         Ok(BlockRecord {
             offset: at,
             ..record
@@ -295,9 +300,9 @@ pub(super) struct Spans<'a> {
 }
 
 impl Iterator for Spans<'_> {
-    type Item = (usize, Place);
+    type Item = (usize, SpanLocation);
 
-    fn next(&mut self) -> Option<(usize, Place)> {
+    fn next(&mut self) -> Option<(usize, SpanLocation)> {
         (self.walk.number < self.packed.span_count).then(|| {
             let entry = self.walk.step();
             (entry.number, self.packed.resolve(entry))
@@ -382,7 +387,7 @@ impl Take for Packing<'_> {
         if span.span.len > 0 && span.repeats.is_none() {
             let own_tables_len = span.tables_of.map_or(span.tables_len, |_| 0);
             put_varint(u64::from(own_tables_len), out);
-            let mut placing = Placing::new(self.mark.data_end);
+            let mut placing = OffsetAssigner::new(self.mark.data_end);
             let _ = placing.span(span.grid(), own_tables_len);
             put_varint(data_end - placing.end(), out);
         }
@@ -395,7 +400,7 @@ impl Take for Packing<'_> {
         self.packed.span_count += 1;
     }
 
-    fn place(&self, number: usize) -> Option<Place> {
+    fn location(&self, number: usize) -> Option<SpanLocation> {
         (number < self.packed.span_count).then(|| self.packed.place(number))
     }
 }
@@ -480,7 +485,9 @@ mod tests {
     /// Header and index as they stand in an image.
     fn written(index: &mut Index) -> (Header, Vec<u8>) {
         let index_len = index.encode().len() as u64;
-        index.place(Header::data_offset(index_len)).unwrap();
+        index
+            .assign_offsets(Header::data_offset(index_len))
+            .unwrap();
         let bytes = index.encode();
         let header = Header {
             kind: ImageKind::File,

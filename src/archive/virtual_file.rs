@@ -17,7 +17,7 @@ use crate::base::Result;
 use crate::base::file::Identity;
 use crate::format::BlockRecord;
 use crate::format::FileRecord;
-use crate::format::Place;
+use crate::format::SpanLocation;
 
 /// Parts shorter than this are copied into one piece: a read of very many tiny tensors would else
 /// hold each of their blocks, beyond what the cache counts.
@@ -34,7 +34,7 @@ pub struct VirtualFile {
 }
 
 /// A span of the image, and its number.
-type Numbered = (usize, Place);
+type Numbered = (usize, SpanLocation);
 
 impl VirtualFile {
     /// File `number` of the image. The cache may be shared with other files.
@@ -89,7 +89,7 @@ impl VirtualFile {
     }
 
     /// What the index says of block `number` of a span.
-    fn block_record(&self, place: &Place, number: u64) -> Result<BlockRecord> {
+    fn block_record(&self, place: &SpanLocation, number: u64) -> Result<BlockRecord> {
         let image = &self.image;
         let page = Packed::page_of(place.first_block + number as usize);
         let page = self

@@ -9,66 +9,27 @@
 
 use crate::base::CodecId;
 use crate::base::Error;
-use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::base;
 use crate::format::base::BaseRecord;
-use crate::format::header::ALIGN;
+use crate::format::block;
+use crate::format::block::BLOCK_COUNT_MAX;
+use crate::format::block::BlockRecord;
+use crate::format::file::FileRecord;
 use crate::format::header::FEATURE_REPEATS;
 use crate::format::header::FEATURE_SHARED_TABLES;
 use crate::format::header::Header;
-use crate::format::header::TAIL_PADDING;
+use crate::format::location::OffsetAssigner;
+use crate::format::location::SpanLocation;
 use crate::format::member;
 use crate::format::member::Member;
 use crate::format::parse;
 use crate::format::parse::Take;
-use crate::format::place::Place;
-use crate::format::place::Placing;
 use crate::format::section;
 use crate::format::span::SpanRecord;
 use crate::format::span::encode_reference;
 use crate::format::span::encode_span;
-
-/// Sixteen bytes of index for each block.
-pub(super) const BLOCK_COUNT_MAX: u64 = Limits::FORMAT_1.index_len_max >> 4;
-
-/// Where the tail index begins behind data that end there.
-pub(super) fn tail_offset(data_end: u64) -> u64 {
-    data_end
-        .saturating_add(TAIL_PADDING)
-        .next_multiple_of(ALIGN)
-}
-
-/// One original file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileRecord {
-    /// Path within the folder; empty for an image of one file.
-    pub path: String,
-    /// Whether it is a safetensors file.
-    pub is_safetensors: bool,
-    /// Length in bytes.
-    pub len: u64,
-    /// Its spans within [`Index::spans`].
-    pub spans: std::ops::Range<usize>,
-    /// sha256 of its bytes.
-    pub sha256: [u8; 32],
-}
-
-/// One block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockRecord {
-    /// XXH3 of the original bytes.
-    pub checksum: u64,
-    /// Where its coded bytes begin in the image.
-    pub offset: u64,
-    /// How many coded bytes it has.
-    pub coded_len: u32,
-    /// How it is coded.
-    pub codec: CodecId,
-    /// Version of the codec.
-    pub codec_version: u8,
-}
 
 /// Everything needed to find and check the blocks of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,20 +100,20 @@ impl Index {
         Ok(next as usize)
     }
 
-    /// Finds the places of tables and blocks from their lengths.
-    pub fn place(&mut self, data_offset: u64) -> Result<()> {
-        let mut placing = Placing::new(data_offset);
+    /// Finds where tables and blocks begin from their lengths.
+    pub fn assign_offsets(&mut self, data_offset: u64) -> Result<()> {
+        let mut offsets = OffsetAssigner::new(data_offset);
         for span in &mut self.spans {
             if span.span.len == 0 || span.repeats.is_some() {
                 continue;
             }
             let own_tables_len = span.tables_of.map_or(span.tables_len, |_| 0);
-            span.tables_offset = placing.span(span.grid(), own_tables_len)?;
+            span.tables_offset = offsets.span(span.grid(), own_tables_len)?;
             for block in self.blocks.get_mut(span.blocks.clone()).unwrap_or_default() {
-                block.offset = placing.block(block.coded_len)?;
+                block.offset = offsets.block(block.coded_len)?;
             }
         }
-        self.data_end = placing.end();
+        self.data_end = offsets.end();
         for number in 0..self.spans.len() {
             let (before, from) = self.spans.split_at_mut(number);
             let server = from.first().and_then(|span| before.get(span.served_by()?));
@@ -173,7 +134,7 @@ impl Index {
 
     /// Where the tail index begins.
     pub fn tail_offset(&self) -> u64 {
-        tail_offset(self.data_end)
+        block::tail_offset(self.data_end)
     }
 
     /// Whether some of it is stored as differences from other files.
@@ -278,8 +239,8 @@ impl Take for Whole {
         self.spans.push(span);
     }
 
-    fn place(&self, number: usize) -> Option<Place> {
-        self.spans.get(number).map(|span| Place {
+    fn location(&self, number: usize) -> Option<SpanLocation> {
+        self.spans.get(number).map(|span| SpanLocation {
             start: span.span.start,
             grid: span.grid(),
             repeats: span.repeats,
@@ -323,62 +284,4 @@ fn repeated_blocks(
         .ok_or_else(|| {
             Error::damaged("repeats what is no earlier span like it").tensor(span.span.label())
         })
-}
-
-/// Whether `path` may name a file within a folder image.
-pub fn path_is_valid(path: &str) -> bool {
-    let plain = |part: &str| {
-        !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains(['\0', '\\'])
-    };
-    u16::try_from(path.len()).is_ok() && path.split('/').all(plain)
-}
-
-pub(super) fn check_paths(files: &[FileRecord]) -> Result<()> {
-    for file in files {
-        if !path_is_valid(&file.path) {
-            return Err(Error::damaged(format!(
-                "the image names a file `{}`, which is no relative path",
-                crate::base::error::escaped(&file.path)
-            )));
-        }
-    }
-    // a file that is a folder of another, such as `a` and `a/b`
-    let paths: std::collections::BTreeSet<&str> = files.iter().map(|f| f.path.as_str()).collect();
-    let is_folder = |path: &str| {
-        path.match_indices('/')
-            .any(|(at, _)| path.get(..at).is_some_and(|p| paths.contains(p)))
-    };
-    let ascending = files.is_sorted_by(|a, b| a.path < b.path);
-    if !ascending || files.iter().any(|file| is_folder(&file.path)) {
-        return Err(Error::damaged(
-            "the files of the image are out of order or repeated",
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_that_lead_elsewhere_are_refused() {
-        for path in [
-            "",
-            "/a",
-            "a/",
-            "a//b",
-            "../a",
-            "a/..",
-            ".",
-            "a\\b",
-            "a\0b",
-            &"x".repeat(256),
-        ] {
-            assert!(!path_is_valid(path), "{path:?}");
-        }
-        for path in ["a", "a/b.json", "...", "a b/\u{e4}"] {
-            assert!(path_is_valid(path), "{path:?}");
-        }
-    }
 }

@@ -15,8 +15,8 @@ use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Result;
 use crate::base::error::escaped;
-use crate::format::index::FileRecord;
-use crate::format::index::path_is_valid;
+use crate::format::file::FileRecord;
+use crate::format::file::path_is_valid;
 use crate::format::record::Reader;
 
 /// Bits of a mode that are stored.

@@ -10,24 +10,26 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::format::base::BaseRecord;
+use crate::format::block;
+use crate::format::block::BLOCK_COUNT_MAX;
+use crate::format::block::BLOCK_RECORD_LEN;
+use crate::format::block::BlockRecord;
+use crate::format::file;
+use crate::format::file::FileRecord;
 use crate::format::header::FEATURE_REPEATS;
 use crate::format::header::FEATURE_SHARED_TABLES;
 use crate::format::header::Header;
 use crate::format::header::ImageKind;
-use crate::format::index;
-use crate::format::index::BlockRecord;
-use crate::format::index::FileRecord;
+use crate::format::location::Grid;
+use crate::format::location::OffsetAssigner;
+use crate::format::location::SpanLocation;
 use crate::format::member;
 use crate::format::member::Member;
-use crate::format::place::Grid;
-use crate::format::place::Place;
-use crate::format::place::Placing;
 use crate::format::section;
 use crate::format::section::Section;
 use crate::format::span::SPAN_LEN_MIN;
@@ -37,8 +39,6 @@ use crate::format::span::parse_span;
 use crate::format::span::span_record_len;
 use crate::format::stream::Stream;
 
-/// Bytes of the record of a block.
-pub const BLOCK_RECORD_LEN: usize = 16;
 const FILE_LEN_MIN: usize = 16;
 const FILE_RECEIPT_LEN: usize = 32;
 const SPAN_RECEIPT_LEN: usize = 24;
@@ -55,7 +55,7 @@ pub trait Take {
     fn span(&mut self, span: SpanRecord, data_end: u64);
 
     /// Where a span lies that was taken; none if it was not.
-    fn place(&self, number: usize) -> Option<Place>;
+    fn location(&self, number: usize) -> Option<SpanLocation>;
 }
 
 /// What an index holds beside spans and blocks.
@@ -116,22 +116,6 @@ pub fn span(source: &dyn ReadAt, bytes: Range<u64>, number: usize) -> Result<Spa
     parse_span(&mut spans.take(len)?, 0)
 }
 
-/// Reads the record of a block.
-pub fn block_record(stored: &[u8]) -> Result<BlockRecord> {
-    let mut reader = crate::format::record::Reader::new(stored, "list of blocks");
-    let checksum = reader.u64()?;
-    let coded_len = reader.u32()?;
-    let codec = CodecId(reader.u8()?);
-    let codec_version = reader.u8()?;
-    Ok(BlockRecord {
-        checksum,
-        offset: 0,
-        coded_len,
-        codec,
-        codec_version,
-    })
-}
-
 fn stream<'a>(
     source: &'a dyn ReadAt,
     sections: &BTreeMap<u32, Section>,
@@ -181,7 +165,7 @@ struct Parser<'a> {
     base_count: usize,
     span_count: usize,
     block_count: u64,
-    placing: Placing,
+    offsets: OffsetAssigner,
 }
 
 impl<'a> Parser<'a> {
@@ -201,7 +185,7 @@ impl<'a> Parser<'a> {
             base_count: 0,
             span_count: 0,
             block_count: 0,
-            placing: Placing::new(Header::data_offset(header.index_len)),
+            offsets: OffsetAssigner::new(Header::data_offset(header.index_len)),
         })
     }
 
@@ -257,7 +241,7 @@ impl<'a> Parser<'a> {
                 .checked_add(record.span.len)
                 .filter(|&end| end <= file.len)
                 .ok_or_else(|| Error::damaged("the spans are longer than their file"))?;
-            take.span(record, self.placing.end());
+            take.span(record, self.offsets.end());
             self.span_count = self.span_count.saturating_add(1);
         }
         if start != file.len {
@@ -278,12 +262,13 @@ impl<'a> Parser<'a> {
         self.receipt(&mut record)?;
         self.base(&mut record)?;
         if let Some(repeats) = record.repeats {
-            let repeated = take.place(repeats);
+            let repeated = take.location(repeats);
             return repeating(record, repeated);
         }
         if let Some(of) = record.tables_of {
-            let has_own = |place: &Place| place.repeats.is_none() && place.tables_owner == of;
-            let owner = take.place(of);
+            let has_own =
+                |owner: &SpanLocation| owner.repeats.is_none() && owner.tables_owner == of;
+            let owner = take.location(of);
             let owner = owner.filter(|owner| has_own(owner) && owner.tables_len > 0);
             let owner = owner.filter(|_| record.span.len > 0).ok_or_else(|| {
                 let error = Error::damaged("uses the tables of no earlier span that has some");
@@ -336,7 +321,7 @@ impl<'a> Parser<'a> {
     fn blocks(&mut self, record: &mut SpanRecord, take: &mut dyn Take) -> Result<()> {
         let grid = record.grid();
         let end = self.block_count.saturating_add(grid.block_count());
-        if end > index::BLOCK_COUNT_MAX {
+        if end > BLOCK_COUNT_MAX {
             return Err(Error::over_limit(format!("{end} blocks and more")));
         }
         record.blocks = self.block_count as usize..end as usize;
@@ -344,12 +329,12 @@ impl<'a> Parser<'a> {
         if grid.len == 0 {
             return Ok(());
         }
-        record.tables_offset = self.placing.span(grid, record.tables_len)?;
+        record.tables_offset = self.offsets.span(grid, record.tables_len)?;
         for number in 0..grid.block_count() {
             let stored = self.blocks.peek(BLOCK_RECORD_LEN)?;
-            let mut block = block_record(stored)?;
+            let mut block = BlockRecord::parse(stored)?;
             check_block(&block, grid, number).map_err(|e| e.tensor(record.span.label()))?;
-            block.offset = self.placing.block(block.coded_len)?;
+            block.offset = self.offsets.block(block.coded_len)?;
             take.block(block, stored);
             self.blocks.take(BLOCK_RECORD_LEN)?;
         }
@@ -361,8 +346,8 @@ impl<'a> Parser<'a> {
         self.receipts.finish()?;
         self.blocks.finish()?;
         self.bases.map_or(Ok(()), Stream::finish)?;
-        let data_end = self.placing.end();
-        if index::tail_offset(data_end) != self.header.tail_index_offset {
+        let data_end = self.offsets.end();
+        if block::tail_offset(data_end) != self.header.tail_index_offset {
             return Err(Error::damaged(
                 "the blocks do not end where the header says",
             ));
@@ -393,9 +378,9 @@ fn parse_file(records: &mut Stream<'_>, first_span: usize) -> Result<FileRecord>
 
 /// A span with the blocks and tables of the one that it repeats, which must be like it and stand
 /// before it.
-fn repeating(mut record: SpanRecord, repeated: Option<Place>) -> Result<SpanRecord> {
+fn repeating(mut record: SpanRecord, repeated: Option<SpanLocation>) -> Result<SpanRecord> {
     let grid = record.grid();
-    let repeated = repeated.filter(|place| place.repeats.is_none() && place.grid == grid);
+    let repeated = repeated.filter(|other| other.repeats.is_none() && other.grid == grid);
     let repeated = repeated.ok_or_else(|| {
         Error::damaged("repeats what is no earlier span like it").tensor(record.span.label())
     })?;
@@ -429,6 +414,6 @@ fn check_files(files: &[FileRecord], header: &Header) -> Result<()> {
     match header.kind {
         ImageKind::File if files.iter().all(|file| file.path.is_empty()) => Ok(()),
         ImageKind::File => Err(Error::damaged("an image of one file names a path")),
-        ImageKind::Folder => index::check_paths(files),
+        ImageKind::Folder => file::check_paths(files),
     }
 }

@@ -8,7 +8,7 @@
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::format::place::Grid;
+use crate::format::location::Grid;
 use crate::format::record::Reader;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;

@@ -143,7 +143,7 @@ pub(super) fn finish(
     (kind, suffix): (ImageKind, &str),
     mut data: DataWriter<'_>,
 ) -> Result<Unsealed> {
-    index.place(Header::data_offset(index_len))?;
+    index.assign_offsets(Header::data_offset(index_len))?;
     assert_eq!(
         index.data_end,
         data.position(),

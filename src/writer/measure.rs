@@ -73,6 +73,6 @@ pub fn coded(
 /// The length of the image of this index.
 pub fn image_len(index: &mut Index) -> Result<u64> {
     let index_len = index.encode().len() as u64;
-    index.place(Header::data_offset(index_len))?;
+    index.assign_offsets(Header::data_offset(index_len))?;
     Ok(index.tail_offset() + index_len + HEADER_LEN as u64)
 }

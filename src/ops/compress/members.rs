@@ -13,7 +13,7 @@ use crate::base::Result;
 use crate::base::attributes;
 use crate::format::Member;
 use crate::format::MemberKind;
-use crate::format::index::path_is_valid;
+use crate::format::file::path_is_valid;
 use crate::format::member::MODE_BITS;
 use crate::format::member::Time;
 use crate::format::member::target_is_valid;

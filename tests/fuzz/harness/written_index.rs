@@ -8,7 +8,7 @@ pub(crate) fn comes_back(index: &Index, kind: ImageKind) {
     let mut index = index.clone();
     let index_len = index.encode().len() as u64;
     index
-        .place(Header::data_offset(index_len))
+        .assign_offsets(Header::data_offset(index_len))
         .expect("the blocks had a place before");
     let header = Header {
         kind,

@@ -62,7 +62,7 @@ impl Grid {
 
 /// What is needed to find and decode the blocks of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct SpanLocation {
     /// First of its bytes among those of all original files.
     pub start: u64,
     /// How it is cut into blocks.
@@ -83,7 +83,7 @@ pub struct Place {
     pub base: Option<usize>,
 }
 
-impl Place {
+impl SpanLocation {
     /// Where its bytes end among those of all original files.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.grid.len)
@@ -92,9 +92,9 @@ impl Place {
 
 /// Where the next data of an image go.
 #[derive(Debug, Clone, Copy)]
-pub struct Placing(u64);
+pub struct OffsetAssigner(u64);
 
-impl Placing {
+impl OffsetAssigner {
     /// Data begin here.
     pub fn new(data_offset: u64) -> Self {
         Self(data_offset)
