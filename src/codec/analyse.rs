@@ -1,8 +1,10 @@
-//! A first look at a span: which window, which clusters of strips, which frequencies. The result is a
-//! [`SpanCoder`]; it depends on the bytes and the profile alone, not on threads or on the machine.
+//! A first look at a span: which window, which clusters of strips, which frequencies. The result is
+//! a [`SpanCoder`]; it depends on the bytes and the profile alone, not on threads or on the
+//! machine.
 
 use crate::codec::encode::EncodeScratch;
 use crate::codec::encode::SpanCoder;
+use crate::codec::gain;
 use crate::codec::profile::Profile;
 use crate::codec::r32::PlaneCoder;
 use crate::codec::tables;
@@ -23,8 +25,6 @@ use crate::tensor::Family;
 const CLUSTERED_ELEMENTS_MIN: u64 = 64 << 10;
 /// About how many strips of a sample are looked at: more find the same clusters and take longer.
 const CLUSTERED_STRIPS_MAX: usize = 1024;
-/// A plane is coded only if all its blocks together save more than this share.
-const GAIN_SHARE_MIN: u64 = 128;
 
 type Counts256 = [u64; 256];
 
@@ -106,7 +106,7 @@ impl Analysis {
             let len: usize = sample.iter().map(|block| block.len()).sum();
             let step = (len / transform.width() / STRIP_LEN).div_ceil(CLUSTERED_STRIPS_MAX);
             for block in sample {
-                transform.split(whole_elements(transform, block), base, &mut scratch.split);
+                transform.split(transform.whole(block), base, &mut scratch.split);
                 for (number, strips) in strips.iter_mut().enumerate() {
                     let plane = scratch.split.plane(number).chunks_exact(STRIP_LEN);
                     let few = plane.step_by(step.max(1)).map(cluster::histogram);
@@ -138,7 +138,7 @@ impl Analysis {
 
     /// Counts the symbols of one more block.
     pub fn count(&self, block: &[u8], counts: &mut Counts, scratch: &mut EncodeScratch) {
-        let whole = whole_elements(self.transform, block);
+        let whole = self.transform.whole(block);
         self.transform.split(whole, self.base, &mut scratch.split);
         for (number, (clusters, counts)) in self.planes.iter().zip(&mut counts.0).enumerate() {
             for strip in scratch.split.plane(number).chunks(STRIP_LEN) {
@@ -156,7 +156,8 @@ impl Analysis {
         }
     }
 
-    /// Whether R16 would make a bf16 span smaller: how many bytes each way is about to take, R16 first.
+    /// Whether R16 would make a bf16 span smaller: how many bytes each way is about to take, R16
+    /// first.
     pub(crate) fn lens_r16_r32(&self, counts: &Counts) -> (u64, u64) {
         let symbols = counts.total(0);
         let elements: u64 = symbols.iter().sum();
@@ -193,11 +194,6 @@ impl Analysis {
     }
 }
 
-/// The part of a block that is whole elements; only bytes of no dtype have another.
-pub(crate) fn whole_elements(transform: Transform, block: &[u8]) -> &[u8] {
-    &block[..block.len() - block.len() % transform.width()]
-}
-
 fn window_base(transform: Transform, sample: &[&[u8]]) -> u8 {
     let width = transform.width();
     let mut exponents = [0; 256];
@@ -230,7 +226,7 @@ fn best_tables(clusters: &[Counts256]) -> BestTables {
     let used = clusters.iter().filter(|c| c.iter().any(|&n| n > 0));
     let used: Vec<Counts256> = used.copied().collect();
     let (one, many) = (coded_bytes(&[all], elements), coded_bytes(&used, elements));
-    if one.min(many) >= elements - elements / GAIN_SHARE_MIN {
+    if one.min(many) >= gain::least_gain(elements) {
         return none;
     }
     let tables = if one <= many { vec![all] } else { used };

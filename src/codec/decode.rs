@@ -1,41 +1,22 @@
-//! Coded bytes to a block. What comes out is checked against the block's checksum by the caller, and is not used before.
+//! Coded bytes to a block. What comes out is checked against the block's checksum by the caller,
+//! and is not used before.
 
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Result;
+use crate::codec::block::CodedBlock;
 use crate::codec::delta;
 use crate::codec::r16;
 use crate::codec::r32;
+use crate::codec::scratch::Scratch;
 use crate::codec::simple;
 use crate::codec::tables::SpanTables;
 use crate::codec::transform::Transform;
-use crate::entropy::planes::Word;
 use crate::entropy::simd::dispatch;
 
-/// Buffers that a thread keeps from block to block.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    pub(crate) planes: Vec<u8>,
-    pub(crate) words: Vec<Word>,
-}
-
-/// A coded block and what its span says of it.
-#[derive(Debug, Clone, Copy)]
-pub struct CodedBlock<'a> {
-    /// How it is coded.
-    pub codec: CodecId,
-    /// Version of the codec.
-    pub version: u8,
-    /// The coded bytes.
-    pub bytes: &'a [u8],
-    /// 32 or 64.
-    pub lanes: usize,
-    /// The bytes of the base at the same place, where the codec needs them; else nothing.
-    pub base: &'a [u8],
-}
-
-/// Decodes one block of `out.len()` original bytes with the tables of its span. Any bytes may be given: what is not well formed is
-/// an error of kind `Damaged`, an unknown codec or version one of kind `Unsupported`. On an error `out` holds rubbish.
+/// Decodes one block of `out.len()` original bytes with the tables of its span. Any bytes may be
+/// given: what is not well formed is an error of kind `Damaged`, an unknown codec or version one of
+/// kind `Unsupported`. On an error `out` holds rubbish.
 pub fn decode_block(
     block: &CodedBlock<'_>,
     tables: Option<&SpanTables>,
@@ -80,7 +61,7 @@ pub fn decode_block(
         }
         _ => {
             let transform = Transform::of_codec(codec).ok_or_else(unknown)?;
-            r32::decode(transform, version, coded, tables, lanes, out, scratch)
+            r32::decode(transform, block, tables, out, scratch)
         }
     };
     if well_formed {
@@ -103,7 +84,8 @@ pub fn is_paired(codec: CodecId, version: u8) -> bool {
         }
 }
 
-/// Decodes two blocks of one span and codec, of which [`is_paired`] holds, as [`decode_block`] does one.
+/// Decodes two blocks of one span and codec, of which [`is_paired`] holds, as [`decode_block`] does
+/// one.
 pub fn decode_two(
     blocks: [&CodedBlock<'_>; 2],
     tables: Option<&SpanTables>,

@@ -1,11 +1,12 @@
-//! Delta blocks: a float tensor as its differences from a base of the same dtype and length (docs/format.md, section 9).
+//! Delta blocks: a float tensor as its differences from a base of the same dtype and length
+//! (docs/format.md, section 9).
 
+use crate::base::ByteReader;
 use crate::base::CodecId;
 use crate::base::Result;
+use crate::codec::frequency_table;
+use crate::codec::frequency_table::Freqs;
 use crate::codec::simple;
-use crate::codec::tables;
-use crate::codec::tables::Freqs;
-use crate::codec::tables::Reader;
 use crate::entropy::context;
 use crate::entropy::context::ContextBlock;
 use crate::entropy::context::ContextChoice;
@@ -21,8 +22,6 @@ use crate::entropy::simd::dispatch;
 
 /// log2 of the sum of a table's frequencies in what this build writes.
 const TABLE_BITS: u32 = 11;
-/// Bytes before the states of a block: the number of words.
-const HEAD_LEN: usize = 4;
 
 /// The codec for differences of a dtype; none if it is no float that has one.
 pub fn codec_of(dtype: &str) -> Option<CodecId> {
@@ -57,11 +56,13 @@ pub struct DeltaTables(ContextTables);
 
 impl DeltaTables {
     /// Reads what follows the codec.
-    pub(super) fn read(layout: FloatLayout, reader: &mut Reader<'_>) -> Result<Self> {
-        let (count, bits, highest) = (reader.byte()?, reader.byte()?, reader.byte()?);
+    pub(super) fn read(layout: FloatLayout, reader: &mut ByteReader<'_>) -> Result<Self> {
+        let (count, bits, highest) = (reader.u8()?, reader.u8()?, reader.u8()?);
         let count_fits = (1..=context::TABLES_MAX).contains(&usize::from(count));
         if !count_fits || !(8..=12).contains(&bits) {
-            return Err(tables::wrong(&format!("{count} tables of {bits} bits")));
+            return Err(frequency_table::wrong(&format!(
+                "{count} tables of {bits} bits"
+            )));
         }
         let mut table_of = [0; CONTEXTS];
         for (pair, byte) in table_of
@@ -73,10 +74,10 @@ impl DeltaTables {
             *pair = [byte & 15, byte >> 4];
         }
         if table_of.iter().any(|&table| table >= count) {
-            return Err(tables::wrong("a context without a table"));
+            return Err(frequency_table::wrong("a context without a table"));
         }
         let freqs: Vec<Freqs> = (0..count)
-            .map(|_| tables::read_table(reader, u32::from(bits)))
+            .map(|_| frequency_table::read(reader, u32::from(bits)))
             .collect::<Result<_>>()?;
         let choice = ContextChoice {
             layout,
@@ -124,7 +125,8 @@ pub(crate) fn decode(
         .is_some_and(|parts| (dispatch::kernels().context_decode)(&parts.block(), out))
 }
 
-/// Decodes two blocks of one span at once, where the kernels can: codec, coded bytes and base of each.
+/// Decodes two blocks of one span at once, where the kernels can: codec, coded bytes and base of
+/// each.
 pub(crate) fn decode_two(
     blocks: [(CodecId, &[u8], &[u8]); 2],
     tables: Option<&DeltaTables>,
@@ -159,12 +161,14 @@ impl<'a> Parts<'a> {
         if layout_of(codec) != Some(tables.choice().layout) {
             return None;
         }
-        let (head, mut rest) = coded.split_first_chunk::<HEAD_LEN>()?;
-        let states = r32::read_states(&mut rest, context::LANES)?;
-        let words_len = (u32::from_le_bytes(*head) as usize).checked_mul(2)?;
-        (rest.len() == words_len).then_some(Self {
+        let mut reader = ByteReader::new(coded, "block");
+        let words_len = (reader.u32().ok()? as usize).checked_mul(2)?;
+        let (states, states_len) = r32::read_states(reader.rest(), context::LANES)?;
+        reader.take(states_len).ok()?;
+        let words = reader.rest();
+        (words.len() == words_len).then_some(Self {
             states,
-            words: rest,
+            words,
             base,
             tables,
         })
@@ -185,7 +189,8 @@ pub(super) type Counts256 = [u64; 256];
 
 /// Exponents that a base may have.
 const EXPONENTS: usize = 256;
-/// About how many bytes the head and the states of a block take beyond what they hold of the differences.
+/// About how many bytes the head and the states of a block take beyond what they hold of the
+/// differences.
 const STATES_LEN: u64 = 160;
 
 /// How often each symbol occurs below each exponent of the base, in blocks that need tables.
@@ -246,7 +251,8 @@ impl DeltaCounts {
         rows.filter_map(|(exponent, counts)| Some((exponent, &**counts.as_ref()?)))
     }
 
-    /// About how many bytes the blocks take, states included and tables apart, if tables serve nothing else.
+    /// About how many bytes the blocks take, states included and tables apart, if tables serve
+    /// nothing else.
     pub fn coded_len(&self) -> u64 {
         let raw = |counts: &Counts256| -> u64 {
             let bits = |symbol: u8| u64::from(difference::raw_bits(symbol));
@@ -275,7 +281,8 @@ impl DeltaCounts {
         let (lowest, _) = self.rows().next()?;
         let (top, _) = self.rows().next_back()?;
         let mut best = (top, join(&self.contexts(top)));
-        // where there are more exponents than contexts the lowest may be worth more than the highest
+        // where there are more exponents than contexts the lowest may be worth more than the
+        // highest
         let mut worse = 0;
         for highest in (lowest + CONTEXTS - 1..top).rev() {
             let joined = join(&self.contexts(highest));
@@ -324,7 +331,7 @@ impl DeltaCoder {
         let pairs = joined.table_of.as_chunks::<2>().0;
         written.extend(pairs.iter().map(|[low, high]| low | high << 4));
         for freqs in &freqs {
-            tables::write_table(freqs, &mut written);
+            frequency_table::write(freqs, &mut written);
         }
         Some(Self {
             codec,
@@ -346,7 +353,8 @@ impl DeltaCoder {
         &self.written
     }
 
-    /// Appends the coded block; false, with nothing appended, if a symbol has no frequency, as the source changed.
+    /// Appends the coded block; false, with nothing appended, if a symbol has no frequency, as the
+    /// source changed.
     fn encode(
         &self,
         block: &[u8],
@@ -372,8 +380,8 @@ impl DeltaCoder {
     }
 }
 
-/// Appends the smallest coding of a block against its base to `out` and says which it is. Without a coder that is one without
-/// tables.
+/// Appends the smallest coding of a block against its base to `out` and says which it is. Without a
+/// coder that is one without tables.
 pub fn encode_block(
     coder: Option<&DeltaCoder>,
     block: &[u8],

@@ -1,5 +1,6 @@
-//! Which spans share the tables of their differences. Tables cost a light fine-tune as much as a fifth of its differences, so spans are
-//! put together, the best two groups first, as long as one table less saves more than the common one loses.
+//! Which spans share the tables of their differences. Tables cost a light fine-tune as much as a
+//! fifth of its differences, so spans are put together, the best two groups first, as long as one
+//! table less saves more than the common one loses.
 
 use crate::base::CodecId;
 use crate::codec::delta::Counts256;
@@ -7,7 +8,8 @@ use crate::codec::delta::DeltaCoder;
 use crate::codec::delta::DeltaCounts;
 use crate::entropy::frequency;
 
-/// Most groups that are held open for more spans. With twice as many, images were between 0.17 % smaller and 0.03 % larger.
+/// Most groups that are held open for more spans. With twice as many, images were between 0.17 %
+/// smaller and 0.03 % larger.
 const OPEN_MAX: usize = 16;
 
 /// Spans that share tables.

@@ -1,9 +1,8 @@
 //! A block to coded bytes: every codec that may fit is tried, and the smallest result is taken.
 
 use crate::base::CodecId;
-use crate::codec::analyse::Analysis;
-use crate::codec::analyse::whole_elements;
 use crate::codec::delta::DeltaScratch;
+use crate::codec::gain;
 use crate::codec::profile::Profile;
 use crate::codec::r16;
 use crate::codec::r32;
@@ -15,19 +14,9 @@ use crate::codec::transform::Transform;
 use crate::entropy::r16::R16Coded;
 use crate::tensor::Family;
 
-/// Spans with fewer bytes are stored raw, const or zstd: tables and states would eat what they save.
+/// Spans with fewer bytes are stored raw, const or zstd: tables and states would eat what they
+/// save.
 const RANS_LEN_MIN: u64 = 4 << 10;
-/// Spans with fewer elements than this try R16 beside R32: it needs no tables.
-const R16_TRIED_ELEMENTS_MAX: u64 = 256 << 10;
-/// A block is coded only if that saves more than this share of it: decoding costs time.
-const GAIN_SHARE_MIN: usize = 128;
-
-/// Two ways of coding a span are both tried only if they are about to differ by less than this share.
-const CLEAR_SHARE: u64 = 400;
-
-/// How many blocks are looked at to find the clusters of a span.
-const SAMPLE_BLOCKS: usize = 32;
-
 /// Buffers that a thread keeps from block to block.
 #[derive(Debug, Default)]
 pub struct EncodeScratch {
@@ -45,7 +34,7 @@ pub struct SpanCoder {
     family: Family,
     transform: Transform,
     base: u8,
-    tries_r16: bool,
+    pub(crate) tries_r16: bool,
     planes: Option<Vec<PlaneCoder>>,
     tables: Vec<u8>,
 }
@@ -104,7 +93,8 @@ impl SpanCoder {
         &self.tables
     }
 
-    /// Appends the smallest coding of `block`, which begins at byte `start` of what was looked at, to `out` and says which it is.
+    /// Appends the smallest coding of `block`, which begins at byte `start` of what was looked at,
+    /// to `out` and says which it is.
     pub fn encode(
         &self,
         block: &[u8],
@@ -117,8 +107,8 @@ impl SpanCoder {
             return CodecId::CONST;
         }
         let before = out.len();
-        let mut best = (CodecId::RAW, block.len() - block.len() / GAIN_SHARE_MIN);
-        let whole = whole_elements(self.transform, block).len() == block.len();
+        let mut best = (CodecId::RAW, gain::least_gain(block.len() as u64) as usize);
+        let whole = self.transform.whole(block).len() == block.len();
         let mut candidate = std::mem::take(&mut scratch.candidate);
         let mut offer = |codec: CodecId, candidate: &[u8]| {
             if candidate.len() < best.1 {
@@ -190,50 +180,4 @@ impl SpanCoder {
         }
         span
     }
-}
-
-/// At most 32 blocks, spread over all of them.
-fn sample<'a>(blocks: &[&'a [u8]]) -> Vec<&'a [u8]> {
-    let count = blocks.len().min(SAMPLE_BLOCKS);
-    (0..count)
-        .map(|number| blocks[number * blocks.len() / count])
-        .collect()
-}
-
-/// Codes a whole span that fits in memory, trying with and without tables where that is open.
-pub fn encode_span(
-    family: Family,
-    profile: Profile,
-    blocks: &[&[u8]],
-    scratch: &mut EncodeScratch,
-) -> CodedSpan {
-    let len: u64 = blocks.iter().map(|block| block.len() as u64).sum();
-    let plain = SpanCoder::unanalysed(family, len);
-    if !SpanCoder::wants_analysis(family, profile, len) {
-        return plain.encode_all(blocks, 0, scratch);
-    }
-    let analysis = Analysis::new(family, profile, len, &sample(blocks), scratch);
-    let mut counts = analysis.no_counts();
-    for block in blocks {
-        analysis.count(block, &mut counts, scratch);
-    }
-    let tries_both = plain.tries_r16 && len / 2 < R16_TRIED_ELEMENTS_MAX;
-    let (r16, r32) = if tries_both {
-        analysis.lens_r16_r32(&counts)
-    } else {
-        (len, 0)
-    };
-    // what is clear by the counts need not be tried
-    if r16 + r16 / CLEAR_SHARE < r32 {
-        return plain.encode_all(blocks, 0, scratch);
-    }
-    let with_tables = analysis.finish(&counts).encode_all(blocks, 0, scratch);
-    if r32 + r32 / CLEAR_SHARE < r16 {
-        return with_tables;
-    }
-    let without = plain.encode_all(blocks, 0, scratch);
-    if without.bytes.len() <= with_tables.bytes.len() + with_tables.tables.len() {
-        return without;
-    }
-    with_tables
 }

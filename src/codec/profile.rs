@@ -25,7 +25,8 @@ impl Profile {
         ("storage", Self::Storage),
     ];
 
-    /// log2 of the original bytes of a block. 128 KiB keeps a random page fault through a mount near that of the disk.
+    /// log2 of the original bytes of a block. 128 KiB keeps a random page fault through a mount
+    /// near that of the disk.
     pub fn block_shift(self) -> u8 {
         match self {
             Self::Inference | Self::Balanced => 17,
@@ -41,7 +42,8 @@ impl Profile {
         }
     }
 
-    /// Why it makes nothing of these tensors (family and bytes) that the default would not; none if it does.
+    /// Why it makes nothing of these tensors (family and bytes) that the default would not; none if
+    /// it does.
     pub fn brings_nothing(self, tensors: &[(Family, u64)]) -> Option<&'static str> {
         let any =
             |is_coded: fn(Family, u64) -> bool| tensors.iter().any(|&(f, len)| is_coded(f, len));

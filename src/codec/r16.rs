@@ -1,5 +1,6 @@
 //! R16 blocks: the table, states and streams laid out as docs/format.md, section 7 has them.
 
+use crate::base::ByteReader;
 use crate::codec::simple;
 use crate::entropy::r16;
 use crate::entropy::r16::R16Block;
@@ -7,9 +8,6 @@ use crate::entropy::r16::R16Coded;
 use crate::entropy::r16::R16Table;
 use crate::entropy::r16::SYMBOLS_MAX;
 use crate::entropy::simd::dispatch;
-
-const HEADER_LEN: usize = 16;
-const STATES_AT: usize = HEADER_LEN + 2 * SYMBOLS_MAX;
 
 /// Encodes a bf16 block, 64 lanes, and appends it to `out`.
 pub(crate) fn encode(block: &[u8], coded: &mut R16Coded, out: &mut Vec<u8>) {
@@ -67,32 +65,32 @@ fn parse<'a>(
     len: usize,
     table: &'a mut R16Table,
 ) -> Option<R16Block<'a>> {
-    let (header, rest) = coded.split_first_chunk::<STATES_AT>()?;
-    let count = usize::from(header[0]);
-    let has_escape = header[1] & 1;
-    if !(2..=SYMBOLS_MAX).contains(&count) || header[1] > 1 || !len.is_multiple_of(2) {
+    let mut reader = ByteReader::new(coded, "block");
+    let (count, flags) = (usize::from(reader.u8().ok()?), reader.u8().ok()?);
+    reader.zeros(2).ok()?;
+    let (lits_len, stream_len) = (reader.u32().ok()?, reader.u32().ok()?);
+    reader.zeros(4).ok()?;
+    if !(2..=SYMBOLS_MAX).contains(&count) || flags > 1 || !len.is_multiple_of(2) {
         return None;
     }
-    let field = |at: usize| {
-        header[at..]
-            .first_chunk()
-            .map_or(0, |b| u32::from_le_bytes(*b) as usize)
-    };
-    let (lits_len, stream_len) = (field(4), field(8));
+    let (symbols, unused) = reader
+        .take(SYMBOLS_MAX)
+        .ok()?
+        .split_at(count - usize::from(flags));
+    let (freqs, unused_freqs) = reader.take(SYMBOLS_MAX).ok()?.split_at(count);
     *table = R16Table {
-        symbols: header[16..][..count - usize::from(has_escape)].to_vec(),
-        freqs: header[32..][..count].to_vec(),
+        symbols: symbols.to_vec(),
+        freqs: freqs.to_vec(),
     };
-    let reserved = [&header[2..4], &header[12..16]];
-    let unused = [&header[16 + table.symbols.len()..32], &header[32 + count..]];
-    if !table.is_valid() || !reserved.into_iter().chain(unused).all(simple::is_zero) {
+    if !table.is_valid() || !simple::is_zero(unused) || !simple::is_zero(unused_freqs) {
         return None;
     }
-    let (states, rest) = rest.split_at_checked(2 * lanes)?;
-    let (stream, rest) = rest.split_at_checked(stream_len)?;
-    let (lits, rest) = rest.split_at_checked(lits_len)?;
-    let used = coded.len() - rest.len();
-    let plane = simple::skip_padding(rest, used, 16)?;
+    let states = reader.take(2 * lanes).ok()?;
+    let stream = reader.take(stream_len as usize).ok()?;
+    let lits = reader.take(lits_len as usize).ok()?;
+    let used = coded.len() - reader.rest().len();
+    reader.zeros(used.next_multiple_of(16) - used).ok()?;
+    let plane = reader.rest();
     if plane.len() != len / 2 {
         return None;
     }

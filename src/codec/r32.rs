@@ -1,6 +1,9 @@
 //! R32 blocks: descriptors and plane payloads laid out as docs/format.md, section 8 has them.
 
-use crate::codec::decode::Scratch;
+use crate::base::ByteReader;
+use crate::codec::block::CodedBlock;
+use crate::codec::gain;
+use crate::codec::scratch::Scratch;
 use crate::codec::simple;
 use crate::codec::tables::PlaneTables;
 use crate::codec::tables::SpanTables;
@@ -17,8 +20,8 @@ use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
 use crate::entropy::simd::dispatch;
 
-/// What differs between the versions of the codec: since version 2 the states are packed and carry the end of the block, and
-/// less is padded.
+/// What differs between the versions of the codec: since version 2 the states are packed and carry
+/// the end of the block, and less is padded.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     /// Payloads of planes begin at multiples of this.
@@ -39,8 +42,6 @@ impl Form {
     }
 }
 
-/// A plane is coded only if that saves more than this share of it, as decoding costs time.
-const GAIN_SHARE_MIN: usize = 128;
 /// Most planes of a block.
 const PLANES_MAX: usize = 8;
 
@@ -62,7 +63,8 @@ pub(crate) struct PlaneCoder {
 }
 
 impl PlaneCoder {
-    /// The tables of `count` strips from `first` on. Strips that were not there when the span was looked at get the first.
+    /// The tables of `count` strips from `first` on. Strips that were not there when the span was
+    /// looked at get the first.
     fn ids_of(&self, first: usize, count: usize, ids: &mut Vec<u8>) {
         ids.clear();
         let known = self.ids.get(first..).unwrap_or_default();
@@ -87,7 +89,8 @@ struct Payload {
     bytes: Vec<u8>,
 }
 
-/// Encodes a split block, 64 lanes, whose first strip is the span's `first_strip`, and appends it to `out`.
+/// Encodes a split block, 64 lanes, whose first strip is the span's `first_strip`, and appends it
+/// to `out`.
 pub(crate) fn encode(
     transform: Transform,
     split: &Split,
@@ -168,7 +171,7 @@ fn encode_plane(
             r32::write_states(&coded.states, bytes);
             bytes.extend(coded.words().iter().flat_map(|word| word.to_le_bytes()));
             pack_ids(ids, coder.tables.len(), bytes);
-            if bytes.len() < plane.len() - plane.len() / GAIN_SHARE_MIN {
+            if (bytes.len() as u64) < gain::least_gain(plane.len() as u64) {
                 (*coding, *value) = (Coding::Rans, coded.words().len() as u32);
                 return *coding;
             }
@@ -190,102 +193,169 @@ fn pack_ids(ids: &[u8], table_count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes a block of this version of its codec; false if it is not well formed.
+/// Decodes a block; false if it is not well formed.
 pub(crate) fn decode(
     transform: Transform,
-    version: u8,
-    coded: &[u8],
+    block: &CodedBlock<'_>,
     tables: Option<&SpanTables>,
-    lanes: usize,
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> bool {
-    let form = Form::of_version(version);
-    decode_parts(transform, form, coded, tables, lanes, out, scratch).unwrap_or(false)
+    tables
+        .filter(|tables| tables.codec == transform.codec())
+        .filter(|_| !out.is_empty() && out.len().is_multiple_of(transform.width()))
+        .and_then(|tables| decode_planes(transform, block, tables, out, scratch))
+        .unwrap_or(false)
 }
 
-fn decode_parts(
+fn decode_planes(
     transform: Transform,
-    form: Form,
-    coded: &[u8],
-    tables: Option<&SpanTables>,
-    lanes: usize,
+    block: &CodedBlock<'_>,
+    tables: &SpanTables,
     out: &mut [u8],
     scratch: &mut Scratch,
 ) -> Option<bool> {
-    if out.is_empty() || !out.len().is_multiple_of(transform.width()) {
-        return None;
-    }
-    let tables = tables.filter(|tables| tables.codec == transform.codec())?;
     let elements = out.len() / transform.width();
-    let plane_count = transform.plane_count();
+    let mut reader = BlockReader::begin(transform, block, elements)?;
     scratch.planes.clear();
-    scratch.planes.resize(elements * plane_count, 0);
-    let descriptors = coded.get(..form.descriptors_len(plane_count))?;
-    let mut rest = coded.get(descriptors.len()..)?;
-    let (descriptors, padding) = descriptors.split_at(8 * plane_count);
-    if !simple::is_zero(padding) {
-        return None;
-    }
-    let (descriptors, _) = descriptors.as_chunks::<8>();
-    let tail_len = tail_len(transform, descriptors, elements);
-    let rans_count = descriptors
-        .iter()
-        .filter(|d| d[0] == Coding::Rans as u8)
-        .count();
-    let carried_len = if form.carries {
-        tail_len.min(2 * lanes * rans_count)
-    } else {
-        0
-    };
-    let mut carried = CarriedBytes::default();
-    let mut top_lits: &[u8] = &[];
+    scratch.planes.resize(elements * transform.plane_count(), 0);
     let planes = scratch.planes.chunks_mut(elements);
-    for (number, (plane, descriptor)) in planes.zip(descriptors).enumerate() {
-        let [coding, lits @ .., v0, v1, v2, v3] = *descriptor;
-        let value = u32::from_le_bytes([v0, v1, v2, v3]);
-        let lits_len = u32::from_le_bytes([lits[0], lits[1], lits[2], 0]) as usize;
-        let before = rest.len();
-        let is_tail = !transform.has_top() && number + 1 == plane_count;
-        let coded = CodedPlane {
-            coding,
-            value,
-            carried_len: if is_tail { carried_len } else { 0 },
-        };
-        let plane_tables = tables.planes.get(number)?;
-        coded.decode(form, plane_tables, lanes, &mut rest, plane, &mut carried)?;
-        let (lits, after) = rest.split_at_checked(lits_len)?;
-        if transform.has_top() && number == 0 {
-            top_lits = lits;
-        } else if !lits.is_empty() {
-            return None;
-        }
-        let used = before - after.len();
-        rest = simple::skip_padding(after, used, form.align)?;
-    }
-    let carried = carried.end(carried_len)?;
-    let packed_len = if transform.has_top() {
-        tail_len - carried_len
-    } else {
-        // the end of the last plane, which is the end of all planes
-        let end = scratch.planes.len();
-        scratch.planes[end - carried_len..].copy_from_slice(carried);
-        0
-    };
-    if rest.len() != packed_len {
-        return None;
+    for (number, plane) in planes.enumerate() {
+        reader.plane(number, tables.planes.get(number)?, plane)?;
     }
     let base = tables.planes.first()?.base;
+    let carried = reader.carried.end(reader.carried_len)?;
+    let packed = reader.bytes.rest();
+    if packed.len() != reader.packed_len() {
+        return None;
+    }
+    if !transform.has_top() {
+        // the end of the last plane, which is the end of all planes
+        let end = scratch.planes.len();
+        scratch.planes[end - carried.len()..].copy_from_slice(carried);
+    }
     let top = Top {
         base,
-        lits: top_lits,
-        packed: rest,
+        lits: reader.top_lits,
+        packed,
         packed_end: carried,
     };
     Some(transform.merge(&scratch.planes, &top, &mut scratch.words, out))
 }
 
-/// Length of the tail of a block, whose last bytes the states carry: the packed plane, or the last plane if it is raw.
+/// Reads the planes of a block, one after another.
+struct BlockReader<'a> {
+    transform: Transform,
+    form: Form,
+    lanes: usize,
+    descriptors: &'a [[u8; 8]],
+    /// What comes next of the block.
+    bytes: ByteReader<'a>,
+    tail_len: usize,
+    /// How much of the tail the states carry.
+    carried_len: usize,
+    carried: CarriedBytes,
+    top_lits: &'a [u8],
+}
+
+impl<'a> BlockReader<'a> {
+    fn begin(transform: Transform, block: &CodedBlock<'a>, elements: usize) -> Option<Self> {
+        let form = Form::of_version(block.version);
+        let plane_count = transform.plane_count();
+        let mut bytes = ByteReader::new(block.bytes, "block");
+        let descriptors = bytes.take(form.descriptors_len(plane_count)).ok()?;
+        let (descriptors, padding) = descriptors.split_at(8 * plane_count);
+        if !simple::is_zero(padding) {
+            return None;
+        }
+        let (descriptors, _) = descriptors.as_chunks::<8>();
+        let tail_len = tail_len(transform, descriptors, elements);
+        let is_rans = |descriptor: &&[u8; 8]| descriptor[0] == Coding::Rans as u8;
+        let rans_count = descriptors.iter().filter(is_rans).count();
+        let carried_len = tail_len.min(2 * block.lanes * rans_count);
+        Some(Self {
+            transform,
+            form,
+            lanes: block.lanes,
+            descriptors,
+            bytes,
+            tail_len,
+            carried_len: if form.carries { carried_len } else { 0 },
+            carried: CarriedBytes::default(),
+            top_lits: &[],
+        })
+    }
+
+    /// Decodes the next plane, `number`, with its literals and padding.
+    fn plane(&mut self, number: usize, tables: &PlaneTables, plane: &mut [u8]) -> Option<()> {
+        let [coding, lits @ .., v0, v1, v2, v3] = *self.descriptors.get(number)?;
+        let value = u32::from_le_bytes([v0, v1, v2, v3]);
+        let lits_len = u32::from_le_bytes([lits[0], lits[1], lits[2], 0]) as usize;
+        let before = self.bytes.rest().len();
+        let is_tail = !self.transform.has_top() && number + 1 == self.descriptors.len();
+        match coding {
+            coding if coding == Coding::Raw as u8 && value == 0 => {
+                let carried = if is_tail { self.carried_len } else { 0 };
+                let stored = plane.len() - carried;
+                plane[..stored].copy_from_slice(self.bytes.take(stored).ok()?);
+            }
+            coding if coding == Coding::Const as u8 => plane.fill(u8::try_from(value).ok()?),
+            coding if coding == Coding::Rans as u8 => self.rans(value as usize, tables, plane)?,
+            _ => return None,
+        }
+        let lits = self.bytes.take(lits_len).ok()?;
+        if self.transform.has_top() && number == 0 {
+            self.top_lits = lits;
+        } else if !lits.is_empty() {
+            return None;
+        }
+        let used = before - self.bytes.rest().len();
+        let padding = used.next_multiple_of(self.form.align) - used;
+        self.bytes.zeros(padding).ok()
+    }
+
+    /// Decodes a plane of so many words.
+    fn rans(&mut self, words: usize, tables: &PlaneTables, plane: &mut [u8]) -> Option<()> {
+        if tables.tables.is_empty() {
+            return None;
+        }
+        let packed_states;
+        let states = if self.form.carries {
+            let (states, len) = r32::read_states(self.bytes.rest(), self.lanes)?;
+            self.bytes.take(len).ok()?;
+            packed_states = states;
+            &packed_states[..4 * self.lanes]
+        } else {
+            self.bytes.take(4 * self.lanes).ok()?
+        };
+        let ids_len = r32::ids_len(plane.len(), tables.tables.len());
+        let coded = R32Plane {
+            states,
+            words: self.bytes.take(words.checked_mul(2)?).ok()?,
+            ids: self.bytes.take(ids_len).ok()?,
+            tables: &tables.tables,
+            bits: tables.bits,
+        };
+        if !coded.ids_end_with_zeros(plane.len()) {
+            return None;
+        }
+        let carried = (dispatch::kernels().r32_decode)(&coded, plane)?;
+        self.carried.push(&carried, self.lanes);
+        Some(())
+    }
+
+    /// How long what is behind the planes must be.
+    fn packed_len(&self) -> usize {
+        if self.transform.has_top() {
+            self.tail_len - self.carried_len
+        } else {
+            0
+        }
+    }
+}
+
+/// Length of the tail of a block, whose last bytes the states carry: the packed plane, or the last
+/// plane if it is raw.
 fn tail_len(transform: Transform, descriptors: &[[u8; 8]], elements: usize) -> usize {
     if transform.has_top() {
         planes::packed_len(elements)
@@ -323,66 +393,4 @@ impl CarriedBytes {
         let (unused, end) = self.bytes[..self.len].split_at_checked(self.len.checked_sub(len)?)?;
         simple::is_zero(unused).then_some(end)
     }
-}
-
-/// What a descriptor says of a plane, and how many bytes of it are carried by others.
-struct CodedPlane {
-    coding: u8,
-    value: u32,
-    carried_len: usize,
-}
-
-impl CodedPlane {
-    fn decode(
-        &self,
-        form: Form,
-        tables: &PlaneTables,
-        lanes: usize,
-        rest: &mut &[u8],
-        plane: &mut [u8],
-        carried: &mut CarriedBytes,
-    ) -> Option<()> {
-        match self.coding {
-            coding if coding == Coding::Raw as u8 && self.value == 0 => {
-                let stored = plane.len() - self.carried_len;
-                plane[..stored].copy_from_slice(take(rest, stored)?);
-            }
-            coding if coding == Coding::Const as u8 => {
-                plane.fill(u8::try_from(self.value).ok()?);
-            }
-            coding if coding == Coding::Rans as u8 => {
-                if tables.tables.is_empty() {
-                    return None;
-                }
-                let packed_states;
-                let states = if form.carries {
-                    packed_states = r32::read_states(rest, lanes)?;
-                    &packed_states[..4 * lanes]
-                } else {
-                    take(rest, 4 * lanes)?
-                };
-                let coded = R32Plane {
-                    states,
-                    words: take(rest, (self.value as usize).checked_mul(2)?)?,
-                    ids: take(rest, r32::ids_len(plane.len(), tables.tables.len()))?,
-                    tables: &tables.tables,
-                    bits: tables.bits,
-                };
-                if !coded.ids_end_with_zeros(plane.len()) {
-                    return None;
-                }
-                let bytes = (dispatch::kernels().r32_decode)(&coded, plane)?;
-                carried.push(&bytes, lanes);
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-/// Takes `len` bytes off `rest`.
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (head, tail) = rest.split_at_checked(len)?;
-    *rest = tail;
-    Some(head)
 }

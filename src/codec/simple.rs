@@ -5,13 +5,6 @@ use crate::entropy::cluster::STRIP_LEN;
 /// zstd level for tables of integers, masks and text: more costs time and brings little there.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Cuts the padding up to the next multiple of `align` off `rest`, after `used` bytes. Padding is zero; anything else is
-/// damage, and is told as such although it does no harm.
-pub(crate) fn skip_padding(rest: &[u8], used: usize, align: usize) -> Option<&[u8]> {
-    let (padding, rest) = rest.split_at_checked(used.next_multiple_of(align) - used)?;
-    is_zero(padding).then_some(rest)
-}
-
 /// Whether all bytes are zero, as reserved ones are.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
@@ -49,8 +42,8 @@ pub(crate) fn encode_zstd(block: &[u8]) -> Option<Vec<u8>> {
     zstd::bulk::compress(block, ZSTD_LEVEL).ok()
 }
 
-/// Decodes one zstd frame that must give exactly `out.len()` bytes. It is decoded straight into `out`: whatever
-/// window the frame claims, no memory is taken for it.
+/// Decodes one zstd frame that must give exactly `out.len()` bytes. It is decoded straight into
+/// `out`: whatever window the frame claims, no memory is taken for it.
 pub(crate) fn decode_zstd(coded: &[u8], out: &mut [u8]) -> bool {
     let one_frame = zstd::zstd_safe::find_frame_compressed_size(coded) == Ok(coded.len());
     let Ok(mut decoder) = zstd::bulk::Decompressor::new() else {

@@ -6,25 +6,23 @@
     reason = "hostile bytes"
 )]
 
+use crate::base::ByteReader;
 use crate::base::CodecId;
-use crate::base::Error;
 use crate::base::Result;
 use crate::codec::delta;
 use crate::codec::delta::DeltaTables;
-use crate::codec::simple;
+use crate::codec::frequency_table;
+use crate::codec::frequency_table::Freqs;
+use crate::codec::frequency_table::wrong;
 use crate::codec::transform::Transform;
 use crate::entropy::planes::BASE_MAX;
 use crate::entropy::r32;
 use crate::entropy::r32::DecodeTable;
 
+/// What errors call the bytes.
+const TABLES: &str = "list of coding tables";
 /// Most tables of a plane.
 const TABLES_MAX: u8 = 16;
-/// Bytes of a table's bitmap of symbols.
-const BITMAP_LEN: usize = 32;
-
-/// Frequencies of the symbols of one table.
-pub type Freqs = [u16; 256];
-
 /// The tables of one plane, as they are written.
 #[derive(Debug, Clone, Default)]
 pub struct PlaneFreqs {
@@ -45,30 +43,10 @@ pub fn write(transform: Transform, planes: &[PlaneFreqs]) -> Vec<u8> {
         };
         out.extend_from_slice(&[plane.tables.len() as u8, bits, plane.base, 0]);
         for freqs in &plane.tables {
-            write_table(freqs, &mut out);
+            frequency_table::write(freqs, &mut out);
         }
     }
     out
-}
-
-/// Writes one table.
-pub(super) fn write_table(freqs: &Freqs, out: &mut Vec<u8>) {
-    let (mut bitmap, mut coded) = ([0_u8; BITMAP_LEN], Vec::new());
-    for (byte, freqs) in bitmap.iter_mut().zip(freqs.chunks(8)) {
-        for (bit, &f) in freqs.iter().enumerate().filter(|(_, f)| **f > 0) {
-            *byte |= 1 << bit;
-            coded.push(f);
-        }
-    }
-    out.extend_from_slice(&bitmap);
-    coded.pop();
-    for f in coded {
-        if f < 128 {
-            out.push(f as u8);
-        } else {
-            out.extend_from_slice(&[128 | f as u8 & 127, (f >> 7) as u8]);
-        }
-    }
 }
 
 /// The tables of one plane, ready to decode.
@@ -96,8 +74,8 @@ pub struct SpanTables {
 impl SpanTables {
     /// Reads and checks the tables of a span; every fault is an error of kind `Damaged`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let mut reader = Reader(bytes);
-        let codec = CodecId(reader.byte()?);
+        let mut reader = ByteReader::new(bytes, TABLES);
+        let codec = CodecId(reader.u8()?);
         if let Some(layout) = delta::layout_of(codec) {
             let tables = DeltaTables::read(layout, &mut reader)?;
             return reader.finish().map(|()| Self {
@@ -108,14 +86,14 @@ impl SpanTables {
         }
         let transform = Transform::of_codec(codec)
             .ok_or_else(|| wrong(&format!("they are for codec {}, which has none", codec.0)))?;
-        let plane_count = reader.byte()?;
+        let plane_count = reader.u8()?;
         if usize::from(plane_count) != transform.plane_count() {
             return Err(wrong(&format!(
                 "{plane_count} planes, {} expected",
                 transform.plane_count()
             )));
         }
-        reader.reserved(2)?;
+        reader.zeros(2)?;
         let planes: Vec<PlaneTables> = (0..plane_count)
             .map(|_| read_plane(&mut reader))
             .collect::<Result<_>>()?;
@@ -141,9 +119,9 @@ impl SpanTables {
     }
 }
 
-fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
-    let (count, bits, base) = (reader.byte()?, reader.byte()?, reader.byte()?);
-    reader.reserved(1)?;
+fn read_plane(reader: &mut ByteReader<'_>) -> Result<PlaneTables> {
+    let (count, bits, base) = (reader.u8()?, reader.u8()?, reader.u8()?);
+    reader.zeros(1)?;
     let bits_fit = if count == 0 {
         bits == 0
     } else {
@@ -156,7 +134,7 @@ fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
     }
     let tables = (0..count)
         .map(|_| {
-            let freqs = read_table(reader, u32::from(bits))?;
+            let freqs = frequency_table::read(reader, u32::from(bits))?;
             Ok(r32::decode_table(&freqs, u32::from(bits)))
         })
         .collect::<Result<_>>()?;
@@ -165,79 +143,6 @@ fn read_plane(reader: &mut Reader<'_>) -> Result<PlaneTables> {
         bits: u32::from(bits),
         base,
     })
-}
-
-/// Reads one table with frequencies of sum `2^bits`.
-pub(super) fn read_table(reader: &mut Reader<'_>, bits: u32) -> Result<Freqs> {
-    let bitmap = reader.take(BITMAP_LEN)?;
-    let mut freqs = [0_u16; 256];
-    let present = bitmap
-        .iter()
-        .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-    let mut present: Vec<&mut u16> = freqs
-        .iter_mut()
-        .zip(present)
-        .filter(|(_, present)| *present)
-        .map(|(f, _)| f)
-        .collect();
-    let last = present.pop().filter(|_| !present.is_empty());
-    let last = last.ok_or_else(|| wrong("a table of fewer than two symbols"))?;
-    let mut left = 1_u16.wrapping_shl(bits);
-    for f in present {
-        let low = reader.byte()?;
-        *f = u16::from(low & 127);
-        if low & 128 != 0 {
-            *f |= u16::from(reader.byte()?).wrapping_shl(7);
-        }
-        if *f == 0 {
-            return Err(wrong("a frequency of 0"));
-        }
-        left = left
-            .checked_sub(*f)
-            .filter(|&left| left > 0)
-            .ok_or_else(|| wrong(&format!("frequencies of more than 2^{bits}")))?;
-    }
-    *last = left;
-    Ok(freqs)
-}
-
-/// The error of tables that say what they may not.
-pub(super) fn wrong(what: &str) -> Error {
-    Error::damaged(format!("the coding tables are damaged: {what}"))
-}
-
-/// Reads tables byte by byte.
-pub(super) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(len)
-            .ok_or_else(|| wrong("they end too soon"))?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn reserved(&mut self, len: usize) -> Result<()> {
-        if !simple::is_zero(self.take(len)?) {
-            return Err(wrong("a reserved byte is not zero"));
-        }
-        Ok(())
-    }
-
-    /// An error unless all bytes have been read.
-    fn finish(&self) -> Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        Err(wrong(&format!("{} bytes are left over", self.0.len())))
-    }
-
-    pub(super) fn byte(&mut self) -> Result<u8> {
-        self.take(1)
-            .map(|bytes| bytes.first().copied().unwrap_or_default())
-    }
 }
 
 #[cfg(test)]

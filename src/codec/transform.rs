@@ -91,6 +91,11 @@ impl Transform {
         matches!(self, Self::Bf16 | Self::F32)
     }
 
+    /// The part of a block that is whole elements; only bytes of no dtype have another.
+    pub fn whole(self, block: &[u8]) -> &[u8] {
+        &block[..block.len() - block.len() % self.width()]
+    }
+
     /// Splits a block whose length is a multiple of the width.
     pub fn split(self, block: &[u8], base: u8, split: &mut Split) {
         let elements = block.len() / self.width();
@@ -143,7 +148,8 @@ impl Transform {
         }
     }
 
-    /// Puts a block together from its planes, one after another; false if what `top` needs is not used up exactly.
+    /// Puts a block together from its planes, one after another; false if what `top` needs is not
+    /// used up exactly.
     pub fn merge(
         self,
         bytes: &[u8],
@@ -205,7 +211,8 @@ impl Top<'_> {
     /// Most bytes of a packed plane's end, the part of a group before it included.
     const END_MAX: usize = 6 * LANES_MAX + GROUP_BYTES;
 
-    /// Puts the words together: those of the groups that are whole in `packed`, and then those of the others.
+    /// Puts the words together: those of the groups that are whole in `packed`, and then those of
+    /// the others.
     fn merge(&self, symbols: &[u8], words: &mut [Word]) -> bool {
         let merge = dispatch::kernels().merge_top;
         let groups = (self.packed.len() / GROUP_BYTES).min(words.len() / GROUP_LEN);

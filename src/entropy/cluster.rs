@@ -1,11 +1,13 @@
-//! Strips of a plane sorted into a few clusters, each with a table of its own: k-means on coarse histograms, where the
-//! distance of a strip from a cluster is what the strip costs by the cluster's frequencies.
+//! Strips of a plane sorted into a few clusters, each with a table of its own: k-means on coarse
+//! histograms, where the distance of a strip from a cluster is what the strip costs by the
+//! cluster's frequencies.
 
 use crate::entropy::frequency::log2_q16;
 
 /// Elements of a strip (docs/format.md, section 8).
 pub const STRIP_LEN: usize = 512;
-/// Bins of a coarse histogram: the upper six bits of a symbol. They hold the exponent, which is what differs among strips.
+/// Bins of a coarse histogram: the upper six bits of a symbol. They hold the exponent, which is
+/// what differs among strips.
 pub const BINS: usize = 64;
 /// Lloyd steps; the assignment rarely moves after ten.
 const STEPS: usize = 12;
@@ -19,7 +21,8 @@ pub type Coarse = [i16; BINS];
 /// How often each symbol occurs in a strip.
 pub type Histogram = [u16; 256];
 
-/// Counts the symbols of a strip, by four counters, so that equal neighbours do not wait for each other.
+/// Counts the symbols of a strip, by four counters, so that equal neighbours do not wait for each
+/// other.
 pub fn histogram(strip: &[u8]) -> Histogram {
     assert!(strip.len() <= STRIP_LEN, "no more than a strip");
     let mut counts = [[0; 256]; 4];
@@ -48,15 +51,16 @@ pub fn coarse(histogram: &Histogram) -> Coarse {
     sums
 }
 
-/// What each bin costs in each cluster, in 1/64 bit. Counts and costs are signed words, for which processors have an
-/// instruction that multiplies and adds.
+/// What each bin costs in each cluster, in 1/64 bit. Counts and costs are signed words, for which
+/// processors have an instruction that multiplies and adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clusters {
     costs: Vec<[i16; BINS]>,
 }
 
 impl Clusters {
-    /// Finds at most `count` clusters among the strips of a sample; one if there are too few strips.
+    /// Finds at most `count` clusters among the strips of a sample; one if there are too few
+    /// strips.
     pub fn find(sample: &[Coarse], count: usize) -> Self {
         if count < 2 || sample.len() < 4 * count {
             return Self {

@@ -1,6 +1,7 @@
-//! R32 with a context for each element, and raw bits: 64 interleaved lanes as in `r32`, but the table of an element is chosen by
-//! what is known of it, and a symbol may leave low bits that are kept as they are (docs/format.md, section 9). Here are the tables
-//! and the encoder; the decoder is a kernel in `simd`.
+//! R32 with a context for each element, and raw bits: 64 interleaved lanes as in `r32`, but the
+//! table of an element is chosen by what is known of it, and a symbol may leave low bits that are
+//! kept as they are (docs/format.md, section 9). Here are the tables and the encoder; the decoder
+//! is a kernel in `simd`.
 
 use crate::entropy::difference;
 use crate::entropy::difference::CONTEXTS;
@@ -46,7 +47,8 @@ pub struct ContextTables {
 }
 
 impl ContextTables {
-    /// From the frequencies of each table; each must sum to `2^bits`, with `bits` at most 12, and the choice must be among them.
+    /// From the frequencies of each table; each must sum to `2^bits`, with `bits` at most 12, and
+    /// the choice must be among them.
     pub fn new(freqs: &[[u16; 256]], bits: u32, choice: ContextChoice) -> Self {
         let is_among = |&table: &u8| usize::from(table) < freqs.len();
         assert!(
@@ -103,8 +105,9 @@ impl ContextTables {
             .map(|table| u16::from(table) << self.bits)
     }
 
-    /// Whether every difference that these tables may give fits an element: no encoder makes others, and kernels may leave them to
-    /// the definition. Then a symbol leaves at most 4, 12 or 28 raw bits.
+    /// Whether every difference that these tables may give fits an element: no encoder makes
+    /// others, and kernels may leave them to the definition. Then a symbol leaves at most 4, 12 or
+    /// 28 raw bits.
     pub fn fit_elements(&self) -> bool {
         self.raw_bits_max + 4 <= 8 * self.choice.layout.width as u32
     }
@@ -152,8 +155,8 @@ pub struct ContextCoded {
     pub words: Vec<u16>,
 }
 
-/// Encodes zigzagged differences, element by element with the table of its context of a sum of `2^bits`. False if a symbol has no
-/// frequency there: then nothing in `coded` counts.
+/// Encodes zigzagged differences, element by element with the table of its context of a sum of
+/// `2^bits`. False if a symbol has no frequency there: then nothing in `coded` counts.
 pub fn encode(
     differences: &[u32],
     contexts: &[u8],
@@ -242,7 +245,8 @@ mod tests {
         }
     }
 
-    /// Decodes with every set of kernels; what each makes of the block must be what the definition does.
+    /// Decodes with every set of kernels; what each makes of the block must be what the definition
+    /// does.
     fn decode_everywhere(block: &ContextBlock<'_>) -> Option<Vec<u8>> {
         let mut expected = vec![0; block.base.len()];
         let verdict = scalar::context_decode(block, &mut expected);

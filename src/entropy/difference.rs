@@ -1,5 +1,6 @@
-//! How far a float is from its base: the difference of the two as ordered integers, whose width follows from the exponent of
-//! the base (docs/format.md, section 9). The same numbers as an exclusive or would cost up to half as much again.
+//! How far a float is from its base: the difference of the two as ordered integers, whose width
+//! follows from the exponent of the base (docs/format.md, section 9). The same numbers as an
+//! exclusive or would cost up to half as much again.
 
 /// Contexts that an element's base may give.
 pub const CONTEXTS: usize = 16;
@@ -127,7 +128,8 @@ impl FloatLayout {
     }
 }
 
-/// Floats by their bits in the order of their values, as signed integers; its own inverse. So are the two below.
+/// Floats by their bits in the order of their values, as signed integers; its own inverse. So are
+/// the two below.
 fn ordered_8(bits: u8) -> i8 {
     let sign = (bits.cast_signed() >> 7).cast_unsigned();
     (bits ^ sign & 0x7f).cast_signed()
@@ -150,8 +152,9 @@ pub fn contexts(exponents: &mut [u8], highest: u8) {
     }
 }
 
-/// A zigzagged difference in two parts: a symbol that is coded, and how many of its low bits are kept as they are. Numbers
-/// below 16 are symbols of their own; above, a symbol holds the length and the three bits behind the highest.
+/// A zigzagged difference in two parts: a symbol that is coded, and how many of its low bits are
+/// kept as they are. Numbers below 16 are symbols of their own; above, a symbol holds the length
+/// and the three bits behind the highest.
 pub fn bucket(difference: u32) -> (u8, u32) {
     if difference < 16 {
         return (difference as u8, 0);
@@ -166,7 +169,8 @@ pub fn raw_bits(symbol: u8) -> u32 {
     u32::from(symbol >> 3).saturating_sub(1)
 }
 
-/// The difference of a symbol with its low bits; at most 28 of them, as no symbol of a difference is above 239.
+/// The difference of a symbol with its low bits; at most 28 of them, as no symbol of a difference
+/// is above 239.
 pub fn difference(symbol: u8, raw: u32) -> u32 {
     let raw_bits = raw_bits(symbol);
     if symbol < 8 {

@@ -1,5 +1,5 @@
-//! From counts to frequencies that sum to a power of two, and what coding with them costs. Integers only, so that
-//! every machine finds the same.
+//! From counts to frequencies that sum to a power of two, and what coding with them costs. Integers
+//! only, so that every machine finds the same.
 
 /// Bits of a number, behind its highest, that its logarithm takes into account.
 const LOG2_BITS: u32 = 10;
@@ -37,9 +37,9 @@ pub fn log2_q16(x: u64) -> u64 {
     u64::from(whole) << 16 | u64::from(LOG2[fraction as usize & (LOG2.len() - 1)])
 }
 
-/// Frequencies for `counts` with sum `2^bits`: at least 1 for each symbol that occurs, 0 for the others, as near to
-/// the least cost as single steps reach. At least two symbols get a frequency (a lone one is joined by its successor),
-/// so that none has all of it. There must be a count above 0.
+/// Frequencies for `counts` with sum `2^bits`: at least 1 for each symbol that occurs, 0 for the
+/// others, as near to the least cost as single steps reach. At least two symbols get a frequency (a
+/// lone one is joined by its successor), so that none has all of it. There must be a count above 0.
 pub fn normalise(counts: &[u64; 256], bits: u32) -> [u16; 256] {
     let total: u64 = counts.iter().sum();
     assert!(total > 0, "no symbol occurs");

@@ -1,4 +1,5 @@
-//! Coders over plain slices: counts, frequencies, rANS, planes, clusters. Nothing here knows a file or an error.
+//! Coders over plain slices: counts, frequencies, rANS, planes, clusters. Nothing here knows a file
+//! or an error.
 
 pub mod cluster;
 pub mod context;

@@ -1,5 +1,5 @@
-//! Elements split into byte planes and put together again (docs/format.md, sections 6 to 8). Loops are plain and of
-//! fixed length, so that the compiler vectorises them.
+//! Elements split into byte planes and put together again (docs/format.md, sections 6 to 8). Loops
+//! are plain and of fixed length, so that the compiler vectorises them.
 
 /// Exponent codes of a `top` symbol that are a window above `base`; the next one is the escape.
 pub const WINDOW_LEN: u8 = 62;
@@ -20,7 +20,8 @@ pub fn packed_len(elements: usize) -> usize {
     elements.div_ceil(GROUP_LEN) * GROUP_BYTES
 }
 
-/// The window base for which most of the exponents counted (by their value, 0 to 255) need no escape.
+/// The window base for which most of the exponents counted (by their value, 0 to 255) need no
+/// escape.
 pub fn window_base(exponents: &[u64; 256]) -> u8 {
     let window = usize::from(WINDOW_LEN);
     let mut best = (0_u64, 0_usize);
@@ -33,7 +34,8 @@ pub fn window_base(exponents: &[u64; 256]) -> u8 {
     best.1 as u8
 }
 
-/// The symbol of a bf16, and 1 if its exponent goes to the literals. Without a branch, so that loops are vectorised.
+/// The symbol of a bf16, and 1 if its exponent goes to the literals. Without a branch, so that
+/// loops are vectorised.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "part of split_top")]
 fn top_symbol(x: u16, base: u8) -> (u8, u8) {
@@ -123,8 +125,9 @@ fn unpack_group(bytes: &[u8; GROUP_BYTES]) -> [u8; GROUP_LEN] {
     v
 }
 
-/// Puts bf16 `words` together from symbols, literals and the packed plane. Gives the number of literals used; none if there
-/// are too few of them, or the packed plane has bits of missing elements.
+/// Puts bf16 `words` together from symbols, literals and the packed plane. Gives the number of
+/// literals used; none if there are too few of them, or the packed plane has bits of missing
+/// elements.
 #[inline(always)]
 #[expect(
     clippy::inline_always,
@@ -197,8 +200,8 @@ fn merge_group(
     for i in 0..GROUP_LEN {
         let (symbol, v) = (symbols[i], low[i]);
         escaped |= u8::from(symbol >= ESCAPE << 2);
-        // in two bytes: sign and upper exponent, lowest exponent bit and mantissa. An escape's exponent is put in
-        // below; until then it must not touch the sign
+        // in two bytes: sign and upper exponent, lowest exponent bit and mantissa. An escape's
+        // exponent is put in below; until then it must not touch the sign
         let exponent = if symbol < 4 {
             0
         } else {

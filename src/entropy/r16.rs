@@ -1,5 +1,6 @@
-//! R16: exponents of bf16 by 64 (or 32) interleaved rANS lanes with states of 16 bits and at most 16 symbols
-//! (docs/format.md, section 7). Here are the table and the encoder; the decoder is a kernel in `simd`.
+//! R16: exponents of bf16 by 64 (or 32) interleaved rANS lanes with states of 16 bits and at most
+//! 16 symbols (docs/format.md, section 7). Here are the table and the encoder; the decoder is a
+//! kernel in `simd`.
 
 use crate::entropy::frequency::log2_q16;
 use crate::entropy::planes::Word;
@@ -8,14 +9,15 @@ use crate::entropy::planes::Word;
 const SUM: u32 = 256;
 /// State with which coding begins and decoding ends.
 const STATE_MIN: u32 = 256;
-/// A symbol rarer than one in this many is escaped. Its slot (1 of 256) would be taken from the others; an escape costs its
-/// own code and a literal of 8 bits. Measured on a sentence encoder in bf16: 66.67 % with 256, 66.52 with 700, 66.51 with 1000 to 2000,
-/// 66.53 with 4000.
+/// A symbol rarer than one in this many is escaped. Its slot (1 of 256) would be taken from the
+/// others; an escape costs its own code and a literal of 8 bits. Measured on a sentence encoder in
+/// bf16: 66.67 % with 256, 66.52 with 700, 66.51 with 1000 to 2000, 66.53 with 4000.
 const SHARE_MIN: u64 = 1400;
 /// Symbols of a table, the escape included.
 pub const SYMBOLS_MAX: usize = 16;
 
-/// About how many bytes the exponents that were counted take, escapes included, and the R plane apart.
+/// About how many bytes the exponents that were counted take, escapes included, and the R plane
+/// apart.
 pub fn coded_len(table: &R16Table, counts: &[u32; 256]) -> u64 {
     let bits_of = |f: u8| (8 << 16) - log2_q16(u64::from(f));
     let escape = table.freqs.last().copied().map_or(0, bits_of) + (8 << 16);
@@ -88,7 +90,8 @@ impl R16Table {
             && self.symbols.is_sorted_by(|a, b| a < b)
     }
 
-    /// For each slot: symbol | frequency << 8 | (slot - start) << 16 | escape << 24. The table must be valid.
+    /// For each slot: symbol | frequency << 8 | (slot - start) << 16 | escape << 24. The table must
+    /// be valid.
     pub fn slots(&self) -> [u32; 256] {
         let mut slots = [0; 256];
         let mut slot = 0;
@@ -167,7 +170,8 @@ pub fn symbol_of(word: Word) -> u8 {
     (u16::from_le_bytes(word).rotate_left(1) >> 8) as u8
 }
 
-/// Counts the symbols of `words`, by four counters so that equal neighbours do not wait for each other.
+/// Counts the symbols of `words`, by four counters so that equal neighbours do not wait for each
+/// other.
 pub fn count(words: &[Word]) -> [u32; 256] {
     let mut counts = [[0_u32; 256]; 4];
     for four in words.chunks(4) {

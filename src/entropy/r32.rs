@@ -1,12 +1,13 @@
-//! R32: a plane of bytes by 64 (or 32) interleaved rANS lanes with states of 32 bits and words of 16
-//! (docs/format.md, section 8). Here are the tables, the states as they are written and the encoder; the decoder is a kernel
-//! in `simd`.
+//! R32: a plane of bytes by 64 (or 32) interleaved rANS lanes with states of 32 bits and words of
+//! 16 (docs/format.md, section 8). Here are the tables, the states as they are written and the
+//! encoder; the decoder is a kernel in `simd`.
 
 use std::ops::Range;
 
 use crate::entropy::cluster::STRIP_LEN;
 
-/// Least state of a lane between two steps. Coding begins, and decoding ends, with this and 16 carried bits.
+/// Least state of a lane between two steps. Coding begins, and decoding ends, with this and 16
+/// carried bits.
 pub const STATE_MIN: u32 = 1 << 16;
 /// Most lanes.
 pub const LANES_MAX: usize = 64;
@@ -16,7 +17,8 @@ pub const TABLE_BITS: u32 = 12;
 /// For each slot: symbol | frequency << 8 | (slot - start of the symbol) << 20.
 pub type DecodeTable = Box<[u32; 4096]>;
 
-/// Builds the table of slots. The frequencies must sum to `2^bits`, each below it, with `bits` at most 12.
+/// Builds the table of slots. The frequencies must sum to `2^bits`, each below it, with `bits` at
+/// most 12.
 pub fn decode_table(freqs: &[u16; 256], bits: u32) -> DecodeTable {
     let mut table = Box::new([0_u32; 4096]);
     let mut slot = 0;
@@ -30,11 +32,13 @@ pub fn decode_table(freqs: &[u16; 256], bits: u32) -> DecodeTable {
     table
 }
 
-/// The bytes that the lanes carry in the states with which coding begins: two a lane, those of missing lanes 0.
+/// The bytes that the lanes carry in the states with which coding begins: two a lane, those of
+/// missing lanes 0.
 pub type Carried = [u8; 2 * LANES_MAX];
 
-/// Appends the states at the end of coding as they are written: the low halves, the width of each high half less one by
-/// four bits, and the high halves without their highest bit, packed from the lowest bit, to a whole number of words.
+/// Appends the states at the end of coding as they are written: the low halves, the width of each
+/// high half less one by four bits, and the high halves without their highest bit, packed from the
+/// lowest bit, to a whole number of words.
 pub fn write_states(states: &[u32], out: &mut Vec<u8>) {
     let width = |state: u32| (state >> 16).ilog2();
     out.extend(states.iter().flat_map(|&x| (x as u16).to_le_bytes()));
@@ -55,10 +59,11 @@ pub fn write_states(states: &[u32], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`write_states`] has written for `lanes` lanes, as four bytes each, and takes it off `rest`; none if that ends
-/// too soon or has bits left over.
-pub fn read_states(rest: &mut &[u8], lanes: usize) -> Option<[u8; 4 * LANES_MAX]> {
-    let (low, tail) = rest.split_at_checked(2 * lanes)?;
+/// Reads what [`write_states`] has written for `lanes` lanes at the beginning of `bytes`: the
+/// states, four bytes each, and how long they are as written. None if the bytes end too soon, or
+/// bits are left over.
+pub fn read_states(bytes: &[u8], lanes: usize) -> Option<([u8; 4 * LANES_MAX], usize)> {
+    let (low, tail) = bytes.split_at_checked(2 * lanes)?;
     let (widths, mut tail) = tail.split_at_checked(lanes / 2)?;
     let mut states = [0; 4 * LANES_MAX];
     let widths = widths.iter().flat_map(|pair| [pair & 15, pair >> 4]);
@@ -81,8 +86,7 @@ pub fn read_states(rest: &mut &[u8], lanes: usize) -> Option<[u8; 4 * LANES_MAX]
         bits >>= width;
         count -= width;
     }
-    *rest = tail;
-    (bits == 0).then_some(states)
+    (bits == 0).then_some((states, bytes.len() - tail.len()))
 }
 
 /// Words that a kernel may write below the last one in use.
@@ -140,7 +144,8 @@ pub fn ids_len(elements: usize, table_count: usize) -> usize {
 /// What the encoder needs of a table.
 #[derive(Debug, Clone)]
 pub struct EncodeTable {
-    /// For each symbol floor(2^43 / frequency): division by multiplication, at most one too small (x < 2^32).
+    /// For each symbol floor(2^43 / frequency): division by multiplication, at most one too small
+    /// (x < 2^32).
     reciprocals: Box<[u64; 256]>,
     /// For each symbol: frequency | start << 16.
     pub(super) entries: Box<[u32; 256]>,
@@ -172,8 +177,9 @@ impl EncodeTable {
     }
 }
 
-/// Encodes `plane`, strip by strip with `tables[ids[strip]]`, by `L` lanes that carry the bytes of `carried`, into `coded`.
-/// False if a symbol has no frequency in its strip's table: then nothing in `coded` counts.
+/// Encodes `plane`, strip by strip with `tables[ids[strip]]`, by `L` lanes that carry the bytes of
+/// `carried`, into `coded`. False if a symbol has no frequency in its strip's table: then nothing
+/// in `coded` counts.
 pub fn encode<const L: usize>(
     plane: &[u8],
     ids: &[u8],
@@ -181,9 +187,9 @@ pub fn encode<const L: usize>(
     carried: &Carried,
     coded: &mut R32Coded,
 ) -> bool {
-    let mut place = EncodePlace::<L>::begin(plane.len(), carried, coded);
-    let held = place.steps(0..plane.len().div_ceil(L), plane, ids, tables, coded);
-    place.finish(coded);
+    let mut encoder = R32EncoderState::<L>::begin(plane.len(), carried, coded);
+    let held = encoder.steps(0..plane.len().div_ceil(L), plane, ids, tables, coded);
+    encoder.finish(coded);
     held
 }
 
@@ -206,16 +212,17 @@ impl R32Coded {
 
 /// Where the encoder of a plane stands between two steps.
 #[derive(Debug)]
-pub(super) struct EncodePlace<const L: usize> {
+pub(super) struct R32EncoderState<const L: usize> {
     pub(super) states: [u32; L],
     /// The first word in use of the stack, which grows down.
     pub(super) top: usize,
 }
 
-impl<const L: usize> EncodePlace<L> {
-    /// The place before the last step of a plane of `elements`, which is coded first.
+impl<const L: usize> R32EncoderState<L> {
+    /// The state before the last step of a plane of `elements`, which is coded first.
     pub(super) fn begin(elements: usize, carried: &Carried, coded: &mut R32Coded) -> Self {
-        // at most one word for each symbol, the padding of the last step included, and what a vector writes below
+        // at most one word for each symbol, the padding of the last step included, and what a
+        // vector writes below
         let capacity = elements.next_multiple_of(L) + STACK_SLACK;
         if coded.stack.len() < capacity {
             coded.stack.resize(capacity, 0);

@@ -1,4 +1,5 @@
-//! The record of a base: a tensor, in another file, that a span is a difference from (docs/format.md, section 4.5).
+//! The record of a base: a tensor, in another file, that a span is a difference from
+//! (docs/format.md, section 4.5).
 
 use crate::format::span::SpanRecord;
 use crate::format::span::encode_reference;

@@ -6,12 +6,12 @@
     reason = "hostile bytes"
 )]
 
+use crate::base::ByteReader;
 use crate::base::CodecId;
 use crate::base::Limits;
 use crate::base::Result;
 use crate::format::header::ALIGN;
 use crate::format::header::TAIL_PADDING;
-use crate::format::record::Reader;
 
 /// Bytes of the record of a block.
 pub const BLOCK_RECORD_LEN: usize = 16;
@@ -43,7 +43,7 @@ pub struct BlockRecord {
 impl BlockRecord {
     /// Reads the record of a block.
     pub fn parse(stored: &[u8]) -> Result<Self> {
-        let mut reader = Reader::new(stored, "list of blocks");
+        let mut reader = ByteReader::new(stored, "list of blocks");
         let checksum = reader.u64()?;
         let coded_len = reader.u32()?;
         let codec = CodecId(reader.u8()?);

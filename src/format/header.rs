@@ -2,15 +2,16 @@
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
+use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Result;
 use crate::base::digest;
-use crate::format::record::Reader;
 
 /// Bytes of the header and of the trailer.
 pub const HEADER_LEN: usize = 128;
-/// The first bytes of an image. The first is no ASCII and the last a line feed, so that a transfer as text is noticed.
+/// The first bytes of an image. The first is no ASCII and the last a line feed, so that a transfer
+/// as text is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89BigSml\n";
 /// The first bytes of a `.bs` of the Python package of the same name.
 pub const MAGIC_OF_PYTHON_PACKAGE: &[u8] = b"BGSM";
@@ -116,14 +117,14 @@ impl Header {
         out
     }
 
-    /// Reads and checks the 128 bytes. Damage is an error of kind `Damaged`, another version one of kind
-    /// `Unsupported`.
+    /// Reads and checks the 128 bytes. Damage is an error of kind `Damaged`, another version one of
+    /// kind `Unsupported`.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         if bytes.starts_with(MAGIC_OF_PYTHON_PACKAGE) {
             let error = Error::unsupported("made by the Python package of the same name");
             return Err(error.hint("make an image of it: `bigsmall import FILE`"));
         }
-        let mut reader = Reader::new(bytes, "header");
+        let mut reader = ByteReader::new(bytes, "header");
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(Error::damaged(
                 "not a bigsmall image, or its first bytes are damaged",
@@ -147,7 +148,7 @@ impl Header {
         Self::fields(&mut reader)
     }
 
-    fn fields(reader: &mut Reader<'_>) -> Result<Self> {
+    fn fields(reader: &mut ByteReader<'_>) -> Result<Self> {
         let kind = match reader.u8()? {
             0 => ImageKind::File,
             1 => ImageKind::Folder,

@@ -1,5 +1,5 @@
-//! The index: files, spans, receipts and blocks, and the places that follow from them (docs/format.md, sections 4
-//! and 5).
+//! The index: files, spans, receipts and blocks, and the places that follow from them
+//! (docs/format.md, sections 4 and 5).
 
 #![deny(
     clippy::indexing_slicing,
@@ -40,7 +40,8 @@ pub struct Index {
     pub spans: Vec<SpanRecord>,
     /// The tensors that others are differences from.
     pub bases: Vec<BaseRecord>,
-    /// Where the base was when the image was made, as words for a person; empty if that is not known.
+    /// Where the base was when the image was made, as words for a person; empty if that is not
+    /// known.
     pub base_place: String,
     /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
     pub members: Vec<Member>,
@@ -51,8 +52,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// The index of files that are still to be coded: receipts and blocks are blank, but counted, so that its encoded
-    /// length is final.
+    /// The index of files that are still to be coded: receipts and blocks are blank, but counted,
+    /// so that its encoded length is final.
     pub fn blank(
         files: Vec<FileRecord>,
         spans: Vec<SpanRecord>,

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::Result;
 use crate::base::error::escaped;
 use crate::format::file::FileRecord;
 use crate::format::file::path_is_valid;
-use crate::format::record::Reader;
 
 /// Bits of a mode that are stored.
 pub const MODE_BITS: u32 = 0o7777;
@@ -162,7 +162,7 @@ pub(super) fn encode(members: &[Member]) -> Vec<u8> {
 }
 
 /// Reads the payload and compares it with the files of the image.
-pub(super) fn parse(reader: &mut Reader<'_>, files: &[FileRecord]) -> Result<Vec<Member>> {
+pub(super) fn parse(reader: &mut ByteReader<'_>, files: &[FileRecord]) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     while !reader.is_empty() {
         if members.len() >= Limits::FORMAT_1.member_count_max as usize {
@@ -175,7 +175,7 @@ pub(super) fn parse(reader: &mut Reader<'_>, files: &[FileRecord]) -> Result<Vec
     Ok(members)
 }
 
-fn parse_member(reader: &mut Reader<'_>) -> Result<Member> {
+fn parse_member(reader: &mut ByteReader<'_>) -> Result<Member> {
     let kind = reader.u8()?;
     reader.take(1)?;
     let mode = u32::from(reader.u16()?);
@@ -225,7 +225,7 @@ fn parse_member(reader: &mut Reader<'_>) -> Result<Member> {
 
 /// Nothing if a name or a length cannot be.
 fn parse_attributes(
-    reader: &mut Reader<'_>,
+    reader: &mut ByteReader<'_>,
     count: u32,
 ) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
     let mut attributes = BTreeMap::new();
@@ -410,7 +410,10 @@ mod tests {
     }
 
     fn read(members: &[Member], files: &[FileRecord]) -> Result<Vec<Member>> {
-        parse(&mut Reader::new(&encode(members), "list of members"), files)
+        parse(
+            &mut ByteReader::new(&encode(members), "list of members"),
+            files,
+        )
     }
 
     #[test]
@@ -466,7 +469,7 @@ mod tests {
         let bytes = encode(&members);
         for len in 0..bytes.len() {
             let cut = &bytes[..len];
-            let read = parse(&mut Reader::new(cut, "list"), &files);
+            let read = parse(&mut ByteReader::new(cut, "list"), &files);
             // between two records it is a list, too, of fewer: how long it is says its section
             let is_fewer = |read: Vec<Member>| read.len() < members.len();
             assert!(read.map_or(true, is_fewer), "{len}");

@@ -1,5 +1,5 @@
-//! What lies where in a `.bs` (docs/format.md): header, index, the offsets of blocks. Codec numbers are known here,
-//! codecs are not.
+//! What lies where in a `.bs` (docs/format.md): header, index, the offsets of blocks. Codec numbers
+//! are known here, codecs are not.
 
 mod base;
 pub mod block;
@@ -9,7 +9,6 @@ pub mod index;
 pub mod location;
 pub mod member;
 pub mod parse;
-mod record;
 mod section;
 mod span;
 mod stream;

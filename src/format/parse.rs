@@ -211,7 +211,7 @@ impl<'a> Parser<'a> {
         }
         check_files(&files, self.header)?;
         for file in &mut files {
-            file.sha256 = self.receipts.take(FILE_RECEIPT_LEN)?.digest()?;
+            file.sha256 = self.receipts.take(FILE_RECEIPT_LEN)?.array()?;
         }
         Ok(files)
     }
@@ -222,7 +222,7 @@ impl<'a> Parser<'a> {
             let count = records.take(REFERENCE_LEN)?.u32()?;
             for _ in 0..count {
                 let mut beginning = records.take(FILE_RECEIPT_LEN.saturating_add(4))?;
-                let blake3 = beginning.digest()?;
+                let blake3 = beginning.array()?;
                 let name_len = beginning.u32()? as usize;
                 let name = records.take(name_len)?.text(name_len)?;
                 bases.push(BaseRecord { blake3, name });
@@ -285,7 +285,7 @@ impl<'a> Parser<'a> {
 
     fn receipt(&mut self, record: &mut SpanRecord) -> Result<()> {
         let mut receipt = self.receipts.take(SPAN_RECEIPT_LEN)?;
-        record.md5 = receipt.digest()?;
+        record.md5 = receipt.array()?;
         record.tables_len = receipt.u32()?;
         let tables_of = parse_reference(&mut receipt)?;
         let may_share = self.header.required_features & FEATURE_SHARED_TABLES > 0;

@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::Limits;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::format::record::Reader;
 use crate::format::stream::Stream;
 
 pub(super) const FILES: u32 = 1;
@@ -111,7 +111,7 @@ pub(super) fn list(source: &dyn ReadAt, index: Range<u64>) -> Result<BTreeMap<u3
             return Err(ends_too_soon());
         }
         source.read_exact_at(at, &mut header)?;
-        let mut reader = Reader::new(&header, "index");
+        let mut reader = ByteReader::new(&header, "index");
         let (tag, flags) = (reader.u32()?, reader.u32()?);
         let (stored_len, plain_len) = (reader.u64()?, reader.u64()?);
         if tag <= last_tag {

@@ -6,10 +6,10 @@
     reason = "hostile bytes"
 )]
 
+use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::Result;
 use crate::format::location::Grid;
-use crate::format::record::Reader;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 use crate::tensor::dtype;
@@ -30,7 +30,8 @@ pub struct SpanRecord {
     pub lanes_shift: u8,
     /// md5 of its bytes.
     pub md5: [u8; 16],
-    /// The earlier span in [`Index::spans`](crate::format::Index::spans) whose bytes these are: its tables and blocks serve both.
+    /// The earlier span in [`Index::spans`](crate::format::Index::spans) whose bytes these are: its
+    /// tables and blocks serve both.
     pub repeats: Option<usize>,
     /// Its base in [`Index::bases`](crate::format::Index::bases).
     pub base: Option<usize>,
@@ -134,14 +135,14 @@ pub(super) fn encode_reference(number: Option<usize>) -> [u8; 4] {
 }
 
 /// Reads what [`encode_reference`] has written.
-pub(super) fn parse_reference(reader: &mut Reader<'_>) -> Result<Option<usize>> {
+pub(super) fn parse_reference(reader: &mut ByteReader<'_>) -> Result<Option<usize>> {
     let number = reader.u32()?.checked_sub(1);
     Ok(number.map(|number| number as usize))
 }
 
 /// Bytes of the record of a span, whose first [`SPAN_LEN_MIN`] these are.
 pub(super) fn span_record_len(beginning: &[u8]) -> Result<usize> {
-    let mut reader = Reader::new(beginning, "list of spans");
+    let mut reader = ByteReader::new(beginning, "list of spans");
     reader.take(3)?;
     let dtype_len = usize::from(reader.u8()?);
     let shape_len = usize::from(reader.u16()?).saturating_mul(8);
@@ -152,7 +153,7 @@ pub(super) fn span_record_len(beginning: &[u8]) -> Result<usize> {
 }
 
 /// Reads the record of a span that begins at `start` of its file.
-pub(super) fn parse_span(reader: &mut Reader<'_>, start: u64) -> Result<SpanRecord> {
+pub(super) fn parse_span(reader: &mut ByteReader<'_>, start: u64) -> Result<SpanRecord> {
     let (kind, block_shift, lanes_shift) = (reader.u8()?, reader.u8()?, reader.u8()?);
     let dtype_len = reader.u8()?;
     let rank = reader.u16()?;

@@ -11,10 +11,10 @@ use std::io;
 use std::io::BufReader;
 use std::io::Read;
 
+use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::format::record::Reader;
 
 /// Bytes that are read at once.
 const PIECE_LEN: usize = 64 << 10;
@@ -105,12 +105,12 @@ impl<'a> Stream<'a> {
     }
 
     /// Takes the next `len` bytes.
-    pub(super) fn take(&mut self, len: usize) -> Result<Reader<'_>> {
+    pub(super) fn take(&mut self, len: usize) -> Result<ByteReader<'_>> {
         self.peek(len)?;
         let end = self.taken.saturating_add(len);
         let taken = self.buffer.get(self.taken..end).unwrap_or_default();
         self.taken = end;
-        Ok(Reader::new(taken, self.what))
+        Ok(ByteReader::new(taken, self.what))
     }
 
     /// Reads on until at least `len` bytes are held.

@@ -24,8 +24,8 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::base::parallel;
 use crate::codec::Profile;
-use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
+use crate::codec::span;
 use crate::entropy::simd::dispatch;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
@@ -294,7 +294,7 @@ impl Case<'_> {
                         .fold(0, |sum, block| sum ^ digest::xxh3(block)),
                 );
                 let family = span.family();
-                let coded = encode::encode_span(family, self.profile, &blocks, &mut scratch);
+                let coded = span::encode_span(family, self.profile, &blocks, &mut scratch);
                 std::hint::black_box(coded.bytes.len());
             }
         };

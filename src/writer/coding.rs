@@ -12,8 +12,8 @@ use crate::base::parallel;
 use crate::codec::Analysis;
 use crate::codec::SpanCoder;
 use crate::codec::Transform;
-use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
+use crate::codec::span;
 use crate::format::BlockRecord;
 use crate::format::Grid;
 use crate::format::Index;
@@ -334,7 +334,7 @@ pub(super) fn alone_len(task: Task<'_>, options: &WriteOptions) -> Result<u64> {
     let blocks: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
     let family = task.span.family();
     let scratch = &mut EncodeScratch::default();
-    let coded = encode::encode_span(family, options.profile, &blocks, scratch);
+    let coded = span::encode_span(family, options.profile, &blocks, scratch);
     let original: u64 = blocks.iter().map(|block| block.len() as u64).sum();
     Ok(coded.bytes.len() as u64 * task.len() / original + coded.tables.len() as u64)
 }

@@ -9,9 +9,9 @@ use crate::base::parallel;
 use crate::codec::Analysis;
 use crate::codec::SpanCoder;
 use crate::codec::Transform;
-use crate::codec::encode;
 use crate::codec::encode::CodedSpan;
 use crate::codec::encode::EncodeScratch;
+use crate::codec::span;
 use crate::format::Index;
 use crate::tensor::Family;
 use crate::writer::against;
@@ -300,7 +300,7 @@ fn code_span(
     let bytes = task.read(0, task.len())?;
     let blocks: Vec<&[u8]> = bytes.chunks(task.grid.block_len() as usize).collect();
     let family = task.span.family();
-    let mut span = encode::encode_span(family, options.profile, &blocks, scratch);
+    let mut span = span::encode_span(family, options.profile, &blocks, scratch);
     let mut tables = TablesOf::Span;
     if let Some((start, pool, coder)) = pooled {
         let mut other = coder.encode_all(&blocks, start, scratch);

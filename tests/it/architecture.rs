@@ -25,12 +25,15 @@ const UNSAFE: &[&str] = &[
     "src/entropy/simd/avx2/mod.rs",
     "src/entropy/simd/avx2/r16.rs",
     "src/entropy/simd/avx2/r32.rs",
+    "src/entropy/simd/avx2/vectors.rs",
     "src/entropy/simd/avx512/context.rs",
     "src/entropy/simd/avx512/mod.rs",
     "src/entropy/simd/avx512/r16.rs",
     "src/entropy/simd/avx512/r32.rs",
+    "src/entropy/simd/avx512/vectors.rs",
     "src/entropy/simd/neon/context.rs",
     "src/entropy/simd/neon/mod.rs",
+    "src/entropy/simd/neon/vectors.rs",
 ];
 /// Of the verbs, the only files that may put files in place or remove them by themselves, and why:
 /// elsewhere that is done by `ops/companions.rs`, which takes along what belongs to a file.

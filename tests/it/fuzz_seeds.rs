@@ -16,7 +16,7 @@ use bigsmall::codec::delta::DeltaCoder;
 use bigsmall::codec::delta::DeltaCounts;
 use bigsmall::codec::delta::DeltaScratch;
 use bigsmall::codec::encode::EncodeScratch;
-use bigsmall::codec::tables::Freqs;
+use bigsmall::codec::frequency_table::Freqs;
 use bigsmall::codec::tables::PlaneFreqs;
 use bigsmall::entropy::planes;
 use bigsmall::entropy::r32;

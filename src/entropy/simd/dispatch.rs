@@ -1,4 +1,4 @@
-//! Chooses the kernels, in one place: by what the processor has, or by `BIGSMALL_SIMD`.
+//! Chooses the kernels, in one place, among those of the level to use.
 
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
@@ -6,62 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::entropy::context::ContextBlock;
+use crate::base::level;
+use crate::base::level::Level;
 use crate::entropy::planes;
-use crate::entropy::planes::Word;
-use crate::entropy::r16::R16Block;
 use crate::entropy::r32;
-use crate::entropy::r32::Carried;
-use crate::entropy::r32::EncodeTable;
-use crate::entropy::r32::R32Coded;
 use crate::entropy::r32::R32Plane;
+use crate::entropy::simd::kernels::Kernels;
 use crate::entropy::simd::scalar;
 
-/// Symbols, base, literals and packed plane to words and the number of literals used.
-pub type MergeTop = fn(&[u8], u8, &[u8], &[u8], &mut [Word]) -> Option<usize>;
-/// Words and base to symbols, literals and packed plane.
-pub type SplitTop = fn(&[Word], u8, &mut [u8], &mut Vec<u8>, &mut Vec<u8>);
-
-/// A plane, the table ids of its strips, tables and what the lanes are to carry, to states and words.
-pub type R32Encode = fn(&[u8], &[u8], &[EncodeTable], &Carried, &mut R32Coded) -> bool;
-
-/// Two blocks and their elements, to whether each is well formed.
-pub type R16DecodeTwo = fn([&R16Block<'_>; 2], [&mut [Word]; 2]) -> [bool; 2];
-
-/// Two blocks and their bytes, to whether each is well formed.
-pub type ContextDecodeTwo = fn([&ContextBlock<'_>; 2], [&mut [u8]; 2]) -> [bool; 2];
-
-/// Upper halves, bytes 1 and bytes 0 to elements of four bytes.
-pub type MergeQuads = fn(&[Word], &[u8], &[u8], &mut [[u8; 4]]);
-
-/// One set of kernels.
-#[derive(Debug, Clone, Copy)]
-pub struct Kernels {
-    /// The name that `BIGSMALL_SIMD` takes.
-    pub name: &'static str,
-    /// Decodes an R16 block; false if it is not well formed.
-    pub r16_decode: fn(&R16Block<'_>, &mut [Word]) -> bool,
-    /// Decodes two R16 blocks at once; none where that is no faster than one after the other.
-    pub r16_decode_two: Option<R16DecodeTwo>,
-    /// Decodes an R32 plane and gives what its lanes carried; none if it is not well formed.
-    pub r32_decode: fn(&R32Plane<'_>, &mut [u8]) -> Option<Carried>,
-    /// [`r32::encode`] by 64 lanes.
-    pub r32_encode: R32Encode,
-    /// Decodes differences and adds them to their base; false if the block is not well formed.
-    pub context_decode: fn(&ContextBlock<'_>, &mut [u8]) -> bool,
-    /// Decodes the differences of two blocks at once; none where that is no faster than one after the other.
-    pub context_decode_two: Option<ContextDecodeTwo>,
-    /// [`planes::merge_top`]
-    pub merge_top: MergeTop,
-    /// [`planes::split_top`]
-    pub split_top: SplitTop,
-    /// [`planes::merge_rotated`]
-    pub merge_rotated: fn(&[u8], &[u8], &mut [Word]),
-    /// [`planes::merge_quads`]
-    pub merge_quads: MergeQuads,
-}
-
 const SCALAR: Kernels = Kernels {
+    level: Level::Scalar,
     name: "scalar",
     r16_decode: scalar::r16_decode,
     r16_decode_two: None,
@@ -75,57 +29,56 @@ const SCALAR: Kernels = Kernels {
     merge_quads: planes::merge_quads,
 };
 
-/// The sets that this processor can run, in groups by the instructions that they need: the definition first and the widest last.
-fn groups() -> Vec<Vec<Kernels>> {
+/// All sets that this processor can run, the definition first and the widest last.
+pub fn available() -> Vec<Kernels> {
     #[cfg(target_arch = "x86_64")]
     let faster = [super::avx2::kernels(), super::avx512::kernels()];
     #[cfg(target_arch = "aarch64")]
     let faster = [super::neon::kernels()];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let faster: [Option<[Kernels; 1]>; 0] = [];
-    std::iter::once(vec![SCALAR])
-        .chain(faster.into_iter().flatten().map(Vec::from))
-        .collect()
+    let mut sets = vec![SCALAR];
+    sets.extend(faster.into_iter().flatten().flatten());
+    sets
 }
 
-/// All sets that this processor can run, the definition first and the widest last.
-pub fn available() -> Vec<Kernels> {
-    groups().concat()
-}
-
-/// The sets of this processor, and the place of the one in use.
+/// The sets of this processor, and which of them is in use.
 struct Choice {
     sets: Vec<Kernels>,
     used: AtomicUsize,
 }
 
 static CHOICE: LazyLock<Choice> = LazyLock::new(|| {
-    let groups = groups();
-    let sets = groups.concat();
-    let wanted = std::env::var("BIGSMALL_SIMD").unwrap_or_default();
-    let named = sets.iter().position(|set| set.name == wanted);
-    let widest = sets.len() - groups.last().map_or(0, Vec::len);
-    let used = named.unwrap_or_else(|| widest + fastest(&sets[widest..]));
+    let sets = available();
+    let named = sets.iter().position(|set| set.name == level::wanted());
+    let used = named.unwrap_or_else(|| {
+        let level = level::chosen();
+        let first = sets.iter().take_while(|set| set.level != level).count();
+        first + fastest(&sets[first..])
+    });
     Choice {
         sets,
         used: AtomicUsize::new(used),
     }
 });
 
-/// The set in use: the one that `BIGSMALL_SIMD` or [`choose`] names, else one of the widest group. Where that has more than one,
-/// they differ in how R32 looks its entries up, and the one that is faster here is used.
+/// The set in use: the one that `BIGSMALL_SIMD` or [`choose`] names, else one of the widest level.
+/// Where that has more than one, they differ in how R32 looks its entries up, and the one that is
+/// faster here is used.
 pub fn kernels() -> &'static Kernels {
     &CHOICE.sets[CHOICE.used.load(Ordering::Relaxed)]
 }
 
-/// What `BIGSMALL_SIMD` names, if this processor has no such set: then it is as if nothing were named.
-pub fn unknown_name() -> Option<String> {
-    let wanted = std::env::var("BIGSMALL_SIMD").ok()?;
+/// What `BIGSMALL_SIMD` names, if this processor has no such set: then it is as if nothing were
+/// named.
+pub fn unknown_name() -> Option<&'static str> {
+    let wanted = level::wanted();
     let is_known = CHOICE.sets.iter().any(|set| set.name == wanted);
     (!is_known && !wanted.is_empty()).then_some(wanted)
 }
 
-/// Uses the set of this name from now on, in the whole process; for measuring. False if this processor has none.
+/// Uses the set of this name from now on, in the whole process; for measuring. False if this
+/// processor has none.
 pub fn choose(name: &str) -> bool {
     let place = CHOICE.sets.iter().position(|set| set.name == name);
     place
@@ -133,8 +86,8 @@ pub fn choose(name: &str) -> bool {
         .is_some()
 }
 
-/// The place of the set that decodes a plane of noise fastest: the least of several runs, some tens of microseconds in all.
-/// What it finds changes nothing but the speed.
+/// The place of the set that decodes a plane of noise fastest: the least of several runs, some tens
+/// of microseconds in all. What it finds changes nothing but the speed.
 fn fastest(sets: &[Kernels]) -> usize {
     const RUNS: usize = 6;
     if sets.len() < 2 {
@@ -171,9 +124,14 @@ fn fastest(sets: &[Kernels]) -> usize {
 mod tests {
     use super::*;
     use crate::entropy::frequency;
+    use crate::entropy::planes::Word;
     use crate::entropy::r16;
+    use crate::entropy::r16::R16Block;
     use crate::entropy::r16::R16Coded;
     use crate::entropy::r16::R16Table;
+    use crate::entropy::r32::Carried;
+    use crate::entropy::r32::EncodeTable;
+    use crate::entropy::r32::R32Coded;
 
     const SIZES: [usize; 15] = [
         0, 1, 31, 32, 63, 64, 65, 127, 511, 512, 513, 4096, 65_535, 65_536, 65_537,
@@ -193,7 +151,8 @@ mod tests {
             (0..len).map(|_| self.next() as u8).collect()
         }
 
-        /// Symbols of a falling distribution over about `spread` values around `centre`; one in `rare` is any byte.
+        /// Symbols of a falling distribution over about `spread` values around `centre`; one in
+        /// `rare` is any byte.
         fn symbols(&mut self, len: usize, centre: u8, spread: u32, rare: u64) -> Vec<u8> {
             (0..len)
                 .map(|_| {
@@ -219,12 +178,19 @@ mod tests {
             .collect()
     }
 
-    /// The tests below go through whatever sets there are: this one holds that the group is not simply missing.
-    #[cfg(target_arch = "aarch64")]
+    /// The tests below go through whatever sets there are: this one holds that none is missing.
     #[test]
-    fn neon_is_the_widest_group() {
-        let names = groups().into_iter().map(|group| group[0].name);
-        assert_eq!(names.collect::<Vec<_>>(), ["scalar", "neon"]);
+    fn every_level_of_the_processor_has_its_sets() {
+        let sets = available();
+        let mut found: Vec<&str> = sets.iter().map(|set| set.name).collect();
+        found.sort_unstable();
+        let mut expected: Vec<&str> = level::available().flat_map(Level::ways).copied().collect();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(sets.is_sorted_by_key(|set| set.level));
+        for set in &sets {
+            assert!(set.level.ways().contains(&set.name), "{}", set.name);
+        }
     }
 
     #[test]
@@ -396,9 +362,9 @@ mod tests {
             let coded = coded_everywhere(lanes, &source, &ids, &encode, &carried);
             let mut states = Vec::new();
             r32::write_states(&coded.states, &mut states);
-            let mut rest = states.as_slice();
-            let states = r32::read_states(&mut rest, lanes).unwrap();
-            assert!(rest.is_empty());
+            let written = states.len();
+            let (states, written_len) = r32::read_states(&states, lanes).unwrap();
+            assert_eq!(written_len, written);
             let states = &states[..4 * lanes];
             let words: Vec<u8> = coded.words().iter().flat_map(|w| w.to_le_bytes()).collect();
             let bits = r32::id_bits(count);

@@ -1,6 +1,7 @@
-//! The kernels in plain safe Rust: the definition that every faster one must equal. They take slices, allocate
-//! nothing, never read outside what they are given, and answer false for bytes that no encoder makes. A faster kernel does
-//! the steps that it can do with whole vectors and leaves the rest to the `steps` here.
+//! The kernels in plain safe Rust: the definition that every faster one must equal. They take
+//! slices, allocate nothing, never read outside what they are given, and answer false for bytes
+//! that no encoder makes. A faster kernel does the steps that it can do with whole vectors and
+//! leaves the rest to the `steps` here.
 
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::context;
@@ -15,7 +16,7 @@ use crate::entropy::r32::STATE_MIN;
 
 /// Where the decoder of an R16 block stands between two steps.
 #[derive(Debug)]
-pub(super) struct R16Place<const L: usize> {
+pub(super) struct R16DecoderState<const L: usize> {
     pub(super) states: [u32; L],
     /// Elements decoded.
     pub(super) done: usize,
@@ -28,14 +29,14 @@ pub(super) struct R16Place<const L: usize> {
 /// Decodes an R16 block (docs/format.md, section 7).
 pub fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
     if block.states.len() == 2 * 64 {
-        R16Place::<64>::begin(block, out).is_some_and(|place| place.finish(block, out))
+        R16DecoderState::<64>::begin(block, out).is_some_and(|decoder| decoder.finish(block, out))
     } else {
-        R16Place::<32>::begin(block, out).is_some_and(|place| place.finish(block, out))
+        R16DecoderState::<32>::begin(block, out).is_some_and(|decoder| decoder.finish(block, out))
     }
 }
 
-impl<const L: usize> R16Place<L> {
-    /// The place before the first step; none if the parts do not fit together.
+impl<const L: usize> R16DecoderState<L> {
+    /// The state before the first step; none if the parts do not fit together.
     pub(super) fn begin(block: &R16Block<'_>, out: &[Word]) -> Option<Self> {
         if block.states.len() != 2 * L || block.plane.len() != out.len() {
             return None;
@@ -108,7 +109,8 @@ impl<const L: usize> R16Place<L> {
             .fold(0, |bits, entry| bits << 1 | u64::from(entry >> 24))
     }
 
-    /// Puts literals in place of the escapes among the first `count` lanes: those beyond the end take none.
+    /// Puts literals in place of the escapes among the first `count` lanes: those beyond the end
+    /// take none.
     fn take_literals(
         &mut self,
         block: &R16Block<'_>,
@@ -131,7 +133,7 @@ impl<const L: usize> R16Place<L> {
 
 /// Where the decoder of an R32 plane stands between two steps.
 #[derive(Debug)]
-pub(super) struct R32Place<const L: usize> {
+pub(super) struct R32DecoderState<const L: usize> {
     pub(super) states: [u32; L],
     /// Elements decoded.
     pub(super) done: usize,
@@ -139,17 +141,18 @@ pub(super) struct R32Place<const L: usize> {
     pub(super) position: usize,
 }
 
-/// Decodes an R32 plane (docs/format.md, section 8) and gives what its lanes carried; none if it is not well formed.
+/// Decodes an R32 plane (docs/format.md, section 8) and gives what its lanes carried; none if it is
+/// not well formed.
 pub fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> Option<Carried> {
     if plane.states.len() == 4 * 64 {
-        R32Place::<64>::begin(plane)?.finish::<128>(plane, out)
+        R32DecoderState::<64>::begin(plane)?.finish::<128>(plane, out)
     } else {
-        R32Place::<32>::begin(plane)?.finish::<64>(plane, out)
+        R32DecoderState::<32>::begin(plane)?.finish::<64>(plane, out)
     }
 }
 
-impl<const L: usize> R32Place<L> {
-    /// The place before the first step; none if the number of states is another.
+impl<const L: usize> R32DecoderState<L> {
+    /// The state before the first step; none if the number of states is another.
     pub(super) fn begin(plane: &R32Plane<'_>) -> Option<Self> {
         if plane.states.len() != 4 * L {
             return None;
@@ -165,8 +168,8 @@ impl<const L: usize> R32Place<L> {
         })
     }
 
-    /// Does the steps that are left, and gives what the lanes carried if everything came out even. `B` is the bytes of `L`
-    /// words.
+    /// Does the steps that are left, and gives what the lanes carried if everything came out even.
+    /// `B` is the bytes of `L` words.
     pub(super) fn finish<const B: usize>(
         mut self,
         plane: &R32Plane<'_>,
@@ -214,7 +217,7 @@ impl<const L: usize> R32Place<L> {
 
 /// Where the decoder of a row of differences stands between two steps.
 #[derive(Debug)]
-pub(super) struct ContextPlace {
+pub(super) struct ContextDecoderState {
     pub(super) states: [u32; context::LANES],
     /// Bytes of elements decoded.
     pub(super) done: usize,
@@ -222,14 +225,15 @@ pub(super) struct ContextPlace {
     pub(super) position: usize,
 }
 
-/// Decodes differences and adds them to their base (docs/format.md, section 9); false if the block is not well formed.
+/// Decodes differences and adds them to their base (docs/format.md, section 9); false if the block
+/// is not well formed.
 pub fn context_decode(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
-    ContextPlace::begin(block, out).is_some_and(|place| place.finish(block, out))
+    ContextDecoderState::begin(block, out).is_some_and(|decoder| decoder.finish(block, out))
 }
 
-impl ContextPlace {
-    /// The place before the first step; none if the parts do not fit together. A state is never below `STATE_MIN` between two
-    /// steps, nor between the phases of one.
+impl ContextDecoderState {
+    /// The state before the first step; none if the parts do not fit together. A state is never
+    /// below `STATE_MIN` between two steps, nor between the phases of one.
     pub(super) fn begin(block: &ContextBlock<'_>, out: &[u8]) -> Option<Self> {
         let width = block.tables.choice().layout.width;
         let fits = block.states.len() == 4 * context::LANES
@@ -240,12 +244,12 @@ impl ContextPlace {
         for (state, bytes) in states.iter_mut().zip(block.states.as_chunks::<4>().0) {
             *state = u32::from_le_bytes(*bytes);
         }
-        let place = Self {
+        let decoder = Self {
             states,
             done: 0,
             position: 0,
         };
-        (fits && states.iter().all(|&x| x >= STATE_MIN)).then_some(place)
+        (fits && states.iter().all(|&x| x >= STATE_MIN)).then_some(decoder)
     }
 
     /// Does the steps that are left, and says whether everything came out even.
@@ -298,8 +302,8 @@ impl ContextPlace {
         }
     }
 
-    /// The next state of a lane, with the next word if it would be too small; beyond the end zeros, which the count at the end
-    /// finds out.
+    /// The next state of a lane, with the next word if it would be too small; beyond the end zeros,
+    /// which the count at the end finds out.
     fn feed(&mut self, words: &[u8], lane: usize, mut next: u32) {
         if next < STATE_MIN {
             let word = words.get(self.position..).and_then(<[u8]>::first_chunk);

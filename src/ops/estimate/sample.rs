@@ -11,8 +11,8 @@ use crate::base::Result;
 use crate::codec::Profile;
 use crate::codec::delta;
 use crate::codec::delta::DeltaCounts;
-use crate::codec::encode;
 use crate::codec::encode::EncodeScratch;
+use crate::codec::span;
 use crate::tensor::Span;
 
 /// A piece of a tensor.
@@ -90,7 +90,7 @@ impl Sample {
             let len: usize = pieces.iter().map(|piece| piece.len()).sum();
             // as one block, for in the model a block is as long as that
             let joined = pieces.concat();
-            let coded = encode::encode_span(family, Profile::Balanced, &[&joined], &mut scratch);
+            let coded = span::encode_span(family, Profile::Balanced, &[&joined], &mut scratch);
             let share = share(coded.bytes.len() as u64, len as u64);
             self.alone.insert(dtype.to_owned(), share.min(1.0));
         }

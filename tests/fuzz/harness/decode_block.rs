@@ -18,7 +18,7 @@ use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanTables;
 use bigsmall::codec::decode_block;
 use bigsmall::codec::encode::EncodeScratch;
-use bigsmall::codec::encode::encode_span;
+use bigsmall::codec::encode_span;
 use bigsmall::entropy::simd::dispatch;
 use bigsmall::tensor::Family;
 

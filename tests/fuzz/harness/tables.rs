@@ -4,8 +4,8 @@
 use bigsmall::base::ErrorKind;
 use bigsmall::codec::SpanTables;
 use bigsmall::codec::Transform;
+use bigsmall::codec::frequency_table::Freqs;
 use bigsmall::codec::tables;
-use bigsmall::codec::tables::Freqs;
 use bigsmall::codec::tables::PlaneFreqs;
 use bigsmall::codec::tables::PlaneTables;
 use bigsmall::entropy::cluster::STRIP_LEN;
@@ -125,7 +125,7 @@ fn symbols_come_back(plane: &PlaneTables, random: &mut Random) {
     assert_eq!(packed.len(), r32::ids_len(len, freqs.len()));
     let mut written = Vec::new();
     r32::write_states(&coded.states, &mut written);
-    let states = r32::read_states(&mut written.as_slice(), 64).expect("written states are whole");
+    let (states, _) = r32::read_states(&written, 64).expect("written states are whole");
     let words: Vec<u8> = coded.words().iter().flat_map(|w| w.to_le_bytes()).collect();
     let coded = R32Plane {
         states: &states,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bigsmall::base::CodecId;
 use bigsmall::codec::Profile;
 use bigsmall::codec::SpanTables;
-use bigsmall::codec::encode;
 use bigsmall::codec::encode::EncodeScratch;
+use bigsmall::codec::span;
 use bigsmall::entropy::planes::Word;
 use bigsmall::tensor::Family;
 
@@ -51,7 +51,7 @@ pub(crate) const KINDS: u64 = 7;
 /// The blocks of a span as the encoder makes them, with their original bytes.
 pub(crate) fn encoded(bytes: &[u8], profile: Profile, block_len: usize) -> Vec<(Block, Vec<u8>)> {
     let originals: Vec<&[u8]> = bytes.chunks(block_len).collect();
-    let span = encode::encode_span(
+    let span = span::encode_span(
         Family::Bf16,
         profile,
         &originals,

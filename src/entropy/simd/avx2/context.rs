@@ -1,5 +1,5 @@
-//! Differences by AVX2. The 64 states are eight vectors, as in R32; each takes words once for its symbols and once more, or for wide
-//! elements twice more, for its raw bits.
+//! Differences by AVX2. The 64 states are eight vectors, as in R32; each takes words once for its
+//! symbols and once more, or for wide elements twice more, for its raw bits.
 
 #![expect(
     unsafe_code,
@@ -14,19 +14,19 @@ use std::arch::x86_64::*;
 
 use crate::entropy::context::ContextBlock;
 use crate::entropy::context::ContextTables;
-use crate::entropy::simd::avx2::LANES;
-use crate::entropy::simd::avx2::load;
-use crate::entropy::simd::avx2::load_half;
-use crate::entropy::simd::avx2::store;
-use crate::entropy::simd::avx2::words_for;
+use crate::entropy::simd::avx2::vectors::LANES;
+use crate::entropy::simd::avx2::vectors::load;
+use crate::entropy::simd::avx2::vectors::load_half;
+use crate::entropy::simd::avx2::vectors::store;
+use crate::entropy::simd::avx2::vectors::words_for;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::ContextPlace;
+use crate::entropy::simd::scalar::ContextDecoderState;
 
 /// Words that the lanes of a step may take, in bytes: for the symbol, and for two times raw bits.
 const WINDOW: usize = 3 * 2 * LANES;
 
 pub(super) fn context_decode<const GATHER: bool>(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
-    let Some(mut place) = ContextPlace::begin(block, out) else {
+    let Some(mut decoder) = ContextDecoderState::begin(block, out) else {
         return false;
     };
     if block.tables.fit_elements() {
@@ -36,9 +36,9 @@ pub(super) fn context_decode<const GATHER: bool>(block: &ContextBlock<'_>, out: 
             _ => steps::<4, GATHER>,
         };
         // SAFETY: `kernels` gives this function out only where the features were detected
-        unsafe { steps(block, &mut place, out) };
+        unsafe { steps(block, &mut decoder, out) };
     }
-    place.finish(block, out)
+    decoder.finish(block, out)
 }
 
 /// What the tables are to the vectors.
@@ -47,7 +47,8 @@ struct Vectors<'a> {
     /// The table of each context, twice.
     table_of: __m256i,
     highest: __m256i,
-    /// How far the exponent is from the lowest bit of the word that it is in, and what is behind the sign there.
+    /// How far the exponent is from the lowest bit of the word that it is in, and what is behind
+    /// the sign there.
     exponent_shift: __m128i,
     exponent_mask: __m256i,
     slot_mask: __m256i,
@@ -58,7 +59,8 @@ impl<'a> Vectors<'a> {
     #[target_feature(enable = "avx2")]
     fn of(tables: &'a ContextTables) -> Self {
         let choice = tables.choice();
-        // of four bytes the upper word is looked at, and one byte is put into the upper half of a word
+        // of four bytes the upper word is looked at, and one byte is put into the upper half of a
+        // word
         let (width, mantissa) = (choice.layout.width, choice.layout.mantissa_bits);
         let shift = match width {
             1 => mantissa + 8,
@@ -89,13 +91,15 @@ impl<'a> Vectors<'a> {
         _mm256_sll_epi16(_mm256_shuffle_epi8(self.table_of, contexts), self.bits)
     }
 
-    /// The entries of 8 lanes, whose places in the tables are the start of a table and a slot in it.
+    /// The entries of 8 lanes, whose places in the tables are the start of a table and a slot in
+    /// it.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn look_up<const GATHER: bool>(&self, places: __m256i) -> __m256i {
         let entries = self.tables.entries();
         if GATHER {
-            // SAFETY: each place is the start of a table, behind which there are 2^bits entries, and a slot below that
+            // SAFETY: each place is the start of a table, behind which there are 2^bits entries,
+            // and a slot below that
             return unsafe { _mm256_i32gather_epi32::<4>(entries.as_ptr().cast(), places) };
         }
         let mut bytes = [0_u8; 32];
@@ -103,7 +107,8 @@ impl<'a> Vectors<'a> {
         let (places, _) = bytes.as_chunks::<4>();
         let entry = |lane: usize| {
             let place = u32::from_le_bytes(places[lane]) as usize;
-            // SAFETY: each place is the start of a table, behind which there are 2^bits entries, and a slot below that
+            // SAFETY: each place is the start of a table, behind which there are 2^bits entries,
+            // and a slot below that
             unsafe { entries.get_unchecked(place) }.cast_signed()
         };
         _mm256_setr_epi32(
@@ -154,21 +159,21 @@ impl Window<'_> {
 #[target_feature(enable = "avx2,popcnt")]
 fn steps<const WIDTH: usize, const GATHER: bool>(
     block: &ContextBlock<'_>,
-    place: &mut ContextPlace,
+    decoder: &mut ContextDecoderState,
     out: &mut [u8],
 ) {
     let vectors = Vectors::of(block.tables);
     let zero = _mm256_setzero_si256();
     let mut states = [zero; 8];
     let mut bytes = [0_u8; 4 * LANES];
-    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(decoder.states) {
         *bytes = state.to_le_bytes();
     }
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<32>().0) {
         *state = load(bytes);
     }
     let mut padded = [0; WINDOW];
-    let mut position = place.position;
+    let mut position = decoder.position;
     let bases = block.base.chunks_exact(WIDTH * LANES);
     for (out, base) in out.chunks_exact_mut(WIDTH * LANES).zip(bases) {
         let rest = block.words.get(position..position + WINDOW);
@@ -194,18 +199,19 @@ fn steps<const WIDTH: usize, const GATHER: bool>(
         let differences = raw_bits::<WIDTH>(&mut states, &symbols, &mut window);
         position += window.taken;
         add::<WIDTH>(&differences, base, out);
-        place.done += WIDTH * LANES;
+        decoder.done += WIDTH * LANES;
     }
-    place.position = position;
+    decoder.position = position;
     for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<32>().0) {
         store(bytes, *state);
     }
-    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    for (state, bytes) in decoder.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
 }
 
-/// The words in which 16 elements of `WIDTH` bytes have their exponents, a byte in the upper half of its word.
+/// The words in which 16 elements of `WIDTH` bytes have their exponents, a byte in the upper half
+/// of its word.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn exponent_words<const WIDTH: usize>(elements: &[u8]) -> __m256i {

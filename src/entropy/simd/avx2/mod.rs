@@ -2,31 +2,25 @@
 
 #![expect(
     unsafe_code,
-    reason = "vector loads and stores, and calls of functions for a processor that was asked for"
+    reason = "calls of functions for a processor that was asked for"
 )]
 
 mod context;
 mod r16;
 mod r32;
+mod vectors;
 
-#[cfg_attr(
-    not(test),
-    expect(clippy::wildcard_imports, reason = "instructions by their names")
-)]
-use std::arch::x86_64::*;
-
+use crate::base::level::Level;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
-use crate::entropy::simd::dispatch::Kernels;
-use crate::entropy::simd::places::BYTE_PLACES;
+use crate::entropy::simd::kernels::Kernels;
 
-const LANES: usize = 64;
-
-/// These sets, if the processor can run them: with gathers, which are slow on some processors, and with loads instead. Their
-/// functions are reachable only through here, which is what makes calling them sound.
+/// These sets, if the processor can run them: with gathers, which are slow on some processors, and
+/// with loads instead. Their functions are reachable only through here, which is what makes calling
+/// them sound.
 pub(super) fn kernels() -> Option<[Kernels; 2]> {
-    let can = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt");
     let set = |name, r32_decode, r32_encode, context_decode| Kernels {
+        level: Level::Avx2,
         name,
         r16_decode: r16::r16_decode,
         // two at once would not fit into the registers
@@ -54,7 +48,7 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
             context::context_decode::<true>,
         ),
     ];
-    if can { Some(sets) } else { None }
+    Level::Avx2.is_there().then_some(sets)
 }
 
 fn merge_top(
@@ -109,49 +103,4 @@ fn split_top(
     }
     // SAFETY: `kernels` gives this function out only where the features were detected
     unsafe { with_features(words, base, symbols, lits, packed) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(bytes: &[u8; 32]) -> __m256i {
-    // SAFETY: the array has the 32 bytes that are read; no alignment is needed
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn store(bytes: &mut [u8; 32], vector: __m256i) {
-    // SAFETY: the array has the 32 bytes that are written; no alignment is needed
-    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_half(bytes: &[u8; 16]) -> __m128i {
-    // SAFETY: the array has the 16 bytes that are read; no alignment is needed
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-/// The places of `BYTE_PLACES` for eight lanes of 32 bits; lanes that take none get the first word, which is not used.
-static WORD_PLACES: [[u32; 8]; 256] = {
-    let mut words = [[0_u32; 8]; 256];
-    let mut at = 0;
-    while at < 8 * 256 {
-        words[at / 8][at % 8] = BYTE_PLACES[at / 8][at % 8] as u32 & 7;
-        at += 1;
-    }
-    words
-};
-
-/// The next words from byte `at` of a window that has 16 bytes there, one for each lane of `set`.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn words_for<const N: usize>(window: &[u8; N], at: usize, set: u32) -> __m256i {
-    let words = &window[at.min(N - 16)..][..16];
-    // SAFETY: the slice has the 16 bytes that are read; no alignment is needed
-    let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
-    let places = &WORD_PLACES[(set & 255) as usize];
-    // SAFETY: the array has the 32 bytes that are read; no alignment is needed
-    let places = unsafe { _mm256_loadu_si256(places.as_ptr().cast()) };
-    _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(words), places)
 }

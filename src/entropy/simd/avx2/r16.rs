@@ -1,6 +1,6 @@
-//! R16 by AVX2. The states are as in `avx512`, in two halves of 32 lanes. The symbol's number is how many starts are at most the
-//! slot, by up to 15 comparisons: there is no lookup of 256 bytes. What AVX-512 expands is put in place here by shuffles from a
-//! table.
+//! R16 by AVX2. The states are as in `avx512`, in two halves of 32 lanes. The symbol's number is
+//! how many starts are at most the slot, by up to 15 comparisons: there is no lookup of 256 bytes.
+//! What AVX-512 expands is put in place here by shuffles from a table.
 
 #![expect(
     unsafe_code,
@@ -15,26 +15,27 @@ use std::arch::x86_64::*;
 
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
-use crate::entropy::simd::avx2::LANES;
-use crate::entropy::simd::avx2::load;
-use crate::entropy::simd::avx2::load_half;
-use crate::entropy::simd::avx2::store;
-use crate::entropy::simd::places::BYTE_PLACES;
+use crate::entropy::simd::avx2::vectors::LANES;
+use crate::entropy::simd::avx2::vectors::load;
+use crate::entropy::simd::avx2::vectors::load_half;
+use crate::entropy::simd::avx2::vectors::store;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::R16Place;
+use crate::entropy::simd::scalar::R16DecoderState;
+use crate::entropy::simd::shuffles::BYTE_SHUFFLES;
 
 pub(super) fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
-    let Some(mut place) = R16Place::<LANES>::begin(block, out) else {
+    let Some(mut decoder) = R16DecoderState::<LANES>::begin(block, out) else {
         return scalar::r16_decode(block, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r16_steps(block, &mut place, out) };
-    place.finish(block, out)
+    unsafe { r16_steps(block, &mut decoder, out) };
+    decoder.finish(block, out)
 }
 
 /// What a table is to the vectors.
 struct R16Vectors {
-    /// Start of each number but the first, less one, with the sign bit flipped for a signed comparison; 0x7f for none.
+    /// Start of each number but the first, less one, with the sign bit flipped for a signed
+    /// comparison; 0x7f for none.
     limits: [__m256i; 15],
     /// How many of them there are.
     limit_count: usize,
@@ -88,16 +89,17 @@ impl R16Vectors {
     }
 }
 
-/// The next bytes of `window` from `at`, one for each lane of `set`, the other lanes 0; and where the next ones are.
+/// The next bytes of `window` from `at`, one for each lane of `set`, the other lanes 0; and where
+/// the next ones are.
 #[target_feature(enable = "avx2,popcnt")]
 fn spread(window: &[u8], at: usize, set: u32) -> (__m256i, usize) {
     let mut halves = [_mm_setzero_si128(); 2];
     let mut at = at;
     for (half, set) in halves.iter_mut().zip([set & 0xffff, set >> 16]) {
         let (first, second) = (set & 255, set >> 8);
-        let near = u64::from_le_bytes(BYTE_PLACES[first as usize]);
+        let near = u64::from_le_bytes(BYTE_SHUFFLES[first as usize]);
         let skip = u64::from(first.count_ones()) * 0x0101_0101_0101_0101;
-        let far = u64::from_le_bytes(BYTE_PLACES[second as usize]) + skip;
+        let far = u64::from_le_bytes(BYTE_SHUFFLES[second as usize]) + skip;
         let places = _mm_set_epi64x(far.cast_signed(), near.cast_signed());
         if let Some(bytes) = window.get(at..).and_then(<[u8]>::first_chunk) {
             *half = _mm_shuffle_epi8(load_half(bytes), places);
@@ -112,10 +114,10 @@ fn spread(window: &[u8], at: usize, set: u32) -> (__m256i, usize) {
     clippy::too_many_lines,
     reason = "one step, in the order of its instructions"
 )]
-fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]) {
+fn r16_steps(block: &R16Block<'_>, decoder: &mut R16DecoderState<LANES>, out: &mut [Word]) {
     let table = R16Vectors::of(block);
     let (mut low, mut high) = ([0_u8; LANES], [0_u8; LANES]);
-    for ((low, high), state) in low.iter_mut().zip(&mut high).zip(place.states) {
+    for ((low, high), state) in low.iter_mut().zip(&mut high).zip(decoder.states) {
         [*low, *high, ..] = state.to_le_bytes();
     }
     let (lows, highs) = (low.as_chunks::<32>().0, high.as_chunks::<32>().0);
@@ -129,7 +131,7 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
     let (planes, _) = block.plane.as_chunks::<64>();
     for (out, plane) in steps.iter_mut().zip(planes) {
         // 64 bytes for the lanes, and what a load of 16 may read behind the last of them
-        let Some(window) = block.stream.get(place.position..place.position + 80) else {
+        let Some(window) = block.stream.get(decoder.position..decoder.position + 80) else {
             break;
         };
         let mut taken = 0;
@@ -168,12 +170,12 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
             let set = _mm256_movemask_epi8(escaped).cast_unsigned();
             if set != 0 {
                 let mut literals = [0_u8; 48];
-                let rest = block.lits.get(place.escapes..).unwrap_or_default();
+                let rest = block.lits.get(decoder.escapes..).unwrap_or_default();
                 let len = rest.len().min(32);
                 literals[..len].copy_from_slice(&rest[..len]);
                 let (bytes, after) = spread(&literals, 0, set);
                 value = _mm256_blendv_epi8(value, bytes, escaped);
-                place.escapes += after;
+                decoder.escapes += after;
             }
             let plane = load(plane);
             let x = rotated(_mm256_unpacklo_epi8(plane, value));
@@ -182,15 +184,15 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
             store(&mut quarters[0], _mm256_permute2x128_si256::<0x20>(x, y));
             store(&mut quarters[1], _mm256_permute2x128_si256::<0x31>(x, y));
         }
-        place.position += taken;
-        place.done += LANES;
+        decoder.position += taken;
+        decoder.done += LANES;
     }
     let (lows, highs) = (low.as_chunks_mut::<32>().0, high.as_chunks_mut::<32>().0);
     for half in 0..2 {
         store(&mut lows[half], lo[half]);
         store(&mut highs[half], hi[half]);
     }
-    for (state, (low, high)) in place.states.iter_mut().zip(low.into_iter().zip(high)) {
+    for (state, (low, high)) in decoder.states.iter_mut().zip(low.into_iter().zip(high)) {
         *state = u32::from(u16::from_le_bytes([low, high]));
     }
 }

@@ -14,28 +14,28 @@ use std::arch::x86_64::*;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::r32::Carried;
 use crate::entropy::r32::DecodeTable;
-use crate::entropy::r32::EncodePlace;
 use crate::entropy::r32::EncodeTable;
 use crate::entropy::r32::R32Coded;
+use crate::entropy::r32::R32EncoderState;
 use crate::entropy::r32::R32Plane;
-use crate::entropy::simd::avx2::LANES;
-use crate::entropy::simd::avx2::load;
-use crate::entropy::simd::avx2::load_half;
-use crate::entropy::simd::avx2::store;
-use crate::entropy::simd::avx2::words_for;
+use crate::entropy::simd::avx2::vectors::LANES;
+use crate::entropy::simd::avx2::vectors::load;
+use crate::entropy::simd::avx2::vectors::load_half;
+use crate::entropy::simd::avx2::vectors::store;
+use crate::entropy::simd::avx2::vectors::words_for;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::R32Place;
+use crate::entropy::simd::scalar::R32DecoderState;
 
 pub(super) fn r32_decode<const GATHER: bool>(
     plane: &R32Plane<'_>,
     out: &mut [u8],
 ) -> Option<Carried> {
-    let Some(mut place) = R32Place::<LANES>::begin(plane) else {
+    let Some(mut decoder) = R32DecoderState::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r32_steps::<GATHER>(plane, &mut place, out) };
-    place.finish::<128>(plane, out)
+    unsafe { r32_steps::<GATHER>(plane, &mut decoder, out) };
+    decoder.finish::<128>(plane, out)
 }
 
 pub(super) fn r32_encode<const GATHER: bool>(
@@ -45,22 +45,24 @@ pub(super) fn r32_encode<const GATHER: bool>(
     carried: &Carried,
     coded: &mut R32Coded,
 ) -> bool {
-    let mut place = EncodePlace::<LANES>::begin(plane.len(), carried, coded);
+    let mut encoder = R32EncoderState::<LANES>::begin(plane.len(), carried, coded);
     let whole = plane.len() / LANES;
     let last = whole..plane.len().div_ceil(LANES);
-    let mut held = place.steps(last, plane, ids, tables, coded);
+    let mut held = encoder.steps(last, plane, ids, tables, coded);
     // SAFETY: `kernels` gives this function out only where the features were detected
-    held &= unsafe { r32_encode_steps::<GATHER>(plane, ids, tables, &mut place, coded) };
-    place.finish(coded);
+    held &= unsafe { r32_encode_steps::<GATHER>(plane, ids, tables, &mut encoder, coded) };
+    encoder.finish(coded);
     held
 }
 
-/// The entries of 8 slots: gathered, or by a load for each, two of which are joined before they go into a vector.
+/// The entries of 8 slots: gathered, or by a load for each, two of which are joined before they go
+/// into a vector.
 #[target_feature(enable = "avx2")]
 fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m256i) -> __m256i {
     let slots = _mm256_and_si256(slots, _mm256_set1_epi32(4095));
     if GATHER {
-        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
+        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below
+        // 4096
         return unsafe { _mm256_i32gather_epi32::<4>(table.as_ptr().cast(), slots) };
     }
     let mut bytes = [0_u8; 32];
@@ -77,12 +79,12 @@ fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m256i) -> __m256i {
 #[target_feature(enable = "avx2,popcnt")]
 fn r32_steps<const GATHER: bool>(
     plane: &R32Plane<'_>,
-    place: &mut R32Place<LANES>,
+    decoder: &mut R32DecoderState<LANES>,
     out: &mut [u8],
 ) {
     let mut states = [_mm256_setzero_si256(); 8];
     let mut bytes = [0_u8; 4 * LANES];
-    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(decoder.states) {
         *bytes = state.to_le_bytes();
     }
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<32>().0) {
@@ -102,7 +104,7 @@ fn r32_steps<const GATHER: bool>(
             // a step takes at most 64 words
             let Some(window) = plane
                 .words
-                .get(place.position..)
+                .get(decoder.position..)
                 .and_then(<[u8]>::first_chunk::<128>)
             else {
                 break 'strips;
@@ -135,20 +137,20 @@ fn r32_steps<const GATHER: bool>(
                 let packed = _mm256_packus_epi16(left, right);
                 store(out, _mm256_permutevar8x32_epi32(packed, order));
             }
-            place.position += taken;
-            place.done += LANES;
+            decoder.position += taken;
+            decoder.done += LANES;
         }
     }
     for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<32>().0) {
         store(bytes, *state);
     }
-    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    for (state, bytes) in decoder.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
 }
 
 /// For each set of eight words the places that put them, in order, at the end of eight.
-static SPILL_PLACES: [[u8; 16]; 256] = {
+static SPILL_SHUFFLES: [[u8; 16]; 256] = {
     let mut places = [[0x80_u8; 16]; 256];
     let mut set = 0;
     while set < 256 {
@@ -188,12 +190,12 @@ fn r32_encode_steps<const GATHER: bool>(
     plane: &[u8],
     ids: &[u8],
     tables: &[EncodeTable],
-    place: &mut EncodePlace<LANES>,
+    encoder: &mut R32EncoderState<LANES>,
     coded: &mut R32Coded,
 ) -> bool {
     let mut states = [_mm256_setzero_si256(); 8];
     let mut bytes = [0_u8; 4 * LANES];
-    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(encoder.states) {
         *bytes = state.to_le_bytes();
     }
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<32>().0) {
@@ -212,10 +214,11 @@ fn r32_encode_steps<const GATHER: bool>(
             let limit = _mm256_slli_epi32::<20>(freq);
             let spill = _mm256_cmpeq_epi32(_mm256_max_epu32(*state, limit), *state);
             let set = _mm256_movemask_ps(_mm256_castsi256_ps(spill)).cast_unsigned();
-            put_words(&mut coded.stack[..place.top], *state, set);
-            place.top -= set.count_ones() as usize;
+            put_words(&mut coded.stack[..encoder.top], *state, set);
+            encoder.top -= set.count_ones() as usize;
             let x = _mm256_blendv_epi8(*state, _mm256_srli_epi32::<16>(*state), spill);
-            // the quotient by way of floats is at most one off, as it is below 2^20: what is left over tells
+            // the quotient by way of floats is at most one off, as it is below 2^20: what is left
+            // over tells
             let near = _mm256_div_ps(to_float(x), _mm256_cvtepi32_ps(freq));
             let mut quotient = _mm256_cvttps_epi32(near);
             let mut rest = _mm256_sub_epi32(x, _mm256_mullo_epi32(quotient, freq));
@@ -234,7 +237,7 @@ fn r32_encode_steps<const GATHER: bool>(
     for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<32>().0) {
         store(bytes, *state);
     }
-    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    for (state, bytes) in encoder.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
     _mm256_testz_si256(missing, missing) == 1
@@ -248,7 +251,8 @@ fn to_float(x: __m256i) -> __m256 {
     _mm256_add_ps(_mm256_mul_ps(high, _mm256_set1_ps(65_536.0)), low)
 }
 
-/// Writes the low halves of those states that are in `set` to the end of `out`, of which at least 8 words must be left.
+/// Writes the low halves of those states that are in `set` to the end of `out`, of which at least 8
+/// words must be left.
 #[target_feature(enable = "avx2")]
 fn put_words(out: &mut [u16], states: __m256i, set: u32) {
     let halves = _mm256_packus_epi32(
@@ -256,7 +260,7 @@ fn put_words(out: &mut [u16], states: __m256i, set: u32) {
         _mm256_setzero_si256(),
     );
     let words = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(halves));
-    let spilled = _mm_shuffle_epi8(words, load_half(&SPILL_PLACES[(set & 255) as usize]));
+    let spilled = _mm_shuffle_epi8(words, load_half(&SPILL_SHUFFLES[(set & 255) as usize]));
     if let Some(out) = out.last_chunk_mut::<8>() {
         // SAFETY: the array has the 16 bytes that are written; no alignment is needed
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), spilled) };

@@ -1,7 +1,8 @@
-//! Differences by AVX-512. The 64 states are four vectors of words, the low and the high halves of 32 lanes each in the order of the
-//! lanes: a lane whose high half becomes 0 moves its low half up and takes the next word as its low half, which is one expand and one
-//! move for 32 lanes, and raw bits leave by a shift across the two halves. Only for the step of a table the halves are joined, to
-//! the states of the even lanes and of the odd ones.
+//! Differences by AVX-512. The 64 states are four vectors of words, the low and the high halves of
+//! 32 lanes each in the order of the lanes: a lane whose high half becomes 0 moves its low half up
+//! and takes the next word as its low half, which is one expand and one move for 32 lanes, and raw
+//! bits leave by a shift across the two halves. Only for the step of a table the halves are joined,
+//! to the states of the even lanes and of the odd ones.
 
 #![expect(
     unsafe_code,
@@ -16,11 +17,11 @@ use std::arch::x86_64::*;
 
 use crate::entropy::context::ContextBlock;
 use crate::entropy::context::ContextTables;
-use crate::entropy::simd::avx512::LANES;
-use crate::entropy::simd::avx512::load;
-use crate::entropy::simd::avx512::store;
+use crate::entropy::simd::avx512::vectors::LANES;
+use crate::entropy::simd::avx512::vectors::load;
+use crate::entropy::simd::avx512::vectors::store;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::ContextPlace;
+use crate::entropy::simd::scalar::ContextDecoderState;
 
 /// Words that the lanes of a step may take, in bytes: for the symbol, and for two times raw bits.
 const WINDOW: usize = 3 * 2 * LANES;
@@ -28,18 +29,18 @@ const WINDOW: usize = 3 * 2 * LANES;
 const ODD: __mmask32 = 0xaaaa_aaaa;
 
 pub(super) fn context_decode<const GATHER: bool>(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
-    let Some(mut place) = ContextPlace::begin(block, out) else {
+    let Some(mut decoder) = ContextDecoderState::begin(block, out) else {
         return false;
     };
-    steps::<GATHER>(block, &mut place, out);
-    place.finish(block, out)
+    steps::<GATHER>(block, &mut decoder, out);
+    decoder.finish(block, out)
 }
 
 pub(super) fn context_decode_two<const GATHER: bool>(
     blocks: [&ContextBlock<'_>; 2],
     mut outs: [&mut [u8]; 2],
 ) -> [bool; 2] {
-    let begin = |n: usize| ContextPlace::begin(blocks[n], outs[n]);
+    let begin = |n: usize| ContextDecoderState::begin(blocks[n], outs[n]);
     let (Some(a), Some(b)) = (begin(0), begin(1)) else {
         let [a, b] = outs;
         return [
@@ -47,11 +48,11 @@ pub(super) fn context_decode_two<const GATHER: bool>(
             context_decode::<GATHER>(blocks[1], b),
         ];
     };
-    let mut places = [a, b];
+    let mut decoders = [a, b];
     if std::ptr::eq(blocks[0].tables, blocks[1].tables) {
-        steps_in_turns::<GATHER>(blocks, &mut places, &mut outs);
+        steps_in_turns::<GATHER>(blocks, &mut decoders, &mut outs);
     }
-    let [mut a, mut b] = places;
+    let [mut a, mut b] = decoders;
     let [out_a, out_b] = outs;
     // what one of them has more
     steps::<GATHER>(blocks[0], &mut a, out_a);
@@ -60,7 +61,11 @@ pub(super) fn context_decode_two<const GATHER: bool>(
 }
 
 /// The whole steps that are left.
-fn steps<const GATHER: bool>(block: &ContextBlock<'_>, place: &mut ContextPlace, out: &mut [u8]) {
+fn steps<const GATHER: bool>(
+    block: &ContextBlock<'_>,
+    decoder: &mut ContextDecoderState,
+    out: &mut [u8],
+) {
     if !block.tables.fit_elements() {
         return;
     }
@@ -69,14 +74,15 @@ fn steps<const GATHER: bool>(block: &ContextBlock<'_>, place: &mut ContextPlace,
         2 => steps_of_one::<2, GATHER>,
         _ => steps_of_one::<4, GATHER>,
     };
-    // SAFETY: `kernels` gives the functions that call this out only where the features were detected
-    unsafe { of_one(block, place, out) };
+    // SAFETY: `kernels` gives the functions that call this out only where the features were
+    // detected
+    unsafe { of_one(block, decoder, out) };
 }
 
 /// The whole steps that two blocks with the same tables have both.
 fn steps_in_turns<const GATHER: bool>(
     blocks: [&ContextBlock<'_>; 2],
-    places: &mut [ContextPlace; 2],
+    decoders: &mut [ContextDecoderState; 2],
     outs: &mut [&mut [u8]; 2],
 ) {
     if !blocks[0].tables.fit_elements() {
@@ -87,8 +93,9 @@ fn steps_in_turns<const GATHER: bool>(
         2 => steps_of_two::<2, GATHER>,
         _ => steps_of_two::<4, GATHER>,
     };
-    // SAFETY: `kernels` gives the function that calls this out only where the features were detected
-    unsafe { of_two(blocks, places, outs) };
+    // SAFETY: `kernels` gives the function that calls this out only where the features were
+    // detected
+    unsafe { of_two(blocks, decoders, outs) };
 }
 
 /// What the tables are to the vectors.
@@ -97,7 +104,8 @@ struct Vectors<'a> {
     /// Where the table of each context begins, twice.
     starts: __m512i,
     highest: __m512i,
-    /// How far the exponent is from the lowest bit of the word that it is in, and what is behind the sign there.
+    /// How far the exponent is from the lowest bit of the word that it is in, and what is behind
+    /// the sign there.
     exponent_shift: __m128i,
     exponent_mask: __m512i,
     slot_mask: __m512i,
@@ -113,7 +121,8 @@ impl<'a> Vectors<'a> {
         for (bytes, start) in starts.as_chunks_mut::<2>().0.iter_mut().zip(twice) {
             *bytes = start.to_le_bytes();
         }
-        // of four bytes the upper word is looked at, and one byte is put into the upper half of a word
+        // of four bytes the upper word is looked at, and one byte is put into the upper half of a
+        // word
         let (width, mantissa) = (choice.layout.width, choice.layout.mantissa_bits);
         let shift = match width {
             1 => mantissa + 8,
@@ -144,14 +153,16 @@ impl<'a> Vectors<'a> {
         _mm512_permutexvar_epi16(contexts, self.starts)
     }
 
-    /// The entries of the even and of the odd ones of 32 lanes, whose places in the tables are the start of a table and a slot in it.
+    /// The entries of the even and of the odd ones of 32 lanes, whose places in the tables are the
+    /// start of a table and a slot in it.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn look_up<const GATHER: bool>(&self, places: __m512i) -> (__m512i, __m512i) {
         let entries = self.tables.entries();
         if GATHER {
             let gather = |places| {
-                // SAFETY: each place is a start that the tables gave, behind which they have 2^bits entries, and a slot below that
+                // SAFETY: each place is a start that the tables gave, behind which they have 2^bits
+                // entries, and a slot below that
                 unsafe { _mm512_i32gather_epi32::<4>(places, entries.as_ptr().cast()) }
             };
             let even = _mm512_and_si512(places, _mm512_set1_epi32(0xffff));
@@ -163,7 +174,8 @@ impl<'a> Vectors<'a> {
         let (places, _) = bytes.as_chunks::<2>();
         let entry = |lane: usize| {
             let place = usize::from(u16::from_le_bytes(places[lane]));
-            // SAFETY: each place is a start that the tables gave, behind which they have 2^bits entries, and a slot below that
+            // SAFETY: each place is a start that the tables gave, behind which they have 2^bits
+            // entries, and a slot below that
             unsafe { entries.get_unchecked(place) }.cast_signed()
         };
         let sixteen = |first: usize| {
@@ -190,8 +202,8 @@ struct Half {
 }
 
 impl Half {
-    /// The symbols of the lanes, which have these elements of `WIDTH` bytes in the base. The states are left without the words that
-    /// they need.
+    /// The symbols of the lanes, which have these elements of `WIDTH` bytes in the base. The states
+    /// are left without the words that they need.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn decode<const WIDTH: usize, const GATHER: bool>(
@@ -224,7 +236,8 @@ impl Half {
         *taken += 2 * need.count_ones() as usize;
     }
 
-    /// Takes the lowest `counts` bits, at most 15, out of each state, and puts them behind those of `top`.
+    /// Takes the lowest `counts` bits, at most 15, out of each state, and puts them behind those of
+    /// `top`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
     fn join(&mut self, top: __m512i, counts: __m512i) -> __m512i {
@@ -275,7 +288,7 @@ fn odd_lanes(lo: __m512i, hi: __m512i) -> __m512i {
     _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32::<16>(lo), hi)
 }
 
-/// A block being decoded: what `ContextPlace` holds, in registers.
+/// A block being decoded: what `ContextDecoderState` holds, in registers.
 struct Flight<'a> {
     halves: [Half; 2],
     words: &'a [u8],
@@ -286,24 +299,24 @@ struct Flight<'a> {
 
 impl<'a> Flight<'a> {
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn begin(block: &ContextBlock<'a>, place: &ContextPlace) -> Self {
+    fn begin(block: &ContextBlock<'a>, decoder: &ContextDecoderState) -> Self {
         Self {
-            halves: read_halves(&place.states),
+            halves: read_halves(&decoder.states),
             words: block.words,
-            position: place.position,
+            position: decoder.position,
             padded: [0; WINDOW],
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn end(&self, bytes: usize, place: &mut ContextPlace) {
-        write_halves(&self.halves, &mut place.states);
-        place.position = self.position;
-        place.done += bytes;
+    fn end(&self, bytes: usize, decoder: &mut ContextDecoderState) {
+        write_halves(&self.halves, &mut decoder.states);
+        decoder.position = self.position;
+        decoder.done += bytes;
     }
 
-    /// Decodes 64 elements of `WIDTH` bytes. There is a `COPY` for each place that calls this, so that it becomes part of it and the
-    /// vectors stay in registers.
+    /// Decodes 64 elements of `WIDTH` bytes. There is a `COPY` for each place that calls this, so
+    /// that it becomes part of it and the vectors stay in registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
     fn step<const WIDTH: usize, const GATHER: bool, const COPY: usize>(
@@ -365,32 +378,32 @@ impl<'a> Flight<'a> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 fn steps_of_one<const WIDTH: usize, const GATHER: bool>(
     block: &ContextBlock<'_>,
-    place: &mut ContextPlace,
+    decoder: &mut ContextDecoderState,
     out: &mut [u8],
 ) {
     let vectors = Vectors::of(block.tables);
-    let mut flight = Flight::begin(block, place);
-    let bases = block.base[place.done..].chunks_exact(WIDTH * LANES);
-    let outs = out[place.done..].chunks_exact_mut(WIDTH * LANES);
+    let mut flight = Flight::begin(block, decoder);
+    let bases = block.base[decoder.done..].chunks_exact(WIDTH * LANES);
+    let outs = out[decoder.done..].chunks_exact_mut(WIDTH * LANES);
     let mut bytes = 0;
     for (base, out) in bases.zip(outs) {
         flight.step::<WIDTH, GATHER, 0>(&vectors, base, out);
         bytes += WIDTH * LANES;
     }
-    flight.end(bytes, place);
+    flight.end(bytes, decoder);
 }
 
 /// In turns: each step of a block waits for the one before, and the other block's fills the time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 fn steps_of_two<const WIDTH: usize, const GATHER: bool>(
     blocks: [&ContextBlock<'_>; 2],
-    places: &mut [ContextPlace; 2],
+    decoders: &mut [ContextDecoderState; 2],
     outs: &mut [&mut [u8]; 2],
 ) {
     let vectors = Vectors::of(blocks[0].tables);
-    let [place_a, place_b] = places;
-    let mut a = Flight::begin(blocks[0], place_a);
-    let mut b = Flight::begin(blocks[1], place_b);
+    let [decoder_a, decoder_b] = decoders;
+    let mut a = Flight::begin(blocks[0], decoder_a);
+    let mut b = Flight::begin(blocks[1], decoder_b);
     let [out_a, out_b] = outs;
     let outs_a = out_a.chunks_exact_mut(WIDTH * LANES);
     let outs_b = out_b.chunks_exact_mut(WIDTH * LANES);
@@ -402,8 +415,8 @@ fn steps_of_two<const WIDTH: usize, const GATHER: bool>(
         b.step::<WIDTH, GATHER, 2>(&vectors, base_b, out_b);
         bytes += WIDTH * LANES;
     }
-    a.end(bytes, place_a);
-    b.end(bytes, place_b);
+    a.end(bytes, decoder_a);
+    b.end(bytes, decoder_b);
 }
 
 /// How many low bits 32 symbols leave.
@@ -448,7 +461,8 @@ fn vector(bytes: &[u8], place: usize) -> __m512i {
     load(&bytes.as_chunks().0[place])
 }
 
-/// The words in which 32 elements of `WIDTH` bytes have their exponents, a byte in the upper half of its word.
+/// The words in which 32 elements of `WIDTH` bytes have their exponents, a byte in the upper half
+/// of its word.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn exponent_words<const WIDTH: usize>(elements: &[u8]) -> __m512i {
@@ -474,8 +488,8 @@ fn upper_bytes(bytes: &[u8]) -> __m512i {
     _mm512_slli_epi16::<8>(_mm512_cvtepu8_epi16(bytes))
 }
 
-/// Adds 32 differences of more than 16 bits to elements of four bytes: the highest bits of each, how many more it has, and those, the
-/// lower 16 first.
+/// Adds 32 differences of more than 16 bits to elements of four bytes: the highest bits of each,
+/// how many more it has, and those, the lower 16 first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn add_far(top: __m512i, counts: __m512i, raw: [__m512i; 2], base: &[u8], out: &mut [u8]) {
@@ -508,7 +522,8 @@ fn add_near<const WIDTH: usize>(differences: __m512i, base: &[u8], out: &mut [u8
         store(&mut out.as_chunks_mut().0[0], sum);
         return;
     }
-    // an element is the upper half of its word: what is below it is 0 in the difference, and nothing is carried
+    // an element is the upper half of its word: what is below it is 0 in the difference, and
+    // nothing is carried
     let d = signed_16(differences);
     let sum = add_ordered_16(_mm512_slli_epi16::<8>(d), upper_bytes(base));
     let bytes = _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(sum));

@@ -1,39 +1,30 @@
-//! The kernels for AVX-512 with VBMI2 (Ice Lake, Zen 4 and newer): whole steps with vectors, the rest by `scalar`.
+//! The kernels for AVX-512 with VBMI2 (Ice Lake, Zen 4 and newer): whole steps with vectors, the
+//! rest by `scalar`.
 
 #![expect(
     unsafe_code,
-    reason = "vector loads and stores, and calls of functions for a processor that was asked for"
+    reason = "calls of functions for a processor that was asked for"
 )]
 
 mod context;
 mod r16;
 mod r32;
+mod vectors;
 
-#[cfg_attr(
-    not(test),
-    expect(clippy::wildcard_imports, reason = "instructions by their names")
-)]
-use std::arch::x86_64::*;
-
+use crate::base::level::Level;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
-use crate::entropy::simd::dispatch::ContextDecodeTwo;
-use crate::entropy::simd::dispatch::Kernels;
+use crate::entropy::simd::kernels::ContextDecodeTwo;
+use crate::entropy::simd::kernels::Kernels;
 
-const LANES: usize = 64;
-
-/// These sets, if the processor can run them: with gathers, which are slow on some processors, and with loads instead. Their
-/// functions are reachable only through here, which is what makes calling them sound.
+/// These sets, if the processor can run them: with gathers, which are slow on some processors, and
+/// with loads instead. Their functions are reachable only through here, which is what makes calling
+/// them sound.
 pub(super) fn kernels() -> Option<[Kernels; 2]> {
-    let can = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512vbmi")
-        && is_x86_feature_detected!("avx512vbmi2")
-        && is_x86_feature_detected!("popcnt");
     let set =
         |name, r32_decode, r32_encode, context_decode, context_decode_two: ContextDecodeTwo| {
             Kernels {
+                level: Level::Avx512,
                 name,
                 r16_decode: r16::r16_decode,
                 r16_decode_two: Some(r16::r16_decode_two),
@@ -63,7 +54,7 @@ pub(super) fn kernels() -> Option<[Kernels; 2]> {
             context::context_decode_two::<true>,
         ),
     ];
-    if can { Some(sets) } else { None }
+    Level::Avx512.is_there().then_some(sets)
 }
 
 fn merge_top(
@@ -118,18 +109,4 @@ fn split_top(
     }
     // SAFETY: `kernels` gives this function out only where the features were detected
     unsafe { with_features(words, base, symbols, lits, packed) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: the array has the 64 bytes that are read; no alignment is needed
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(bytes: &mut [u8; 64], vector: __m512i) {
-    // SAFETY: the array has the 64 bytes that are written; no alignment is needed
-    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
 }

@@ -1,5 +1,6 @@
-//! R16 by AVX-512. The 64 states are two vectors of bytes, low and high, in the order of the lanes: the slot is the low byte itself,
-//! and the bytes that lanes take from the stream are spread over them by one expand.
+//! R16 by AVX-512. The 64 states are two vectors of bytes, low and high, in the order of the lanes:
+//! the slot is the low byte itself, and the bytes that lanes take from the stream are spread over
+//! them by one expand.
 
 #![expect(
     unsafe_code,
@@ -14,31 +15,31 @@ use std::arch::x86_64::*;
 
 use crate::entropy::planes::Word;
 use crate::entropy::r16::R16Block;
-use crate::entropy::simd::avx512::LANES;
-use crate::entropy::simd::avx512::load;
-use crate::entropy::simd::avx512::store;
+use crate::entropy::simd::avx512::vectors::LANES;
+use crate::entropy::simd::avx512::vectors::load;
+use crate::entropy::simd::avx512::vectors::store;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::R16Place;
+use crate::entropy::simd::scalar::R16DecoderState;
 
 pub(super) fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
-    let Some(mut place) = R16Place::<LANES>::begin(block, out) else {
+    let Some(mut decoder) = R16DecoderState::<LANES>::begin(block, out) else {
         return scalar::r16_decode(block, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r16_steps(block, &mut place, out) };
-    place.finish(block, out)
+    unsafe { r16_steps(block, &mut decoder, out) };
+    decoder.finish(block, out)
 }
 
 pub(super) fn r16_decode_two(blocks: [&R16Block<'_>; 2], mut outs: [&mut [Word]; 2]) -> [bool; 2] {
-    let begin = |i: usize| R16Place::<LANES>::begin(blocks[i], outs[i]);
+    let begin = |i: usize| R16DecoderState::<LANES>::begin(blocks[i], outs[i]);
     let (Some(a), Some(b)) = (begin(0), begin(1)) else {
         let [a, b] = outs;
         return [r16_decode(blocks[0], a), r16_decode(blocks[1], b)];
     };
-    let mut places = [a, b];
+    let mut decoders = [a, b];
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r16_steps_of_two(blocks, &mut places, &mut outs) };
-    let [mut a, mut b] = places;
+    unsafe { r16_steps_of_two(blocks, &mut decoders, &mut outs) };
+    let [mut a, mut b] = decoders;
     // what one of them has more
     // SAFETY: `kernels` gives this function out only where the features were detected
     unsafe { r16_steps(blocks[0], &mut a, outs[0]) };
@@ -56,7 +57,8 @@ fn repeat(bytes: &[u8; 16]) -> __m512i {
     _mm512_broadcast_i32x4(quarter)
 }
 
-/// What a table is to the vectors: the symbol's number for each slot, and frequency, start and value by number.
+/// What a table is to the vectors: the symbol's number for each slot, and frequency, start and
+/// value by number.
 struct R16Vectors {
     numbers: [__m512i; 4],
     freqs: __m512i,
@@ -100,7 +102,7 @@ impl R16Vectors {
     }
 }
 
-/// A block being decoded by vectors: what `R16Place` holds, in registers.
+/// A block being decoded by vectors: what `R16DecoderState` holds, in registers.
 struct R16Flight<'a> {
     table: R16Vectors,
     lo: __m512i,
@@ -113,9 +115,9 @@ struct R16Flight<'a> {
 
 impl<'a> R16Flight<'a> {
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn begin(block: &'a R16Block<'_>, place: &R16Place<LANES>) -> Self {
+    fn begin(block: &'a R16Block<'_>, decoder: &R16DecoderState<LANES>) -> Self {
         let (mut low, mut high) = ([0_u8; LANES], [0_u8; LANES]);
-        for ((low, high), state) in low.iter_mut().zip(&mut high).zip(place.states) {
+        for ((low, high), state) in low.iter_mut().zip(&mut high).zip(decoder.states) {
             [*low, *high, ..] = state.to_le_bytes();
         }
         Self {
@@ -123,23 +125,23 @@ impl<'a> R16Flight<'a> {
             lo: load(&low),
             hi: load(&high),
             stream: block.stream,
-            position: place.position,
+            position: decoder.position,
             lits: block.lits,
-            escapes: place.escapes,
+            escapes: decoder.escapes,
         }
     }
 
     #[target_feature(enable = "avx512f")]
-    fn end(self, steps: usize, place: &mut R16Place<LANES>) {
+    fn end(self, steps: usize, decoder: &mut R16DecoderState<LANES>) {
         let (mut low, mut high) = ([0_u8; LANES], [0_u8; LANES]);
         store(&mut low, self.lo);
         store(&mut high, self.hi);
-        for (state, (low, high)) in place.states.iter_mut().zip(low.into_iter().zip(high)) {
+        for (state, (low, high)) in decoder.states.iter_mut().zip(low.into_iter().zip(high)) {
             *state = u32::from(u16::from_le_bytes([low, high]));
         }
-        place.position = self.position;
-        place.escapes = self.escapes;
-        place.done += steps * LANES;
+        decoder.position = self.position;
+        decoder.escapes = self.escapes;
+        decoder.done += steps * LANES;
     }
 
     /// The 64 bytes of which a step takes some; none near the end of the stream.
@@ -195,7 +197,8 @@ impl<'a> R16Flight<'a> {
     }
 }
 
-/// Puts literals into the elements of the lanes that escaped, one step in ten has such; gives the number of literals taken.
+/// Puts literals into the elements of the lanes that escaped, one step in ten has such; gives the
+/// number of literals taken.
 #[cold]
 #[inline(never)]
 fn put_literals(
@@ -219,9 +222,9 @@ fn put_literals(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
-fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]) {
-    let mut flight = R16Flight::begin(block, place);
-    let first = place.done / LANES;
+fn r16_steps(block: &R16Block<'_>, decoder: &mut R16DecoderState<LANES>, out: &mut [Word]) {
+    let mut flight = R16Flight::begin(block, decoder);
+    let first = decoder.done / LANES;
     let (outs, _) = out.as_flattened_mut().as_chunks_mut::<128>();
     let (planes, _) = block.plane.as_chunks::<64>();
     let mut steps = 0;
@@ -232,18 +235,18 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
         flight.step(window, plane, out);
         steps += 1;
     }
-    flight.end(steps, place);
+    flight.end(steps, decoder);
 }
 
-/// The steps that two blocks have both, in turns: each step of a block waits for the one before, and the other block's
-/// fills the time.
+/// The steps that two blocks have both, in turns: each step of a block waits for the one before,
+/// and the other block's fills the time.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 fn r16_steps_of_two(
     blocks: [&R16Block<'_>; 2],
-    places: &mut [R16Place<LANES>; 2],
+    decoders: &mut [R16DecoderState<LANES>; 2],
     outs: &mut [&mut [Word]; 2],
 ) {
-    let [mut a, mut b] = [0, 1].map(|i| R16Flight::begin(blocks[i], &places[i]));
+    let [mut a, mut b] = [0, 1].map(|i| R16Flight::begin(blocks[i], &decoders[i]));
     let [out_a, out_b] = outs;
     let (outs_a, outs_b) = (
         out_a.as_flattened_mut().as_chunks_mut::<128>().0,
@@ -262,7 +265,7 @@ fn r16_steps_of_two(
         b.step(window_b, plane_b, out_b);
         steps += 1;
     }
-    let [place_a, place_b] = places;
-    a.end(steps, place_a);
-    b.end(steps, place_b);
+    let [decoder_a, decoder_b] = decoders;
+    a.end(steps, decoder_a);
+    b.end(steps, decoder_b);
 }

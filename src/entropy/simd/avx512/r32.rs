@@ -14,26 +14,26 @@ use std::arch::x86_64::*;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::r32::Carried;
 use crate::entropy::r32::DecodeTable;
-use crate::entropy::r32::EncodePlace;
 use crate::entropy::r32::EncodeTable;
 use crate::entropy::r32::R32Coded;
+use crate::entropy::r32::R32EncoderState;
 use crate::entropy::r32::R32Plane;
-use crate::entropy::simd::avx512::LANES;
-use crate::entropy::simd::avx512::load;
-use crate::entropy::simd::avx512::store;
+use crate::entropy::simd::avx512::vectors::LANES;
+use crate::entropy::simd::avx512::vectors::load;
+use crate::entropy::simd::avx512::vectors::store;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::R32Place;
+use crate::entropy::simd::scalar::R32DecoderState;
 
 pub(super) fn r32_decode<const GATHER: bool>(
     plane: &R32Plane<'_>,
     out: &mut [u8],
 ) -> Option<Carried> {
-    let Some(mut place) = R32Place::<LANES>::begin(plane) else {
+    let Some(mut decoder) = R32DecoderState::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
     // SAFETY: `kernels` gives this function out only where the features were detected
-    unsafe { r32_steps::<GATHER>(plane, &mut place, out) };
-    place.finish::<128>(plane, out)
+    unsafe { r32_steps::<GATHER>(plane, &mut decoder, out) };
+    decoder.finish::<128>(plane, out)
 }
 
 pub(super) fn r32_encode<const GATHER: bool>(
@@ -43,22 +43,24 @@ pub(super) fn r32_encode<const GATHER: bool>(
     carried: &Carried,
     coded: &mut R32Coded,
 ) -> bool {
-    let mut place = EncodePlace::<LANES>::begin(plane.len(), carried, coded);
+    let mut encoder = R32EncoderState::<LANES>::begin(plane.len(), carried, coded);
     let whole = plane.len() / LANES;
     let last = whole..plane.len().div_ceil(LANES);
-    let mut held = place.steps(last, plane, ids, tables, coded);
+    let mut held = encoder.steps(last, plane, ids, tables, coded);
     // SAFETY: `kernels` gives this function out only where the features were detected
-    held &= unsafe { r32_encode_steps::<GATHER>(plane, ids, tables, &mut place, coded) };
-    place.finish(coded);
+    held &= unsafe { r32_encode_steps::<GATHER>(plane, ids, tables, &mut encoder, coded) };
+    encoder.finish(coded);
     held
 }
 
-/// The entries of 16 slots: gathered, or by a load for each, two of which are joined before they go into a vector.
+/// The entries of 16 slots: gathered, or by a load for each, two of which are joined before they go
+/// into a vector.
 #[target_feature(enable = "avx512f")]
 fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m512i) -> __m512i {
     let slots = _mm512_and_si512(slots, _mm512_set1_epi32(4095));
     if GATHER {
-        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below 4096
+        // SAFETY: a table has 4096 entries of 4 bytes, and the slots have just been cut to below
+        // 4096
         return unsafe { _mm512_i32gather_epi32::<4>(slots, table.as_ptr().cast()) };
     }
     let mut bytes = [0_u8; 64];
@@ -84,12 +86,12 @@ fn look_up<const GATHER: bool>(table: &DecodeTable, slots: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,popcnt")]
 fn r32_steps<const GATHER: bool>(
     plane: &R32Plane<'_>,
-    place: &mut R32Place<LANES>,
+    decoder: &mut R32DecoderState<LANES>,
     out: &mut [u8],
 ) {
     let mut states = [_mm512_setzero_si512(); 4];
     let mut bytes = [0_u8; 4 * LANES];
-    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(decoder.states) {
         *bytes = state.to_le_bytes();
     }
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<64>().0) {
@@ -107,7 +109,7 @@ fn r32_steps<const GATHER: bool>(
             // a step takes at most 64 words
             let Some(window) = plane
                 .words
-                .get(place.position..)
+                .get(decoder.position..)
                 .and_then(<[u8]>::first_chunk::<128>)
             else {
                 break 'strips;
@@ -129,19 +131,20 @@ fn r32_steps<const GATHER: bool>(
                 // SAFETY: the array has the 16 bytes that are written; no alignment is needed
                 unsafe { _mm_storeu_si128(symbols.as_mut_ptr().cast(), narrow) };
             }
-            place.position += taken;
-            place.done += LANES;
+            decoder.position += taken;
+            decoder.done += LANES;
         }
     }
     for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<64>().0) {
         store(bytes, *state);
     }
-    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    for (state, bytes) in decoder.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
 }
 
-/// 16 words from byte `at` of the window, of which each group before has taken at most 16: `at` is at most 96.
+/// 16 words from byte `at` of the window, of which each group before has taken at most 16: `at` is
+/// at most 96.
 #[target_feature(enable = "avx512f")]
 fn words_at(window: &[u8; 128], at: usize) -> __m256i {
     let words = &window[at.min(96)..][..32];
@@ -172,12 +175,12 @@ fn r32_encode_steps<const GATHER: bool>(
     plane: &[u8],
     ids: &[u8],
     tables: &[EncodeTable],
-    place: &mut EncodePlace<LANES>,
+    encoder: &mut R32EncoderState<LANES>,
     coded: &mut R32Coded,
 ) -> bool {
     let mut states = [_mm512_setzero_si512(); 4];
     let mut bytes = [0_u8; 4 * LANES];
-    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(place.states) {
+    for (bytes, state) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(encoder.states) {
         *bytes = state.to_le_bytes();
     }
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks::<64>().0) {
@@ -195,10 +198,11 @@ fn r32_encode_steps<const GATHER: bool>(
             missing |= _mm512_testn_epi32_mask(freq, freq);
             let spill = _mm512_cmpge_epu32_mask(*state, _mm512_slli_epi32::<20>(freq));
             let words = _mm256_maskz_compress_epi16(spill, _mm512_cvtepi32_epi16(*state));
-            place.top -= spill.count_ones() as usize;
-            put_words(&mut coded.stack[place.top..], words, spill.count_ones());
+            encoder.top -= spill.count_ones() as usize;
+            put_words(&mut coded.stack[encoder.top..], words, spill.count_ones());
             let x = _mm512_mask_srli_epi32::<16>(*state, spill, *state);
-            // the quotient by way of floats is at most one off, as it is below 2^20: what is left over tells
+            // the quotient by way of floats is at most one off, as it is below 2^20: what is left
+            // over tells
             let near = _mm512_div_ps(_mm512_cvtepu32_ps(x), _mm512_cvtepi32_ps(freq));
             let mut quotient = _mm512_cvttps_epi32(near);
             let mut rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, freq));
@@ -216,7 +220,7 @@ fn r32_encode_steps<const GATHER: bool>(
     for (state, bytes) in states.iter().zip(bytes.as_chunks_mut::<64>().0) {
         store(bytes, *state);
     }
-    for (state, bytes) in place.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    for (state, bytes) in encoder.states.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *state = u32::from_le_bytes(*bytes);
     }
     missing == 0
@@ -227,6 +231,7 @@ fn r32_encode_steps<const GATHER: bool>(
 fn put_words(out: &mut [u16], words: __m256i, count: u32) {
     let out = &mut out[..count as usize];
     let first = ((1_u32 << count) - 1) as u16;
-    // SAFETY: the slice has as many words as the mask has bits, and no other is written; no alignment is needed
+    // SAFETY: the slice has as many words as the mask has bits, and no other is written; no
+    // alignment is needed
     unsafe { _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), first, words) };
 }

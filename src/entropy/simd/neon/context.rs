@@ -1,4 +1,5 @@
-//! Differences by NEON. The states are in halves, as in R32: raw bits leave by a shift across the two.
+//! Differences by NEON. The states are in halves, as in R32: raw bits leave by a shift across the
+//! two.
 
 #![expect(
     unsafe_code,
@@ -13,23 +14,23 @@ use std::arch::aarch64::*;
 
 use crate::entropy::context::ContextBlock;
 use crate::entropy::context::ContextTables;
-use crate::entropy::simd::neon::LANES;
-use crate::entropy::simd::neon::Takers;
-use crate::entropy::simd::neon::WORD_PLACES;
-use crate::entropy::simd::neon::bytes_at;
-use crate::entropy::simd::neon::load;
-use crate::entropy::simd::neon::low_bytes;
-use crate::entropy::simd::neon::r32_next;
-use crate::entropy::simd::neon::store;
+use crate::entropy::simd::neon::vectors::LANES;
+use crate::entropy::simd::neon::vectors::Takers;
+use crate::entropy::simd::neon::vectors::WORD_SHUFFLES;
+use crate::entropy::simd::neon::vectors::bytes_at;
+use crate::entropy::simd::neon::vectors::load;
+use crate::entropy::simd::neon::vectors::low_bytes;
+use crate::entropy::simd::neon::vectors::r32_next;
+use crate::entropy::simd::neon::vectors::store;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::ContextPlace;
+use crate::entropy::simd::scalar::ContextDecoderState;
 
-/// Words that the lanes of a step may take, in bytes: for the symbol, and for two times raw bits; and what a load of 16 bytes may
-/// read behind them.
+/// Words that the lanes of a step may take, in bytes: for the symbol, and for two times raw bits;
+/// and what a load of 16 bytes may read behind them.
 const WINDOW: usize = 3 * 2 * LANES + 16;
 
 pub(super) fn context_decode(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
-    let Some(mut place) = ContextPlace::begin(block, out) else {
+    let Some(mut decoder) = ContextDecoderState::begin(block, out) else {
         return false;
     };
     if block.tables.fit_elements() {
@@ -39,9 +40,9 @@ pub(super) fn context_decode(block: &ContextBlock<'_>, out: &mut [u8]) -> bool {
             _ => steps::<4>,
         };
         // SAFETY: `kernels` gives this function out only where the feature was detected
-        unsafe { steps(block, &mut place, out) };
+        unsafe { steps(block, &mut decoder, out) };
     }
-    place.finish(block, out)
+    decoder.finish(block, out)
 }
 
 /// What the tables are to the vectors.
@@ -50,8 +51,8 @@ struct Vectors<'a> {
     /// The table of each context.
     table_of: uint8x16_t,
     highest: uint16x8_t,
-    /// How far the exponent is from the lowest bit of the word that it is in, less than nothing, which shifts to the right; and
-    /// what is behind the sign there.
+    /// How far the exponent is from the lowest bit of the word that it is in, less than nothing,
+    /// which shifts to the right; and what is behind the sign there.
     exponent_shift: int16x8_t,
     exponent_mask: uint16x8_t,
     slot_mask: uint16x8_t,
@@ -65,7 +66,8 @@ impl<'a> Vectors<'a> {
     #[target_feature(enable = "neon")]
     fn of(tables: &'a ContextTables) -> Self {
         let choice = tables.choice();
-        // of four bytes the upper word is looked at, and one byte is put into the upper half of a word
+        // of four bytes the upper word is looked at, and one byte is put into the upper half of a
+        // word
         let (width, mantissa) = (choice.layout.width, choice.layout.mantissa_bits);
         let shift = match width {
             1 => mantissa + 8,
@@ -96,13 +98,15 @@ impl<'a> Vectors<'a> {
         vshlq_u16(tables, self.bits)
     }
 
-    /// The entries of 8 lanes, whose places in the tables are the start of a table and a slot in it.
+    /// The entries of 8 lanes, whose places in the tables are the start of a table and a slot in
+    /// it.
     #[target_feature(enable = "neon")]
     fn look_up(&self, places: uint16x8_t) -> [uint32x4_t; 2] {
         let entries = self.tables.entries();
         let places = vreinterpretq_u64_u16(places);
         let entry = |place: u16| {
-            // SAFETY: each place is the start of a table, behind which there are 2^bits entries, and a slot below that
+            // SAFETY: each place is the start of a table, behind which there are 2^bits entries,
+            // and a slot below that
             u64::from(*unsafe { entries.get_unchecked(usize::from(place)) })
         };
         let pair =
@@ -125,7 +129,8 @@ struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    /// The symbols of 8 lanes with these starts of their tables. The states are left without the words that they need.
+    /// The symbols of 8 lanes with these starts of their tables. The states are left without the
+    /// words that they need.
     #[target_feature(enable = "neon")]
     fn decode(&mut self, vectors: &Vectors<'_>, eight: usize, starts: uint16x8_t) -> uint16x8_t {
         let (lo, hi) = (self.lo[eight], self.hi[eight]);
@@ -149,7 +154,7 @@ impl Flight<'_> {
                 bytes_at(self.window, self.taken + 2 * before),
                 self.lo[eight],
             );
-            let fed = vqtbx1q_u8(vreinterpretq_u8_u16(next), words, load(&WORD_PLACES[set]));
+            let fed = vqtbx1q_u8(vreinterpretq_u8_u16(next), words, load(&WORD_SHUFFLES[set]));
             self.lo[eight] = vreinterpretq_u16_u8(fed);
             self.hi[eight] = vbslq_u16(need, next, self.hi[eight]);
         }
@@ -171,12 +176,16 @@ impl Flight<'_> {
 }
 
 #[target_feature(enable = "neon")]
-fn steps<const WIDTH: usize>(block: &ContextBlock<'_>, place: &mut ContextPlace, out: &mut [u8]) {
+fn steps<const WIDTH: usize>(
+    block: &ContextBlock<'_>,
+    decoder: &mut ContextDecoderState,
+    out: &mut [u8],
+) {
     let vectors = Vectors::of(block.tables);
     let (mut low, mut high) = ([[0_u8; 16]; 8], [[0_u8; 16]; 8]);
     let bytes = low.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut();
     let bytes = bytes.zip(high.as_flattened_mut().as_chunks_mut::<2>().0);
-    for ((low, high), state) in bytes.zip(place.states) {
+    for ((low, high), state) in bytes.zip(decoder.states) {
         *low = (state as u16).to_le_bytes();
         *high = ((state >> 16) as u16).to_le_bytes();
     }
@@ -185,7 +194,7 @@ fn steps<const WIDTH: usize>(block: &ContextBlock<'_>, place: &mut ContextPlace,
     let mut padded = [0; WINDOW];
     let bases = block.base.chunks_exact(WIDTH * LANES);
     for (out, base) in out.chunks_exact_mut(WIDTH * LANES).zip(bases) {
-        let window = scalar::window(block.words, place.position, &mut padded);
+        let window = scalar::window(block.words, decoder.position, &mut padded);
         let mut flight = Flight {
             lo,
             hi,
@@ -199,8 +208,8 @@ fn steps<const WIDTH: usize>(block: &ContextBlock<'_>, place: &mut ContextPlace,
         }
         flight.feed();
         add::<WIDTH>(&mut flight, &symbols, base, out);
-        place.position += flight.taken;
-        place.done += WIDTH * LANES;
+        decoder.position += flight.taken;
+        decoder.done += WIDTH * LANES;
         (lo, hi) = (flight.lo, flight.hi);
     }
     for eight in 0..8 {
@@ -209,12 +218,13 @@ fn steps<const WIDTH: usize>(block: &ContextBlock<'_>, place: &mut ContextPlace,
     }
     let bytes = low.as_flattened().as_chunks::<2>().0.iter();
     let bytes = bytes.zip(high.as_flattened().as_chunks::<2>().0);
-    for (state, (&[a, b], &[c, d])) in place.states.iter_mut().zip(bytes) {
+    for (state, (&[a, b], &[c, d])) in decoder.states.iter_mut().zip(bytes) {
         *state = u32::from_le_bytes([a, b, c, d]);
     }
 }
 
-/// The words in which 8 elements of `WIDTH` bytes have their exponents, a byte in the upper half of its word.
+/// The words in which 8 elements of `WIDTH` bytes have their exponents, a byte in the upper half of
+/// its word.
 #[target_feature(enable = "neon")]
 fn exponent_words<const WIDTH: usize>(elements: &[u8]) -> uint16x8_t {
     match WIDTH {
@@ -233,7 +243,8 @@ fn vector(bytes: &[u8], place: usize) -> uint8x16_t {
     load(&bytes.as_chunks().0[place])
 }
 
-/// Takes the raw bits of 64 symbols out of the states, and adds the differences to elements of `WIDTH` bytes.
+/// Takes the raw bits of 64 symbols out of the states, and adds the differences to elements of
+/// `WIDTH` bytes.
 #[target_feature(enable = "neon")]
 fn add<const WIDTH: usize>(
     flight: &mut Flight<'_>,

@@ -1,8 +1,9 @@
 //! The kernels for NEON (every 64-bit ARM): whole steps with vectors, the rest by `scalar`.
 //!
-//! States are kept in halves, low and high, in the order of the lanes: of 8 bits in R16, of 16 in R32. A lane whose high half
-//! becomes 0 moves its low half up and takes the next byte or word of the stream as its low half. Which lanes do is one
-//! number of 64 bits a step, and shuffles from a table put what they take in place.
+//! States are kept in halves, low and high, in the order of the lanes: of 8 bits in R16, of 16 in
+//! R32. A lane whose high half becomes 0 moves its low half up and takes the next byte or word of
+//! the stream as its low half. Which lanes do is one number of 64 bits a step, and shuffles from a
+//! table put what they take in place.
 
 #![expect(
     unsafe_code,
@@ -10,14 +11,15 @@
 )]
 
 mod context;
+mod vectors;
 
 #[cfg_attr(
     not(test),
     expect(clippy::wildcard_imports, reason = "instructions by their names")
 )]
 use std::arch::aarch64::*;
-use std::arch::is_aarch64_feature_detected;
 
+use crate::base::level::Level;
 use crate::entropy::cluster::STRIP_LEN;
 use crate::entropy::planes;
 use crate::entropy::planes::Word;
@@ -26,24 +28,28 @@ use crate::entropy::r32;
 use crate::entropy::r32::Carried;
 use crate::entropy::r32::DecodeTable;
 use crate::entropy::r32::R32Plane;
-use crate::entropy::simd::dispatch::Kernels;
-use crate::entropy::simd::places::BYTE_PLACES;
+use crate::entropy::simd::kernels::Kernels;
+use crate::entropy::simd::neon::vectors::LANES;
+use crate::entropy::simd::neon::vectors::R16_WINDOW;
+use crate::entropy::simd::neon::vectors::R32_WINDOW;
+use crate::entropy::simd::neon::vectors::Takers;
+use crate::entropy::simd::neon::vectors::WORD_SHUFFLES;
+use crate::entropy::simd::neon::vectors::bytes_at;
+use crate::entropy::simd::neon::vectors::load;
+use crate::entropy::simd::neon::vectors::low_bytes;
+use crate::entropy::simd::neon::vectors::r32_next;
+use crate::entropy::simd::neon::vectors::store;
+use crate::entropy::simd::neon::vectors::store_in_turns;
 use crate::entropy::simd::scalar;
-use crate::entropy::simd::scalar::R16Place;
-use crate::entropy::simd::scalar::R32Place;
+use crate::entropy::simd::scalar::R16DecoderState;
+use crate::entropy::simd::scalar::R32DecoderState;
 
-const LANES: usize = 64;
-/// What the lanes of an R16 step may take, and what a load of 16 bytes may read behind it.
-const R16_WINDOW: usize = LANES + 16;
-/// The same for the words of an R32 step.
-const R32_WINDOW: usize = 2 * LANES + 16;
-
-/// This set, if the processor can run it. There is one: NEON has no gathers. `planes` is compiled for NEON as it is. The
-/// functions here are reachable only through here, which is what makes calling them sound.
+/// This set, if the processor can run it. There is one: NEON has no gathers. `planes` is compiled
+/// for NEON as it is. The functions here are reachable only through here, which is what makes
+/// calling them sound.
 pub(super) fn kernels() -> Option<[Kernels; 1]> {
-    // vectors are taken apart as numbers, whose first lane is the lowest
-    let can = cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
     let set = Kernels {
+        level: Level::Neon,
         name: "neon",
         r16_decode,
         // two at once would not fit into the registers
@@ -57,116 +63,29 @@ pub(super) fn kernels() -> Option<[Kernels; 1]> {
         merge_rotated: planes::merge_rotated,
         merge_quads: planes::merge_quads,
     };
-    can.then_some([set])
+    Level::Neon.is_there().then_some([set])
 }
 
 fn r16_decode(block: &R16Block<'_>, out: &mut [Word]) -> bool {
-    let Some(mut place) = R16Place::<LANES>::begin(block, out) else {
+    let Some(mut decoder) = R16DecoderState::<LANES>::begin(block, out) else {
         return scalar::r16_decode(block, out);
     };
     // SAFETY: `kernels` gives this function out only where the feature was detected
-    unsafe { r16_steps(block, &mut place, out) };
-    place.finish(block, out)
+    unsafe { r16_steps(block, &mut decoder, out) };
+    decoder.finish(block, out)
 }
 
 fn r32_decode(plane: &R32Plane<'_>, out: &mut [u8]) -> Option<Carried> {
-    let Some(mut place) = R32Place::<LANES>::begin(plane) else {
+    let Some(mut decoder) = R32DecoderState::<LANES>::begin(plane) else {
         return scalar::r32_decode(plane, out);
     };
     // SAFETY: `kernels` gives this function out only where the feature was detected
-    unsafe { r32_steps(plane, &mut place, out) };
-    place.finish::<128>(plane, out)
+    unsafe { r32_steps(plane, &mut decoder, out) };
+    decoder.finish::<128>(plane, out)
 }
 
-#[target_feature(enable = "neon")]
-fn load(bytes: &[u8; 16]) -> uint8x16_t {
-    // SAFETY: the array has the 16 bytes that are read; no alignment is needed
-    unsafe { vld1q_u8(bytes.as_ptr()) }
-}
-
-#[target_feature(enable = "neon")]
-fn store(bytes: &mut [u8; 16], vector: uint8x16_t) {
-    // SAFETY: the array has the 16 bytes that are written; no alignment is needed
-    unsafe { vst1q_u8(bytes.as_mut_ptr(), vector) }
-}
-
-/// Stores the bytes of two vectors in turns.
-#[target_feature(enable = "neon")]
-fn store_in_turns(bytes: &mut [u8; 32], first: uint8x16_t, second: uint8x16_t) {
-    // SAFETY: the array has the 32 bytes that are written; no alignment is needed
-    unsafe { vst2q_u8(bytes.as_mut_ptr(), uint8x16x2_t(first, second)) }
-}
-
-/// The places of `BYTE_PLACES` for the two bytes of each word; 0x80 for none, which leaves a lane as it is.
-static WORD_PLACES: [[u8; 16]; 256] = {
-    let mut words = [[0x80_u8; 16]; 256];
-    let mut at = 0;
-    while at < 8 * 256 {
-        let place = BYTE_PLACES[at / 8][at % 8];
-        if place < 8 {
-            words[at / 8][at % 8 * 2] = 2 * place;
-            words[at / 8][at % 8 * 2 + 1] = 2 * place + 1;
-        }
-        at += 1;
-    }
-    words
-};
-
-/// The lanes of a step that take something.
-struct Takers {
-    /// A bit for each lane.
-    set: u64,
-    /// Byte i: how many of the lanes up to 8 * i + 7 are in the set.
-    up_to: u64,
-}
-
-impl Takers {
-    /// From masks of all ones or zeros in each lane.
-    #[target_feature(enable = "neon")]
-    fn of(masks: [uint8x16_t; 4]) -> Self {
-        let weights = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
-        let [a, b, c, d] = masks.map(|mask| vandq_u8(mask, weights));
-        // sums of neighbours, three times: the eight weights of a group become one byte
-        let sums = vpaddq_u8(vpaddq_u8(a, b), vpaddq_u8(c, d));
-        let sums = vget_low_u8(vpaddq_u8(sums, sums));
-        let counts = vget_lane_u64::<0>(vreinterpret_u64_u8(vcnt_u8(sums)));
-        Self {
-            set: vget_lane_u64::<0>(vreinterpret_u64_u8(sums)),
-            up_to: counts.wrapping_mul(0x0101_0101_0101_0101),
-        }
-    }
-
-    fn count(&self) -> usize {
-        (self.up_to >> 56) as usize
-    }
-
-    /// The set within the eight lanes of a number, and how many of the set come before them: at most 56.
-    fn eight(&self, number: usize) -> (usize, usize) {
-        let set = self.set >> (8 * number) & 255;
-        let before = self.up_to << 8 >> (8 * number) & 63;
-        (set as usize, before as usize)
-    }
-
-    /// The bytes that the 16 lanes of a quarter take from `window`, the other lanes 0.
-    #[target_feature(enable = "neon")]
-    fn spread(&self, window: &[u8; R16_WINDOW], quarter: usize) -> uint8x16_t {
-        let half = |number| {
-            let (set, before) = self.eight(number);
-            let bytes = bytes_at(window, before);
-            vqtbl1_u8(bytes, vcreate_u8(u64::from_le_bytes(BYTE_PLACES[set])))
-        };
-        vcombine_u8(half(2 * quarter), half(2 * quarter + 1))
-    }
-}
-
-/// 16 bytes of a window, which always has them: its length is chosen so.
-#[target_feature(enable = "neon")]
-fn bytes_at(window: &[u8], at: usize) -> uint8x16_t {
-    let bytes = window.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.map_or(vdupq_n_u8(0), |bytes| load(bytes))
-}
-
-/// What a table is to the vectors: the symbol's number for each slot, and frequency, start and value by number.
+/// What a table is to the vectors: the symbol's number for each slot, and frequency, start and
+/// value by number.
 struct R16Vectors {
     numbers: [uint8x16x4_t; 4],
     freqs: uint8x16_t,
@@ -208,7 +127,8 @@ impl R16Vectors {
         }
     }
 
-    /// The numbers of the symbols at slots: each look-up has 64 of them, and leaves a lane as it is whose slot is not among them.
+    /// The numbers of the symbols at slots: each look-up has 64 of them, and leaves a lane as it is
+    /// whose slot is not among them.
     #[target_feature(enable = "neon")]
     fn numbers(&self, slots: uint8x16_t) -> uint8x16_t {
         let [a, b, c, d] = self.numbers;
@@ -255,12 +175,12 @@ impl R16Vectors {
 }
 
 #[target_feature(enable = "neon")]
-fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]) {
+fn r16_steps(block: &R16Block<'_>, decoder: &mut R16DecoderState<LANES>, out: &mut [Word]) {
     let table = R16Vectors::of(block);
     let (mut low, mut high) = ([[0_u8; 16]; 4], [[0_u8; 16]; 4]);
     let bytes = low.as_flattened_mut().iter_mut();
     let bytes = bytes.zip(high.as_flattened_mut());
-    for ((low, high), state) in bytes.zip(place.states) {
+    for ((low, high), state) in bytes.zip(decoder.states) {
         [*low, *high, ..] = state.to_le_bytes();
     }
     let (mut lo, mut hi) = (low.map(|low| load(&low)), high.map(|high| load(&high)));
@@ -269,7 +189,7 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
     for (out, plane) in steps.iter_mut().zip(planes) {
         let Some(window) = block
             .stream
-            .get(place.position..)
+            .get(decoder.position..)
             .and_then(<[u8]>::first_chunk)
         else {
             break;
@@ -285,32 +205,34 @@ fn r16_steps(block: &R16Block<'_>, place: &mut R16Place<LANES>, out: &mut [Word]
             lo[quarter] = vbslq_u8(need, takers.spread(window, quarter), next);
             hi[quarter] = vbslq_u8(need, next, hi[quarter]);
         }
-        place.position += takers.count();
+        decoder.position += takers.count();
         let mut values = numbers.map(|number| vqtbl1q_u8(table.values, number));
-        let lits = block.lits.get(place.escapes..).unwrap_or_default();
-        place.escapes += table.take_literals(lits, numbers, &mut values);
+        let lits = block.lits.get(decoder.escapes..).unwrap_or_default();
+        decoder.escapes += table.take_literals(lits, numbers, &mut values);
         let quarters = out.as_chunks_mut::<32>().0.iter_mut();
         let quarters = quarters.zip(plane.as_chunks::<16>().0);
         for ((out, plane), value) in quarters.zip(values) {
-            // words rotated right by one bit: the lowest bit of each byte becomes the highest of the other
+            // words rotated right by one bit: the lowest bit of each byte becomes the highest of
+            // the other
             let plane = load(plane);
             let first = vsliq_n_u8::<7>(vshrq_n_u8::<1>(plane), value);
             let second = vsliq_n_u8::<7>(vshrq_n_u8::<1>(value), plane);
             store_in_turns(out, first, second);
         }
-        place.done += LANES;
+        decoder.done += LANES;
     }
     for quarter in 0..4 {
         store(&mut low[quarter], lo[quarter]);
         store(&mut high[quarter], hi[quarter]);
     }
     let bytes = low.as_flattened().iter().zip(high.as_flattened());
-    for (state, (&low, &high)) in place.states.iter_mut().zip(bytes) {
+    for (state, (&low, &high)) in decoder.states.iter_mut().zip(bytes) {
         *state = u32::from(u16::from_le_bytes([low, high]));
     }
 }
 
-/// The entries of 8 slots, by a load for each, two of which are joined before they go into a vector.
+/// The entries of 8 slots, by a load for each, two of which are joined before they go into a
+/// vector.
 #[target_feature(enable = "neon")]
 fn look_up(table: &DecodeTable, slots: uint16x8_t) -> [uint32x4_t; 2] {
     let slots = vreinterpretq_u64_u16(slots);
@@ -325,21 +247,12 @@ fn look_up(table: &DecodeTable, slots: uint16x8_t) -> [uint32x4_t; 2] {
     ]
 }
 
-/// The next states, before any word is taken. `shift` is less than nothing, which shifts to the right.
 #[target_feature(enable = "neon")]
-fn r32_next(states: uint16x8_t, entries: uint32x4_t, shift: int32x4_t) -> uint16x8_t {
-    let f = vandq_u32(vshrq_n_u32::<8>(entries), vdupq_n_u32(4095));
-    let quotients = vshlq_u32(vreinterpretq_u32_u16(states), shift);
-    let next = vmlaq_u32(vshrq_n_u32::<20>(entries), f, quotients);
-    vreinterpretq_u16_u32(next)
-}
-
-#[target_feature(enable = "neon")]
-fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) {
+fn r32_steps(plane: &R32Plane<'_>, decoder: &mut R32DecoderState<LANES>, out: &mut [u8]) {
     let (mut low, mut high) = ([[0_u8; 16]; 8], [[0_u8; 16]; 8]);
     let bytes = low.as_flattened_mut().as_chunks_mut::<2>().0.iter_mut();
     let bytes = bytes.zip(high.as_flattened_mut().as_chunks_mut::<2>().0);
-    for ((low, high), state) in bytes.zip(place.states) {
+    for ((low, high), state) in bytes.zip(decoder.states) {
         *low = (state as u16).to_le_bytes();
         *high = ((state >> 16) as u16).to_le_bytes();
     }
@@ -354,7 +267,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
         for symbols in strip.as_chunks_mut::<LANES>().0 {
             let Some(window) = plane
                 .words
-                .get(place.position..)
+                .get(decoder.position..)
                 .and_then(<[u8]>::first_chunk::<R32_WINDOW>)
             else {
                 break 'strips;
@@ -378,12 +291,12 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
             for eight in 0..8 {
                 let (set, before) = takers.eight(eight);
                 let (words, next) = (bytes_at(window, 2 * before), lo[eight]);
-                let fed = vqtbx1q_u8(vreinterpretq_u8_u16(next), words, load(&WORD_PLACES[set]));
+                let fed = vqtbx1q_u8(vreinterpretq_u8_u16(next), words, load(&WORD_SHUFFLES[set]));
                 lo[eight] = vreinterpretq_u16_u8(fed);
                 hi[eight] = vbslq_u16(need[eight], next, hi[eight]);
             }
-            place.position += 2 * takers.count();
-            place.done += LANES;
+            decoder.position += 2 * takers.count();
+            decoder.done += LANES;
         }
     }
     for eight in 0..8 {
@@ -392,17 +305,7 @@ fn r32_steps(plane: &R32Plane<'_>, place: &mut R32Place<LANES>, out: &mut [u8]) 
     }
     let bytes = low.as_flattened().as_chunks::<2>().0.iter();
     let bytes = bytes.zip(high.as_flattened().as_chunks::<2>().0);
-    for (state, (&[a, b], &[c, d])) in place.states.iter_mut().zip(bytes) {
+    for (state, (&[a, b], &[c, d])) in decoder.states.iter_mut().zip(bytes) {
         *state = u32::from_le_bytes([a, b, c, d]);
     }
-}
-
-/// The low bytes of 64 lanes of 16 bits.
-#[target_feature(enable = "neon")]
-fn low_bytes(lanes: &[uint16x8_t; 8]) -> [uint8x16_t; 4] {
-    let two = |at: usize| {
-        let (near, far) = (lanes[at], lanes[at + 1]);
-        vuzp1q_u8(vreinterpretq_u8_u16(near), vreinterpretq_u8_u16(far))
-    };
-    [two(0), two(2), two(4), two(6)]
 }

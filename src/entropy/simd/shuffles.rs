@@ -1,7 +1,9 @@
-//! Which of the next bytes of a stream goes to which lane: a table for what no instruction of AVX2 or NEON does.
+//! Which of the next bytes of a stream goes to which lane: a table for what no instruction of AVX2
+//! or NEON does.
 
-/// For each set of eight lanes that take a byte (a bit for each): for each lane the place of its byte, or 0x80 for none.
-pub(super) static BYTE_PLACES: [[u8; 8]; 256] = {
+/// For each set of eight lanes that take a byte (a bit for each): for each lane the place of its
+/// byte, or 0x80 for none.
+pub(super) static BYTE_SHUFFLES: [[u8; 8]; 256] = {
     let mut places = [[0x80_u8; 8]; 256];
     let mut set = 0;
     while set < 256 {
