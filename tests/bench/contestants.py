@@ -303,7 +303,7 @@ def one_round(name: str, path: Path, dtype: str, threads: int, runs: int) -> dic
                     "into": bool(peer.decode_into), "threads_are": peer.threads_are}
 
 
-# ---------------------------------------------------------------- Python's bigsmall, which works on files
+# ---------------------------------------------------------------- those that work on files
 def tensors(path: Path) -> dict:
     """Name -> dtype, shape and bytes, read without any library."""
     whole = memoryview(path.read_bytes())
@@ -314,37 +314,85 @@ def tensors(path: Path) -> dict:
             for name, t in header.items()}
 
 
-def python_bigsmall(path: Path, threads: int) -> dict:
-    os.environ["BIGSMALL_DISABLE_VERSION_CHECK"] = "1"  # it would ask PyPI while the clock runs
-    import bigsmall
-    before, size = resident_kb(), path.stat().st_size
-    with tempfile.TemporaryDirectory(prefix="bigsmall-bench-") as folder:
-        image, back = Path(folder) / "image.bs", Path(folder) / "back.safetensors"
+class PythonBigsmall:
+    package = "bigsmall"
+    settings = "files on the disk, balanced; one run only, as it is slow"
+    threads_are = "its own processes for encoding, one for decoding"
+    into = None
+    runs = 1
 
-        def timed(function):
-            begun = time.perf_counter(), os.times()
-            function()
-            now = os.times()
-            cpu = sum(now[:4]) - sum(begun[1][:4])
-            return size / (time.perf_counter() - begun[0]) / 1e9, cpu * 1e9 / size
-        encode, encode_cpu = timed(lambda: bigsmall.compress(path, image, workers=threads, progress=False))
-        decode, _ = timed(lambda: bigsmall.decompress(image, progress=False))
+    def __init__(self, threads: int):
+        os.environ["BIGSMALL_DISABLE_VERSION_CHECK"] = "1"  # it would ask PyPI while the clock runs
+        import bigsmall
+        self.bigsmall, self.threads = bigsmall, threads
+
+    def compress(self, path: Path, image: Path) -> None:
+        self.bigsmall.compress(path, image, workers=self.threads, progress=False)
+
+    def decompress(self, image: Path, _: Path) -> None:
+        self.bigsmall.decompress(image, progress=False)
+
+    def restore(self, image: Path, back: Path) -> None:
+        self.bigsmall.decompress(image, back, progress=False)
+
+
+class Lmz:
+    package = "lmzip"
+    settings = "files on the disk, level 1, its checksums of chunks"
+    threads_are = "its own"
+    into = "file"
+    runs = None
+
+    def __init__(self, threads: int):
+        import lmz
+        self.lmz, self.threads = lmz, threads
+
+    def compress(self, path: Path, image: Path) -> None:
+        self.lmz.compress(str(path), str(image), workers=self.threads)
+
+    def decompress(self, image: Path, back: Path) -> None:
+        back.unlink(missing_ok=True)
+        self.lmz.decompress(str(image), str(back), workers=self.threads)
+
+    restore = decompress
+
+
+FILES = {"python-bigsmall": PythonBigsmall, "lmz": Lmz}
+
+
+def on_files(name: str, path: Path, threads: int, runs: int) -> dict:
+    """A program that takes files and gives files, or arrays of its own."""
+    program = FILES[name](threads)
+    before, size = resident_kb(), path.stat().st_size
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        image, back = Path(folder) / "image", Path(folder) / "back.safetensors"
+
+        def timed(function, *places):
+            seconds, cpu = [], []
+            for _ in range(program.runs or runs):
+                begun = time.perf_counter(), os.times()
+                function(*places)
+                now = os.times()
+                seconds.append(time.perf_counter() - begun[0])
+                cpu.append(sum(now[:4]) - sum(begun[1][:4]))
+            return size / statistics.median(seconds) / 1e9, statistics.fmean(cpu) * 1e9 / size
+        encode, encode_cpu = timed(program.compress, path, image)
+        decode, _ = timed(program.decompress, image, back)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        bigsmall.decompress(image, back, progress=False)
+        program.restore(image, back)
         same = back.read_bytes() == path.read_bytes()
         return {"ratio": image.stat().st_size / size, "encode_gbps": encode,
                 "encode_cpu_s_per_gb": encode_cpu, "decode_fresh_gbps": decode,
                 "peak_mb": (peak - before) * 1024 / 1e6, "exact": same,
-                "tensors_exact": same or tensors(back) == tensors(path), "version": version("bigsmall"),
-                "settings": "files on the disk, balanced; one run only, as it is slow", "into": None,
-                "threads_are": "its own processes for encoding, one for decoding"}
+                "tensors_exact": same or tensors(back) == tensors(path), "version": version(program.package),
+                "settings": program.settings, "into": program.into, "threads_are": program.threads_are}
 
 
 def main() -> None:
     name, path, dtype, threads, runs = sys.argv[1:]
     try:
-        if name == "python-bigsmall":
-            found = python_bigsmall(Path(path), int(threads))
+        if name in FILES:
+            found = on_files(name, Path(path), int(threads), int(runs))
         else:
             found = one_round(name, Path(path), dtype, int(threads), int(runs))
     except Exception as error:  # whatever a peer throws is its row in the table

@@ -29,8 +29,8 @@ TURN_SECONDS = 1200
 # the Python package is slower than the others by two orders of magnitude
 PYTHON_BIGSMALL_BYTES = 100 << 20
 OURS = ("bigsmall balanced", "bigsmall inference", "bigsmall storage")
-PEERS = ("zipnn", "openzl-float", "openzl-bytes", "blosc2", "zstd-1", "zstd-3", "lz4")
-PACKAGES = {"zipnn": "zipnn", "openzl-float": "openzl", "openzl-bytes": "openzl", "blosc2": "blosc2",
+PEERS = ("zipnn", "lmz", "openzl-float", "openzl-bytes", "blosc2", "zstd-1", "zstd-3", "lz4")
+PACKAGES = {"zipnn": "zipnn", "lmz": "lmzip", "openzl-float": "openzl", "openzl-bytes": "openzl", "blosc2": "blosc2",
             "zstd-1": "zstandard", "zstd-3": "zstandard", "lz4": "lz4", "python-bigsmall": "bigsmall"}
 RATES = ("encode_gbps", "decode_window_gbps", "decode_resident_gbps", "decode_fresh_gbps",
          "encode_cpu_s_per_gb", "decode_window_cpu_s_per_gb", "peak_mb")

@@ -3,7 +3,7 @@ import wrapped
 
 INTO = {True: "a buffer of the caller's: window, resident, fresh",
         False: "objects of its own: fresh; for the window each is dropped at once",
-        None: "arrays of its own: fresh"}
+        None: "arrays of its own: fresh", "file": "a file: fresh"}
 ORDER = ("BF16", "F16", "F32", "F8_E4M3", "F8_E5M2")
 COLUMNS = (("size", "ratio"), ("encode", "encode_gbps"), ("window", "decode_window_gbps"),
            ("resident", "decode_resident_gbps"), ("fresh", "decode_fresh_gbps"),
