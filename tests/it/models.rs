@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use proptest::prelude::*;
+
 /// A small fast generator with a fixed seed: the same models in every run.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
@@ -182,6 +184,89 @@ pub(crate) fn random_file(seed: u64) -> Vec<u8> {
         padding,
         ["", "v", "\u{e4}\\\""][random.below(3) as usize],
     )
+}
+
+/// A tensor by its parts, each of which shrinks by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct AnyTensor {
+    dtype: usize,
+    shape: Vec<u64>,
+    /// Of `data`: 5 is a ramp.
+    kind: u64,
+    seed: u64,
+    name: &'static str,
+}
+
+fn any_shape() -> impl Strategy<Value = Vec<u64>> {
+    prop_oneof![
+        Just(vec![]),
+        Just(vec![0, 3]),
+        prop::collection::vec(1..60_u64, 1..3),
+        (0..300_000_u64).prop_map(|count| vec![count]),
+        (1..40_000_u64).prop_map(|columns| vec![2, columns]),
+    ]
+}
+
+fn any_tensor() -> impl Strategy<Value = AnyTensor> {
+    let name = prop::sample::select(vec![
+        "x.weight",
+        "a/b",
+        "../up",
+        "\u{e4}\u{1f642}",
+        "new\nline",
+        "\"",
+        "",
+    ]);
+    let any = (0..DTYPES.len(), any_shape(), 0..6_u64, any::<u64>(), name);
+    any.prop_map(|(dtype, shape, kind, seed, name)| AnyTensor {
+        dtype,
+        shape,
+        kind,
+        seed,
+        name,
+    })
+}
+
+/// A file by its parts.
+#[derive(Debug, Clone)]
+pub(crate) struct AnyFile {
+    tensors: Vec<AnyTensor>,
+    padding: usize,
+    metadata: &'static str,
+}
+
+impl AnyFile {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let tensor = |(number, any): (usize, &AnyTensor)| {
+            let (dtype, width) = DTYPES[any.dtype];
+            let elements: u64 = any.shape.iter().product();
+            let random = &mut Random::new(any.seed);
+            Tensor {
+                name: format!("{}{number}", any.name),
+                dtype,
+                shape: any.shape.clone(),
+                data: data(random, width, elements as usize, any.kind),
+            }
+        };
+        let tensors: Vec<Tensor> = self.tensors.iter().enumerate().map(tensor).collect();
+        file(&tensors, self.padding, self.metadata)
+    }
+}
+
+/// A file of a few tensors of any dtypes, shapes and contents. It shrinks to fewer tensors, of
+/// fewer elements.
+pub(crate) fn any_file() -> impl Strategy<Value = AnyFile> {
+    let metadata = prop::sample::select(vec!["", "v", "\u{e4}\\\""]);
+    let any = (
+        prop::collection::vec(any_tensor(), 0..8),
+        0..20_usize,
+        metadata,
+    );
+    any.prop_map(|(tensors, padding, metadata)| AnyFile {
+        tensors,
+        padding,
+        metadata,
+    })
 }
 
 /// The smallest file whose image has every part: header, one table, a few blocks of several codecs.

@@ -83,3 +83,9 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The Python with numpy that `scripts/test` makes. Tests that need it are ignored elsewhere.
+pub(crate) fn python() -> String {
+    let named = std::env::var("BIGSMALL_PYTHON");
+    named.expect("BIGSMALL_PYTHON must name a Python with numpy: `scripts/test` makes one")
+}

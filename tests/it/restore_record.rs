@@ -119,9 +119,8 @@ fn an_image_that_was_moved_away_is_told_of_until_it_is_back_or_given_up() {
     assert!(!models.join(RECORD).exists());
     // an image that was moved out of the folder carries its mark
     assert_eq!(code(&bigsmall(at, &["convert", "models", "-y"])), 0);
-    if !attributes::is_marked(&models.join("d/model.bs")) {
-        return;
-    }
+    let is_marked = attributes::is_marked(&models.join("d/model.bs"));
+    assert!(is_marked, "TMPDIR must be on a disk that keeps attributes");
     fs::rename(models.join("d"), at.join("elsewhere")).unwrap();
     assert_eq!(code(&bigsmall(at, &["restore", "elsewhere", "-y"])), 0);
     let path = at.join("elsewhere/model.safetensors");
@@ -129,17 +128,15 @@ fn an_image_that_was_moved_away_is_told_of_until_it_is_back_or_given_up() {
 }
 
 #[test]
-fn what_a_mount_covers_is_told_of() {
+#[ignore = "needs root, to mount: scripts/test runs it"]
+fn what_a_mount_covers_is_told_of_needs_root() {
     let folder = tempfile::tempdir().unwrap();
     let (at, models) = (folder.path(), folder.path().join("models"));
     let before = converted(at);
     let cover = models.join("b");
     let flags = nix::mount::MsFlags::empty();
     let none: Option<&str> = None;
-    // only root can mount; without that there is nothing to cover it with
-    if nix::mount::mount(Some("tmpfs"), &cover, Some("tmpfs"), flags, none).is_err() {
-        return;
-    }
+    nix::mount::mount(Some("tmpfs"), &cover, Some("tmpfs"), flags, none).unwrap();
     let (code, report) = json(at, &["restore", "models", "-y", "--json"]);
     nix::mount::umount(&cover).unwrap();
     assert_eq!((code, &report["restored"]), (1, &3.into()), "{report}");
@@ -266,7 +263,7 @@ fn records_of_older_versions_are_read() {
 }
 
 #[test]
-fn no_record_no_room_or_no_right_is_said_before_the_first_image() {
+fn no_record_or_no_right_is_said_before_the_first_image() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let path = |name: &str| -> PathBuf { at.join("models").join(name) };
@@ -282,14 +279,21 @@ fn no_record_no_room_or_no_right_is_said_before_the_first_image() {
     assert!(code(&output) != 0 && said.contains("record"), "{said}");
     fs::remove_dir(path(RECORD)).unwrap();
     assert!(tree(&at.join("models")) == before);
-    // a small disk
+    let plan = convert::plan(&at.join("models"), &convert::Looks::default(), &Silent).unwrap();
+    assert_eq!(plan.chosen().count(), 0, "they are too young");
+}
+
+/// On a small disk.
+#[test]
+#[ignore = "needs root, to mount: scripts/test runs it"]
+fn no_room_is_said_before_the_first_image_needs_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
     let none: Option<&str> = None;
     let small = at.join("small");
     fs::create_dir(&small).unwrap();
     let flags = nix::mount::MsFlags::empty();
-    if nix::mount::mount(none, &small, Some("tmpfs"), flags, Some("size=2m")).is_err() {
-        return;
-    }
+    nix::mount::mount(none, &small, Some("tmpfs"), flags, Some("size=2m")).unwrap();
     let big = small.join("a.safetensors");
     put(&big, &model(&mut Random::new(1), 900_000));
     let output = bigsmall(at, &["convert", "small", "-y"]);
@@ -298,8 +302,6 @@ fn no_record_no_room_or_no_right_is_said_before_the_first_image() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(code(&output) != 0 && said.contains("room"), "{said}");
     assert_eq!(names, 1);
-    let plan = convert::plan(&at.join("models"), &convert::Looks::default(), &Silent).unwrap();
-    assert_eq!(plan.chosen().count(), 0, "they are too young");
 }
 
 #[test]

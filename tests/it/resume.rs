@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -32,6 +33,12 @@ fn tensors(random: &mut Random) -> Vec<Tensor> {
     }
     tensors
 }
+
+/// A machine on which a run does not come to its end in so many tries fails the test.
+const RUNS_MAX: u64 = 500;
+
+/// How long a run may take to show what is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn compress(at: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
@@ -77,7 +84,7 @@ fn kill_until_done(words: &[&str]) {
     assert!(compress(at, &whole).status().unwrap().success());
     let resumed = [words, &["-o", "resumed.bs", "--resume"]].concat();
     let mut random = Random::new(99);
-    let mut kills = 0;
+    let mut kills: u64 = 0;
     while !at.join("resumed.bs").exists() {
         let mut child = compress(at, &resumed).spawn().unwrap();
         // ever later, so that it comes to its end
@@ -86,7 +93,7 @@ fn kill_until_done(words: &[&str]) {
         child.kill().unwrap();
         child.wait().unwrap();
         kills += 1;
-        assert!(kills < 500);
+        assert!(kills < RUNS_MAX);
     }
     assert!(kills > 3, "{kills} runs");
     let read = |name: &str| fs::read(at.join(name)).unwrap();
@@ -114,11 +121,13 @@ fn so_is_a_delta() {
     kill_until_done(&["--base", "base.safetensors"]);
 }
 
-/// Runs until some is left of an interrupted run.
+/// Runs until some is left of an interrupted run: killed sooner after it came to its end, and later
+/// after it had left too little.
 fn leave_half(at: &Path, words: &[&str]) {
-    loop {
+    let mut delay = 60;
+    for _ in 0..RUNS_MAX {
         let mut child = compress(at, words).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(Duration::from_millis(delay));
         child.kill().unwrap();
         child.wait().unwrap();
         let journal = fs::read_dir(at).unwrap().find_map(|entry| {
@@ -128,7 +137,13 @@ fn leave_half(at: &Path, words: &[&str]) {
         if journal.is_some_and(|path| fs::metadata(path).unwrap().len() > 1000) {
             return;
         }
+        let is_done = at.join("x.bs").exists();
+        delay = if is_done { delay / 2 + 1 } else { delay + 10 };
+        if is_done {
+            fs::remove_file(at.join("x.bs")).unwrap();
+        }
     }
+    panic!("{RUNS_MAX} runs, and none was killed half way");
 }
 
 #[test]
@@ -204,7 +219,7 @@ fn a_folder_goes_on_with_the_files_that_are_done() {
             kept = report["kept_images"].as_u64().unwrap();
         }
         runs += 1;
-        assert!(runs < 300);
+        assert!(runs < RUNS_MAX);
     }
     assert!(runs > 1 && kept > 0, "{runs} runs, {kept} kept");
     for number in 0..12 {
@@ -234,7 +249,9 @@ fn what_an_interrupted_run_left_of_another_source_does_not_appear() {
         let left = left.iter().map(|entry| entry.path().join("gone/1.bs"));
         left.into_iter().any(|path| path.exists())
     };
+    let begun = Instant::now();
     while !is_begun() && child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the run shows nothing");
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();

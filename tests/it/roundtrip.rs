@@ -81,8 +81,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_files_come_back(seed in any::<u64>(), profile in 0_usize..3) {
-        comes_back(&models::random_file(seed), Profile::ALL[profile].1);
+    fn random_files_come_back(file in models::any_file(), profile in 0_usize..3) {
+        comes_back(&file.bytes(), Profile::ALL[profile].1);
     }
 }
 

@@ -11,6 +11,8 @@ use bigsmall::archive::VirtualFile;
 use bigsmall::base::ReadAt;
 use bigsmall::base::Result;
 use bigsmall::codec::Profile;
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 use crate::models;
 use crate::roundtrip::image_of;
@@ -20,42 +22,49 @@ fn open(image: Vec<u8>, cache_bytes: u64) -> VirtualFile {
     VirtualFile::new(Arc::new(image), 0, BlockCache::new(cache_bytes)).unwrap()
 }
 
-#[test]
-fn any_sequence_of_ranges_is_right() {
-    for seed in 0..12 {
-        let original = models::random_file(seed);
+/// A range of a file: where it begins in it, and how many bytes it has if there are as many.
+fn any_range() -> impl Strategy<Value = (Index, usize)> {
+    let len = prop_oneof![
+        0..4_usize,
+        4094..4099_usize,
+        131_070..131_075_usize,
+        0..1_100_000_usize
+    ];
+    (any::<Index>(), len)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_ranges_is_right(
+        any in models::any_file(),
+        profile in 0_usize..3,
+        ranges in prop::collection::vec(any_range(), 1..240),
+    ) {
+        let original = any.bytes();
         let folder = tempfile::tempdir().unwrap();
-        let image = image_of(
-            folder.path(),
-            &original,
-            Profile::ALL[seed as usize % 3].1,
-            2,
-        );
+        let image = image_of(folder.path(), &original, Profile::ALL[profile].1, 2);
         for cache_bytes in [0, 300_000, 32 << 20] {
             let file = open(image.clone(), cache_bytes);
-            assert_eq!(file.len(), original.len() as u64);
+            prop_assert_eq!(file.len(), original.len() as u64);
+            // four readers at once
             std::thread::scope(|scope| {
-                for reader in 0..4 {
-                    let (file, original) = (&file, &original);
-                    scope.spawn(move || read_about(file, original, seed * 31 + reader));
+                for ranges in ranges.chunks(ranges.len().div_ceil(4)) {
+                    scope.spawn(|| read_ranges(&file, &original, ranges));
                 }
             });
         }
     }
 }
 
-fn read_about(file: &VirtualFile, original: &[u8], seed: u64) {
-    let mut random = models::Random::new(seed);
-    for _ in 0..60 {
-        let start = random.below(original.len() as u64 + 1);
-        let near = [0, 1, 4096, 131_072, 1 << 20][random.below(5) as usize] + random.below(3);
-        let len = near.min(original.len() as u64 - start) as usize;
+fn read_ranges(file: &VirtualFile, original: &[u8], ranges: &[(Index, usize)]) {
+    for (start, len) in ranges {
+        let start = start.index(original.len() + 1);
+        let len = (*len).min(original.len() - start);
         let mut bytes = vec![0xaa; len];
-        file.read_exact_at(start, &mut bytes).unwrap();
-        assert!(
-            bytes == original[start as usize..][..len],
-            "{len} bytes at {start}"
-        );
+        file.read_exact_at(start as u64, &mut bytes).unwrap();
+        assert!(bytes == original[start..][..len], "{len} bytes at {start}");
     }
 }
 
