@@ -38,7 +38,7 @@ fn tensors(random: &mut Random) -> Vec<Tensor> {
 const RUNS_MAX: u64 = 500;
 
 /// How long a run may take to show what is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn compress(at: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bigsmall"));
