@@ -12,10 +12,10 @@ mod statistics;
 mod wire;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use args::Command;
+use bigsmall::cli::exit;
 use clap::Parser;
 use helper::Call;
 
@@ -35,19 +35,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(helper::FAILURE)
         }
         Err(why) => {
-            complain(&format!("error: {why}"));
+            exit::complain(&format!("error: {why}"));
             ExitCode::from(helper::USAGE)
         }
     }
 }
 
 fn run(words: Vec<OsString>) -> ExitCode {
+    exit::name_remedies();
     let cli = match args::Cli::try_parse_from(words) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return exit::of_usage(&error),
     };
     let outcome = match cli.command {
         Command::Mount(arguments) => daemon::mount(&arguments),
@@ -55,17 +53,5 @@ fn run(words: Vec<OsString>) -> ExitCode {
         Command::Worker => daemon::worker::run(),
         Command::Mounts(arguments) => daemon::control::mounts(&arguments),
     };
-    outcome.unwrap_or_else(|error| {
-        // who read what was printed went away
-        if error.raw_os_error() == Some(nix::errno::Errno::EPIPE as i32) {
-            return ExitCode::SUCCESS;
-        }
-        complain(&format!("error: {error}"));
-        ExitCode::from(error.kind().exit_code())
-    })
-}
-
-/// Writes a line to stderr; where that is closed there is nobody to tell.
-pub(crate) fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    outcome.unwrap_or_else(|error| exit::of_error(&error))
 }

@@ -3,6 +3,7 @@
 use crate::archive::image::Image;
 use crate::base::CodecId;
 use crate::base::Error;
+use crate::base::Remedy;
 use crate::base::Result;
 use crate::base::digest;
 use crate::codec;
@@ -140,11 +141,8 @@ impl Image {
 /// Compares decoded bytes with the checksum of the original ones.
 fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
     if digest::xxh3(decoded) != block.checksum {
-        return Err(
-            Error::damaged("the bytes are not what was stored (checksum differs)").hint(
-                "`bigsmall repair` mends it if there is parity; else get the file from a copy",
-            ),
-        );
+        let error = Error::damaged("the bytes are not what was stored (checksum differs)");
+        return Err(error.remedy(Remedy::Repair));
     }
     Ok(())
 }

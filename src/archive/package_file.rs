@@ -12,6 +12,7 @@ use crate::archive::virtual_file::Piece;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::ReadAt;
+use crate::base::Remedy;
 use crate::base::Result;
 use crate::bgsm::Package;
 use crate::bgsm::Plain;
@@ -37,9 +38,7 @@ impl PackageFile {
                 ErrorKind::MissingBase,
                 "is stored as differences by the Python package, which does not say from what",
             );
-            return Err(error
-                .file(path)
-                .hint("make an image of it: `bigsmall import FILE --base MODEL`"));
+            return Err(error.file(path).remedy(Remedy::ImportWithBase));
         }
         Ok(Self {
             plain: Arc::new(Plain::new(package).map_err(|e| e.file(path))?),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 /// How much of a name is shown.
 const SHOWN_CHARS_MAX: usize = 200;
@@ -40,24 +41,37 @@ pub enum ErrorKind {
     Interrupted,
 }
 
-impl ErrorKind {
-    /// What a program that fails by it exits with. 0 is "fine", 1 "a verb that looks for faults found some".
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Invalid => 2,
-            Self::NotFound | Self::Io | Self::Busy => 3,
-            Self::Damaged => 4,
-            Self::MissingBase => 5,
-            Self::Unsupported => 6,
-            Self::Network => 7,
-            Self::Device | Self::OverLimit => 8,
-            Self::Interrupted => 130,
-        }
+/// What another command does about an error. By which words that is called only the command line
+/// knows, which gives them to [`name_remedies`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// It makes an image of a file of the Python package.
+    Import,
+    /// The same, of a file that is stored as differences from a base.
+    ImportWithBase,
+    /// It makes images in place of all files of the Python package in a folder.
+    Migrate,
+    /// It mends a file by its parity.
+    Repair,
+}
+
+impl Remedy {
+    /// The words for it; none where nobody gave any.
+    pub fn words(self) -> Option<&'static str> {
+        REMEDY_WORDS.get().map(|words| words(self))
     }
 }
 
-/// An error with its place. Cheap to clone, so that everybody who waits for one block gets it; boxed, so that a result
-/// that is fine stays small.
+/// The words for each remedy; none in a program without commands.
+static REMEDY_WORDS: OnceLock<fn(Remedy) -> &'static str> = OnceLock::new();
+
+/// Gives the words of hints that name a command. Of several calls the first one counts.
+pub fn name_remedies(words: fn(Remedy) -> &'static str) {
+    let _ = REMEDY_WORDS.set(words);
+}
+
+/// An error with its place. Cheap to clone, so that everybody who waits for one block gets it;
+/// boxed, so that a result that is fine stays small.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Details>);
 
@@ -68,8 +82,24 @@ struct Details {
     file: Option<PathBuf>,
     tensor: Option<String>,
     block: Option<u64>,
-    hint: Option<String>,
+    hint: Option<Hint>,
     source: Option<Arc<io::Error>>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone)]
+enum Hint {
+    Text(String),
+    Remedy(Remedy),
+}
+
+impl Hint {
+    fn words(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Remedy(remedy) => remedy.words(),
+        }
+    }
 }
 
 impl Error {
@@ -127,7 +157,8 @@ impl Error {
     /// Names the tensor.
     #[must_use]
     pub fn tensor(mut self, name: &str) -> Self {
-        // cut here already: a hostile image has a name of megabytes, and one error for each of its blocks
+        // cut here already: a hostile image has a name of megabytes, and one error for each of its
+        // blocks
         self.0
             .tensor
             .get_or_insert_with(|| name.chars().take(SHOWN_CHARS_MAX + 1).collect());
@@ -144,7 +175,14 @@ impl Error {
     /// Says what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint.get_or_insert_with(|| hint.into());
+        self.0.hint.get_or_insert_with(|| Hint::Text(hint.into()));
+        self
+    }
+
+    /// Says which command helps, as a hint.
+    #[must_use]
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.0.hint.get_or_insert(Hint::Remedy(remedy));
         self
     }
 
@@ -189,7 +227,7 @@ impl fmt::Display for Error {
         if let Some(source) = &self.0.source {
             write!(f, ": {source}")?;
         }
-        if let Some(hint) = &self.0.hint {
+        if let Some(hint) = self.0.hint.as_ref().and_then(Hint::words) {
             write!(f, "\nhint: {hint}")?;
         }
         Ok(())
@@ -207,7 +245,10 @@ pub fn escaped(name: &str) -> String {
             shown.push_str("...");
             break;
         }
-        let direction_mark = matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let direction_mark = matches!(
+            c,
+            '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
         if c.is_control() || direction_mark {
             shown.extend(c.escape_default());
         } else {

@@ -27,7 +27,6 @@ use crate::base::file;
 use crate::base::file::Identity;
 use crate::base::lease;
 use crate::base::lease::Leased;
-use crate::base::units::human_bytes;
 
 /// How long a file must have rested, unless somebody says otherwise.
 pub const MIN_AGE: Duration = Duration::from_mins(1);
@@ -271,6 +270,17 @@ fn replaced(path: &Path) -> Error {
     Error::new(ErrorKind::Busy, "was replaced meanwhile").file(path)
 }
 
+/// Why a file looks unfinished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Its name, or a file beside it, says so, in these words.
+    Companion(String),
+    /// It was written so long ago, which is not long enough.
+    Young(Duration),
+    /// Parts of it were never written; the first begins at this byte.
+    Hole(u64),
+}
+
 /// Why a file looks unfinished, or as if somebody were still at it, without asking who has it open;
 /// none if it looks whole.
 #[derive(Debug, Clone, Copy)]
@@ -292,25 +302,21 @@ impl Default for Looks {
 
 impl Looks {
     /// The reason, if there is one.
-    pub fn unfinished(&self, path: &Path, metadata: &Metadata) -> Option<String> {
+    pub fn unfinished(&self, path: &Path, metadata: &Metadata) -> Option<Unfinished> {
         companion(path)
+            .map(Unfinished::Companion)
             .or_else(|| self.young(metadata))
             .or_else(|| (!self.sparse).then(|| hole(path)).flatten())
     }
 
-    fn young(&self, metadata: &Metadata) -> Option<String> {
+    fn young(&self, metadata: &Metadata) -> Option<Unfinished> {
         let modified = metadata.modified().ok()?;
         // a clock may be off in either direction
         let age = match SystemTime::now().duration_since(modified) {
             Ok(age) => age,
             Err(ahead) => ahead.duration(),
         };
-        (age < self.min_age).then(|| {
-            format!(
-                "it was written {} s ago, less than `--min-age`: somebody may be at it still",
-                age.as_secs()
-            )
-        })
+        (age < self.min_age).then_some(Unfinished::Young(age))
     }
 }
 
@@ -391,17 +397,13 @@ fn lock_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// Whether there are parts that were never written, as in a download whose room was taken at once.
-fn hole(path: &Path) -> Option<String> {
+fn hole(path: &Path) -> Option<Unfinished> {
     let file = file::open_regular(path).ok()?;
     let len = file.metadata().ok()?.len();
     // where a file system knows none, the first is behind the end
     let at = lseek(&file, 0, Whence::SeekHole).ok()?;
     let at = u64::try_from(at).ok().filter(|at| *at < len)?;
-    Some(format!(
-        "parts of it were never written, the first after {}: \
-         an unfinished download, or one for `--sparse`",
-        human_bytes(at)
-    ))
+    Some(Unfinished::Hole(at))
 }
 
 #[cfg(test)]
@@ -417,7 +419,7 @@ mod tests {
         path
     }
 
-    fn reason(path: &Path, min_age: u64) -> Option<String> {
+    fn reason(path: &Path, min_age: u64) -> Option<Unfinished> {
         let looks = Looks {
             min_age: Duration::from_secs(min_age),
             sparse: false,
@@ -470,25 +472,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         let path = file(at, "m.safetensors");
-        assert!(reason(&path, 60).unwrap().contains("--min-age"));
+        let companion = |path: &Path, word: &str| match reason(path, 0) {
+            Some(Unfinished::Companion(why)) => why.contains(word),
+            _ => false,
+        };
+        assert!(matches!(reason(&path, 60), Some(Unfinished::Young(_))));
         assert_eq!(reason(&path, 0), None);
         for name in ["m.safetensors.part", "m.tmp.safetensors", "m.CRDOWNLOAD"] {
-            assert!(reason(&file(at, name), 0).unwrap().contains("name"));
+            assert!(companion(&file(at, name), "name"));
         }
         std::fs::remove_file(at.join("m.safetensors.part")).unwrap();
         let list = file(at, "m.safetensors.aria2");
-        assert!(reason(&path, 0).unwrap().contains("beside"));
+        assert!(companion(&path, "beside"));
         std::fs::remove_file(list).unwrap();
         let lock = File::open(file(at, "m.safetensors.lock")).unwrap();
         assert_eq!(reason(&path, 0), None);
         lock.lock().unwrap();
-        assert!(reason(&path, 0).unwrap().contains("locked"));
+        assert!(companion(&path, "locked"));
         drop(lock);
         let sparse = file(at, "sparse");
         let opened = File::options().write(true).open(&sparse).unwrap();
         opened.set_len(10_000_000).unwrap();
         let reason = reason(&sparse, 0);
         // some file systems know no holes
-        assert!(reason.is_none_or(|reason| reason.contains("never written")));
+        assert!(matches!(reason, None | Some(Unfinished::Hole(_))));
     }
 }

@@ -22,6 +22,7 @@ pub use atomic::OutputFile;
 pub use codec_id::CodecId;
 pub use error::Error;
 pub use error::ErrorKind;
+pub use error::Remedy;
 pub use error::Result;
 pub use file::FileSource;
 pub use in_use::Unused;

@@ -5,7 +5,7 @@ mod commands;
 mod converted;
 mod described;
 mod differences;
-mod exit;
+pub mod exit;
 mod global;
 mod legend;
 mod mirrored;
@@ -141,6 +141,7 @@ enum Command {
 
 /// Runs the command line and gives the exit code.
 pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
+    exit::name_remedies();
     let matches = Cli::command().try_get_matches_from(arguments);
     let word = |matches: &ArgMatches| matches.subcommand_name().map(str::to_owned);
     let word = matches.as_ref().ok().and_then(word);

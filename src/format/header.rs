@@ -5,6 +5,7 @@
 use crate::base::ByteReader;
 use crate::base::Error;
 use crate::base::Limits;
+use crate::base::Remedy;
 use crate::base::Result;
 use crate::base::digest;
 
@@ -122,7 +123,7 @@ impl Header {
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         if bytes.starts_with(MAGIC_OF_PYTHON_PACKAGE) {
             let error = Error::unsupported("made by the Python package of the same name");
-            return Err(error.hint("make an image of it: `bigsmall import FILE`"));
+            return Err(error.remedy(Remedy::Import));
         }
         let mut reader = ByteReader::new(bytes, "header");
         if reader.take(MAGIC.len())? != MAGIC {

@@ -242,7 +242,8 @@ pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
     let mountpoint = find(&arguments.mountpoint()?)?;
     let record = read_record(&mountpoint);
     let dead = record.is_none() && mounting::is_dead(&mountpoint);
-    mounting::unmount(&mountpoint, arguments.lazy || dead)?;
+    let unmounted = mounting::unmount(&mountpoint, arguments.lazy || dead);
+    unmounted.map_err(|error| hint_if_busy(error, &mountpoint))?;
     if let (Some(record), false) = (record, arguments.lazy) {
         let begun = Instant::now();
         while is_ours(record.pid) && begun.elapsed() < END_WAIT {
@@ -258,6 +259,22 @@ pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
         })?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mount that is in use says by whom.
+fn hint_if_busy(error: Error, mountpoint: &Path) -> Error {
+    if error.raw_os_error() != Some(nix::errno::Errno::EBUSY as i32) {
+        return error;
+    }
+    let users = mounting::users_of(mountpoint);
+    let users = if users.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", users.join(", "))
+    };
+    error.hint(format!(
+        "files are in use{users}: close them, or detach with `--lazy`"
+    ))
 }
 
 /// The mountpoint meant by `path`, found without asking a mount that may be dead.

@@ -28,6 +28,7 @@ use std::sync::mpsc;
 use bigsmall::base::Error;
 use bigsmall::base::Result;
 use bigsmall::base::error::escaped;
+use bigsmall::cli::exit::complain;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -35,7 +36,6 @@ use signal_hook::iterator::Signals;
 
 use crate::adapter::CacheMode;
 use crate::args::MountArgs;
-use crate::complain;
 use crate::daemon::control::Record;
 use crate::daemon::mounting::Access;
 use crate::daemon::mounting::Mount;
@@ -82,7 +82,11 @@ impl Paths {
         let (source, mountpoint) = arguments.places()?;
         // a dead mount cannot be asked for anything, so it is cleared first
         let resolved = mounting::resolve(&mountpoint)?;
-        mounting::heal(&resolved, control::daemon_of)?;
+        if !mounting::heal(&resolved, control::daemon_of)? {
+            let end = format!("end it with `bigsmall unmount {}`", resolved.display());
+            let error = Error::invalid("something is mounted here already");
+            return Err(error.file(&resolved).hint(end));
+        }
         let (source, mountpoint) = (find(&source)?, find(&resolved)?);
         if !mountpoint.is_dir() {
             return Err(Error::invalid("the mountpoint is no folder").file(&mountpoint));

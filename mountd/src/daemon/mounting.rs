@@ -101,13 +101,13 @@ pub(crate) enum Daemon {
     Unknown,
 }
 
-/// Clears dead mounts of ours from the mountpoint, which is resolved; a living one is an error. What others have mounted is
-/// left alone.
-pub(crate) fn heal(mountpoint: &Path, daemon_of: impl Fn(&Path) -> Daemon) -> Result<()> {
+/// Clears dead mounts of ours from the mountpoint, which is resolved. What others have mounted is
+/// left alone. Whether the place is free then of ours: a living one is left, too.
+pub(crate) fn heal(mountpoint: &Path, daemon_of: impl Fn(&Path) -> Daemon) -> Result<bool> {
     // each round clears one of several that may be stacked
     for _ in 0..16 {
         if top_at(mountpoint)? != Top::Ours {
-            return Ok(());
+            return Ok(true);
         }
         let is_alive = match daemon_of(mountpoint) {
             Daemon::Lives => true,
@@ -115,12 +115,7 @@ pub(crate) fn heal(mountpoint: &Path, daemon_of: impl Fn(&Path) -> Daemon) -> Re
             Daemon::Unknown => !is_dead(mountpoint),
         };
         if is_alive {
-            return Err(Error::invalid("something is mounted here already")
-                .file(mountpoint)
-                .hint(format!(
-                    "end it with `bigsmall unmount {}`",
-                    mountpoint.display()
-                )));
+            return Ok(false);
         }
         tracing::info!("clearing a dead mount from `{}`", mountpoint.display());
         unmount(mountpoint, true)?;
@@ -375,23 +370,12 @@ fn unmount_by_helper(mountpoint: &Path, lazy: bool) -> Result<()> {
 }
 
 fn not_unmounted(mountpoint: &Path, errno: Errno) -> Error {
-    let error = Error::io("cannot unmount", mountpoint, errno.into());
-    if errno != Errno::EBUSY {
-        return error;
-    }
-    let users = users_of(mountpoint);
-    let users = if users.is_empty() {
-        String::new()
-    } else {
-        format!(" by {}", users.join(", "))
-    };
-    error.hint(format!(
-        "files are in use{users}: close them, or detach with `--lazy`"
-    ))
+    Error::io("cannot unmount", mountpoint, errno.into())
 }
 
-/// Processes but this one that have something open, mapped or as working folder below the mountpoint.
-fn users_of(mountpoint: &Path) -> Vec<String> {
+/// Processes but this one that have something open, mapped or as working folder below the
+/// mountpoint: number and name of each.
+pub(crate) fn users_of(mountpoint: &Path) -> Vec<String> {
     let uses = |pid: &Path| {
         let links = ["cwd", "root", "exe"].map(|link| pid.join(link));
         let listed = |folder: &str| {

@@ -18,6 +18,7 @@ use bigsmall::archive::PackageFile;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
+use bigsmall::base::Remedy;
 use lru::LruCache;
 use nix::errno::Errno;
 
@@ -156,10 +157,9 @@ impl Fs {
         let counted = Arc::new(Counted::new(source, &self.statistics.source_bytes));
         if is_package {
             let file = PackageFile::open(counted, path, Arc::clone(&self.cache))?;
-            tracing::info!(
-                "`{}` is decoded a tensor at a time: `bigsmall migrate` makes it one that is read anywhere",
-                path.display()
-            );
+            let remedy = Remedy::Migrate.words().unwrap_or("that is slow");
+            let shown = path.display();
+            tracing::info!("`{shown}` is decoded a tensor at a time: {remedy}");
             return Ok(Content::Package(file));
         }
         let image = archive::Image::from_source(counted, path)?.charged_to(&self.cache);

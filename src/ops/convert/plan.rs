@@ -29,6 +29,8 @@ use crate::base::Result;
 use crate::base::Unused;
 use crate::base::atomic;
 use crate::base::in_use::Looks;
+use crate::base::in_use::Unfinished;
+use crate::base::units::human_bytes;
 use crate::ops::estimate::Look;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
@@ -286,7 +288,24 @@ impl Planner<'_> {
         }
         self.looks
             .unfinished(full, metadata)
+            .map(|why| why_unfinished(&why))
             .or_else(|| Unused::hold(full).err().map(|error| error.what()))
+    }
+}
+
+/// In words, why a file looks unfinished.
+fn why_unfinished(why: &Unfinished) -> String {
+    match why {
+        Unfinished::Companion(why) => why.clone(),
+        Unfinished::Young(age) => format!(
+            "it was written {} s ago, less than `--min-age`: somebody may be at it still",
+            age.as_secs()
+        ),
+        Unfinished::Hole(at) => format!(
+            "parts of it were never written, the first after {}: \
+             an unfinished download, or one for `--sparse`",
+            human_bytes(*at)
+        ),
     }
 }
 
