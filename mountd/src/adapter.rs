@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::fs::Fs;
 use crate::fs::changes::New;
-use crate::fs::tree::Attr;
-use crate::fs::tree::Kind;
+use crate::node::Attr;
+use crate::node::FileType;
 use crate::session::Answer;
 use crate::session::Handler;
 use crate::session::Share;
@@ -340,13 +340,13 @@ impl Adapter {
             }
             (Operation::RmDir { .. }, Errno::ENOENT) => Ok(Reply::empty()),
             (Operation::MkDir { name, .. }, Errno::EEXIST) => {
-                there(name, &|attr| attr.kind == Kind::Folder)
+                there(name, &|attr| attr.kind == FileType::Folder)
             }
             (Operation::MkNod { name, mode, .. }, Errno::EEXIST) => {
-                there(name, &|attr| Some(attr.kind) == Kind::of_mode(*mode))
+                there(name, &|attr| Some(attr.kind) == FileType::of_mode(*mode))
             }
             (Operation::Symlink { name, target }, Errno::EEXIST) => there(name, &|attr| {
-                attr.kind == Kind::Link && fs.read_link(attr.ino).is_ok_and(|to| to == *target)
+                attr.kind == FileType::Link && fs.read_link(attr.ino).is_ok_and(|to| to == *target)
             }),
             // what it is a name of has changed with that
             (Operation::Link { node: of, name }, Errno::EEXIST | Errno::ESTALE) => {
@@ -391,10 +391,10 @@ impl Adapter {
     }
 
     fn attr_ttl(&self, attr: &Attr) -> Duration {
-        if self.fs.is_writable() && attr.kind != Kind::Folder {
+        if self.fs.is_writable() && attr.kind != FileType::Folder {
             // others change it below
             Duration::ZERO
-        } else if attr.kind == Kind::File {
+        } else if attr.kind == FileType::File {
             FILE_TTL
         } else {
             NAME_TTL

@@ -7,6 +7,7 @@ mod daemon;
 mod fs;
 pub mod fuzz;
 mod helper;
+mod node;
 mod session;
 mod statistics;
 mod wire;

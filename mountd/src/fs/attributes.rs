@@ -13,7 +13,7 @@ use bigsmall::base::digest;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::tree::Node;
@@ -68,7 +68,7 @@ impl Fs {
     /// Names and values of what is known of an image's file: none for what is no image.
     fn own_attributes(&self, node: &Node) -> Result<Vec<(String, String)>> {
         let number = match &node.what {
-            What::Disk(Meaning::Image { .. }) => 0,
+            What::Disk(EntryKind::Image { .. }) => 0,
             What::ImageFile(number, _) => *number,
             _ => return Ok(Vec::new()),
         };

@@ -18,14 +18,14 @@ use bigsmall::base::Error;
 use bigsmall::base::FileSource;
 use nix::errno::Errno;
 
-use crate::fs::root::Kind;
+use crate::node::FileType;
 use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
-pub(crate) enum Meaning {
+pub(crate) enum EntryKind {
     /// A folder of the source.
     Folder,
     /// A link, served as one.
@@ -42,7 +42,7 @@ pub(crate) enum Meaning {
     Broken(Error),
 }
 
-impl Meaning {
+impl EntryKind {
     /// Whether it is just what the disk has: no image.
     pub(crate) fn is_plain(&self) -> bool {
         match self {
@@ -58,7 +58,7 @@ pub(crate) struct Item {
     /// The name on the disk.
     pub(crate) disk_name: OsString,
     /// What it stands for.
-    pub(crate) meaning: Meaning,
+    pub(crate) meaning: EntryKind,
     /// What the disk says of it.
     pub(crate) stat: Stat,
 }
@@ -86,7 +86,7 @@ pub(crate) fn at(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<Item
 }
 
 /// What an image is that is open already, at `path` or not.
-pub(crate) fn of_open(root: &Root, path: &Path, file: File) -> Result<Meaning, Error> {
+pub(crate) fn of_open(root: &Root, path: &Path, file: File) -> Result<EntryKind, Error> {
     let shown_path = root.shown(path);
     let source = FileSource::from_file(file, &shown_path)?;
     if archive::is_package(&source) {
@@ -181,13 +181,13 @@ fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, It
         stat,
     };
     let meaning = match stat.kind {
-        Kind::Folder => Meaning::Folder,
-        Kind::Link => Meaning::Link,
-        Kind::File if naming::is_image_name(name) => {
+        FileType::Folder => EntryKind::Folder,
+        FileType::Link => EntryKind::Link,
+        FileType::File if naming::is_image_name(name) => {
             return Ok(Some(look_into(root, &path, name, item, stat)));
         }
-        Kind::File => Meaning::Plain,
-        Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => Meaning::Special,
+        FileType::File => EntryKind::Plain,
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => EntryKind::Special,
     };
     Ok(Some((name.to_owned(), item(meaning, stat))))
 }
@@ -196,7 +196,7 @@ fn look_into(
     root: &Root,
     path: &Path,
     name: &OsStr,
-    item: impl Fn(Meaning, Stat) -> Item,
+    item: impl Fn(EntryKind, Stat) -> Item,
     stat: Stat,
 ) -> (OsString, Item) {
     let shown_path = root.shown(path);
@@ -213,36 +213,36 @@ fn look_into(
     let (source, stat) = match source {
         Ok(opened) => opened,
         // it cannot be read by us: it is listed as what it most probably is
-        Err(error) => return (guessed_name(name), item(Meaning::Broken(error), stat)),
+        Err(error) => return (guessed_name(name), item(EntryKind::Broken(error), stat)),
     };
     if archive::is_package(&source) {
         let meaning = meaning_of_package(source, &shown_path);
-        let meaning = meaning.unwrap_or_else(Meaning::Broken);
+        let meaning = meaning.unwrap_or_else(EntryKind::Broken);
         return (guessed_name(name), item(meaning, stat));
     }
     match archive::peek(&source, &shown_path) {
         Ok(header) => (shown_name(name, &header), item(meaning_of(&header), stat)),
         Err(error) if archive::claims_to_be_image(&source) => {
-            (guessed_name(name), item(Meaning::Broken(error), stat))
+            (guessed_name(name), item(EntryKind::Broken(error), stat))
         }
         // some other program's `.bs` file passes through
-        Err(_) => (name.to_owned(), item(Meaning::Plain, stat)),
+        Err(_) => (name.to_owned(), item(EntryKind::Plain, stat)),
     }
 }
 
-fn meaning_of(header: &Header) -> Meaning {
+fn meaning_of(header: &Header) -> EntryKind {
     match header.kind {
-        ImageKind::File => Meaning::Image {
+        ImageKind::File => EntryKind::Image {
             original_len: header.original_len,
         },
-        ImageKind::Folder => Meaning::ImageFolder,
+        ImageKind::Folder => EntryKind::ImageFolder,
     }
 }
 
 /// A file of the Python package stands for a safetensors file, of which it says all but the header's spelling.
-fn meaning_of_package(source: FileSource, path: &Path) -> Result<Meaning, Error> {
+fn meaning_of_package(source: FileSource, path: &Path) -> Result<EntryKind, Error> {
     let file = PackageFile::open(Arc::new(source), path, BlockCache::new(0))?;
-    Ok(Meaning::Image {
+    Ok(EntryKind::Image {
         original_len: file.byte_len(),
     })
 }

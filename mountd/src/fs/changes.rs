@@ -32,12 +32,13 @@ use nix::unistd::linkat;
 use nix::unistd::symlinkat;
 use nix::unistd::unlinkat;
 
-use crate::fs::root::Kind;
+use crate::node::FileType;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
-use crate::fs::root::Timestamp;
+use crate::node::Changes;
+use crate::node::SetTime;
 
 /// The bits of a mode with which a file is run as another.
 const SETID: u32 = 0o6000;
@@ -65,40 +66,11 @@ impl New {
     }
 }
 
-/// What of a file is to be changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
-    pub(crate) mode: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) size: Option<u64>,
-    pub(crate) atime: Option<Time>,
-    pub(crate) mtime: Option<Time>,
-}
-
-impl Changes {
-    /// Whether nothing is to be changed.
-    pub(crate) fn is_empty(&self) -> bool {
-        let numbers = [self.mode, self.uid, self.gid];
-        let times = [self.atime, self.mtime];
-        numbers.iter().all(Option::is_none)
-            && times.iter().all(Option::is_none)
-            && self.size.is_none()
-    }
-}
-
-/// A time to be set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Time {
-    Now,
-    At(Timestamp),
-}
-
-fn timespec(time: Option<Time>) -> TimeSpec {
+fn timespec(time: Option<SetTime>) -> TimeSpec {
     match time {
         None => TimeSpec::UTIME_OMIT,
-        Some(Time::Now) => TimeSpec::UTIME_NOW,
-        Some(Time::At(time)) => TimeSpec::new(time.seconds, time.ns.into()),
+        Some(SetTime::Now) => TimeSpec::UTIME_NOW,
+        Some(SetTime::At(time)) => TimeSpec::new(time.seconds, time.ns.into()),
     }
 }
 
@@ -125,7 +97,7 @@ impl Object {
     }
 
     fn writable(&self) -> Result<File> {
-        if self.stat.kind != Kind::File {
+        if self.stat.kind != FileType::File {
             return Err(Errno::EINVAL);
         }
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -157,7 +129,7 @@ impl Object {
         }
         let wanted = new.mode & SETID;
         let mode = fstat(&self.fd)?.st_mode;
-        if self.stat.kind == Kind::Folder || mode & wanted == wanted {
+        if self.stat.kind == FileType::Folder || mode & wanted == wanted {
             return Ok(());
         }
         self.set_mode(mode | wanted)
@@ -180,7 +152,7 @@ impl Root {
         // what is appended has its place from the kernel already
         let flags = ((wanted & kept) - OFlag::O_APPEND) | OFlag::O_NONBLOCK;
         let fd = self.open_beneath(relative, flags)?;
-        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == Kind::File);
+        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == FileType::File);
         Ok((fd.into(), stat.ok_or(Errno::ENOENT)?))
     }
 
@@ -206,8 +178,8 @@ impl Root {
 
     /// Makes a file, pipe or socket. A device is the business of whoever may use the disk itself.
     pub(crate) fn make_node(&self, relative: &Path, new: New) -> Result<()> {
-        let kind = Kind::of_mode(new.mode).ok_or(Errno::EINVAL)?;
-        if !matches!(kind, Kind::File | Kind::Fifo | Kind::Socket) {
+        let kind = FileType::of_mode(new.mode).ok_or(Errno::EINVAL)?;
+        if !matches!(kind, FileType::File | FileType::Fifo | FileType::Socket) {
             return Err(Errno::EPERM);
         }
         let (folder, name) = self.parent(relative)?;

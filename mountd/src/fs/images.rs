@@ -24,7 +24,7 @@ use nix::errno::Errno;
 
 use crate::fs::Fs;
 use crate::fs::catalog;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::errno;
 use crate::fs::keeper::OpenImage;
 use crate::fs::root::Result;
@@ -81,19 +81,19 @@ impl Fs {
     pub(super) fn open_node(&self, node: &Node) -> Result<Original> {
         match &node.what {
             // it passes through, and whoever opened it has a handle of its own
-            What::Disk(Meaning::Plain) => Err(Errno::EBADF),
-            What::Disk(Meaning::Image { .. }) => self.original(node, 0),
+            What::Disk(EntryKind::Plain) => Err(Errno::EBADF),
+            What::Disk(EntryKind::Image { .. }) => self.original(node, 0),
             What::ImageFile(number, _) => self.original(node, *number),
-            What::Disk(Meaning::Broken(error)) => {
+            What::Disk(EntryKind::Broken(error)) => {
                 self.fail(error);
                 Err(Errno::EIO)
             }
-            What::Disk(Meaning::Folder | Meaning::ImageFolder) | What::ImageFolder(_) => {
+            What::Disk(EntryKind::Folder | EntryKind::ImageFolder) | What::ImageFolder(_) => {
                 Err(Errno::EISDIR)
             }
-            What::Disk(Meaning::Link) | What::ImageLink(..) => Err(Errno::ELOOP),
+            What::Disk(EntryKind::Link) | What::ImageLink(..) => Err(Errno::ELOOP),
             // the kernel never asks us to
-            What::Disk(Meaning::Special) => Err(Errno::ENXIO),
+            What::Disk(EntryKind::Special) => Err(Errno::ENXIO),
         }
     }
 

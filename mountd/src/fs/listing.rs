@@ -12,10 +12,10 @@ use nix::errno::Errno;
 
 use crate::fs::Fs;
 use crate::fs::catalog;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::is_top;
 use crate::fs::root::Result;
-use crate::fs::tree::Attr;
+use crate::node::Attr;
 use crate::fs::tree::Node;
 use crate::fs::tree::What;
 
@@ -50,8 +50,8 @@ impl Fs {
     fn take_listing(&self, ino: u64) -> Result<Vec<Listed>> {
         let node = self.node(ino)?;
         let mut listing = match &node.what {
-            What::Disk(Meaning::Folder) => self.list_disk(&node)?,
-            What::Disk(Meaning::ImageFolder) => self.list_within(&node, "")?,
+            What::Disk(EntryKind::Folder) => self.list_disk(&node)?,
+            What::Disk(EntryKind::ImageFolder) => self.list_within(&node, "")?,
             What::ImageFolder(inner) => self.list_within(&node, inner)?,
             _ => return Err(Errno::ENOTDIR),
         };

@@ -39,7 +39,7 @@ use nix::sys::statvfs::Statvfs;
 use parking_lot::Mutex;
 
 use crate::fs::ahead::Ahead;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::gate::Gate;
 use crate::fs::images::Image;
 use crate::fs::keeper::Keeper;
@@ -50,7 +50,7 @@ use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::source::Source;
 use crate::fs::through::PlainFile;
-use crate::fs::tree::Attr;
+use crate::node::Attr;
 use crate::fs::tree::Forgotten;
 use crate::fs::tree::Node;
 use crate::fs::tree::Tree;
@@ -133,7 +133,7 @@ impl Fs {
         let top = source.top()?;
         let (root, path, only) = (source.root, source.path, source.only);
         let is_folder = only.is_none();
-        let only = only.filter(|_| matches!(top.what, What::Disk(Meaning::Folder)));
+        let only = only.filter(|_| matches!(top.what, What::Disk(EntryKind::Folder)));
         let in_place = options.in_place;
         let mut base_places = options.bases.clone();
         if in_place {
@@ -287,7 +287,7 @@ impl Fs {
     pub(crate) fn lookup(&self, parent: u64, name: &OsStr) -> Result<Attr> {
         let parent = self.node(parent)?;
         let found = match &parent.what {
-            What::Disk(Meaning::Folder) => {
+            What::Disk(EntryKind::Folder) => {
                 let item = catalog::find(&self.root, &parent.path, name)?;
                 let shown = |disk: &OsStr| {
                     self.only
@@ -297,7 +297,7 @@ impl Fs {
                 item.filter(|item| shown(&item.disk_name))
                     .map(|item| Node::of_item(&parent.path, item, self.writable))
             }
-            What::Disk(Meaning::ImageFolder) => self.find_within(&parent, "", name)?,
+            What::Disk(EntryKind::ImageFolder) => self.find_within(&parent, "", name)?,
             What::ImageFolder(inner) => self.find_within(&parent, inner, name)?,
             _ => return Err(Errno::ENOTDIR),
         };
@@ -317,7 +317,7 @@ impl Fs {
         let What::Disk(meaning) = &node.what else {
             return Ok(node.attr);
         };
-        if !self.writable && !matches!(meaning, Meaning::Folder) {
+        if !self.writable && !matches!(meaning, EntryKind::Folder) {
             return Ok(node.attr);
         }
         let stat = match self.stat_now(&node) {

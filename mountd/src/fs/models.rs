@@ -15,13 +15,13 @@ use nix::fcntl::RenameFlags;
 use crate::fs::Fs;
 use crate::fs::catalog;
 use crate::fs::catalog::Item;
-use crate::fs::catalog::Meaning;
-use crate::fs::root::Kind;
+use crate::fs::catalog::EntryKind;
+use crate::node::FileType;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
 use crate::fs::through::stale_if_gone;
-use crate::fs::tree::Attr;
+use crate::node::Attr;
 use crate::fs::tree::What;
 
 /// What an image that is half replaced or half renamed is marked with.
@@ -140,7 +140,7 @@ impl Fs {
     pub(super) fn changeable(&self, parent: u64, name: &OsStr) -> Result<Named> {
         self.check_writable()?;
         let parent = self.node(parent)?;
-        if !matches!(parent.what, What::Disk(Meaning::Folder)) {
+        if !matches!(parent.what, What::Disk(EntryKind::Folder)) {
             return Err(Errno::EROFS);
         }
         let named = Named {
@@ -190,7 +190,7 @@ impl Fs {
     pub(super) fn remove_model(&self, named: &Named, is_folder: bool) -> Result<()> {
         let is_image_folder = named
             .image()
-            .is_some_and(|item| matches!(item.meaning, Meaning::ImageFolder));
+            .is_some_and(|item| matches!(item.meaning, EntryKind::ImageFolder));
         match (is_image_folder, is_folder) {
             // its files are those of one image, and go with that alone
             (true, true) => return Err(Errno::ENOTEMPTY),
@@ -229,7 +229,7 @@ impl Fs {
             if !how.is_empty() {
                 return Err(not_replaced(how));
             }
-            if matches!(item.meaning, Meaning::Folder | Meaning::ImageFolder) {
+            if matches!(item.meaning, EntryKind::Folder | EntryKind::ImageFolder) {
                 return Err(Errno::ENOTEMPTY);
             }
         }
@@ -290,7 +290,7 @@ impl Fs {
         let (from, to, image_path) = (old.path(), new.shown(), new.path());
         let is_folder = |named: &Named| {
             let meaning = named.item.as_ref().map(|item| &item.meaning);
-            matches!(meaning, Some(Meaning::Folder | Meaning::ImageFolder))
+            matches!(meaning, Some(EntryKind::Folder | EntryKind::ImageFolder))
         };
         match (is_folder(old), is_folder(new)) {
             (true, true) => return Err(Errno::ENOTEMPTY),
@@ -300,7 +300,7 @@ impl Fs {
         }
         self.check_renamed(old, new)?;
         let stat = self.root.stat(&from)?;
-        if stat.kind == Kind::File {
+        if stat.kind == FileType::File {
             let (file, _) = self.root.open_with(&from, OFlag::O_RDONLY.bits())?;
             nix::unistd::fsync(&file)?;
         }
@@ -400,7 +400,7 @@ impl Fs {
             return Err(Errno::EEXIST);
         }
         let node = self.node(ino)?;
-        if self.protects_models || !matches!(node.what, What::Disk(Meaning::Image { .. })) {
+        if self.protects_models || !matches!(node.what, What::Disk(EntryKind::Image { .. })) {
             return Err(Errno::EROFS);
         }
         let path = self.image_path(&node.path, &new).map_err(stale_if_gone)?;

@@ -17,9 +17,9 @@ use bigsmall::tensor::Header;
 use nix::errno::Errno;
 
 use crate::fs::Fs;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::models::Named;
-use crate::fs::root::Kind;
+use crate::node::FileType;
 use crate::fs::root::Result;
 
 /// Which images are fine-tunes, by what the disk says of them: each is opened once for that.
@@ -124,8 +124,8 @@ impl Fs {
                     continue;
                 };
                 match stat.kind {
-                    Kind::Folder => folders.push(path),
-                    Kind::File if may_be_of_base(&name) => {
+                    FileType::Folder => folders.push(path),
+                    FileType::File if may_be_of_base(&name) => {
                         files.insert(path.clone());
                         if !naming::is_image_name(&name) {
                             continue;
@@ -155,7 +155,7 @@ impl Fs {
 /// Whether a name shows a file that is no image.
 fn is_plain(named: &Named) -> bool {
     let item = named.item.as_ref();
-    item.is_some_and(|item| matches!(item.meaning, Meaning::Plain))
+    item.is_some_and(|item| matches!(item.meaning, EntryKind::Plain))
 }
 
 /// Whether bases are looked for in files of this name.

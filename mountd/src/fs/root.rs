@@ -18,90 +18,30 @@ use nix::fcntl::ResolveFlag;
 use nix::fcntl::openat2;
 use nix::fcntl::readlinkat;
 use nix::sys::stat::FileStat;
-use nix::sys::stat::SFlag;
 use nix::sys::stat::fstat;
 use nix::sys::statvfs::Statvfs;
 use nix::sys::statvfs::fstatvfs;
 
+use crate::node::FileType;
+use crate::node::Time;
+
 /// Result with the errno that the kernel is told.
 pub(crate) type Result<T, E = Errno> = std::result::Result<T, E>;
-
-/// What kind of thing a path is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    Folder,
-    Link,
-    Fifo,
-    Socket,
-    CharacterDevice,
-    BlockDevice,
-}
-
-impl Kind {
-    /// What a mode says, of which only the bits of the kind are looked at.
-    pub(crate) fn of_mode(mode: u32) -> Option<Self> {
-        Some(match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => Self::File,
-            SFlag::S_IFDIR => Self::Folder,
-            SFlag::S_IFLNK => Self::Link,
-            SFlag::S_IFIFO => Self::Fifo,
-            SFlag::S_IFSOCK => Self::Socket,
-            SFlag::S_IFCHR => Self::CharacterDevice,
-            SFlag::S_IFBLK => Self::BlockDevice,
-            _ => return None,
-        })
-    }
-
-    /// Its bits of a mode.
-    pub(crate) fn bits(self) -> u32 {
-        match self {
-            Self::File => SFlag::S_IFREG,
-            Self::Folder => SFlag::S_IFDIR,
-            Self::Link => SFlag::S_IFLNK,
-            Self::Fifo => SFlag::S_IFIFO,
-            Self::Socket => SFlag::S_IFSOCK,
-            Self::CharacterDevice => SFlag::S_IFCHR,
-            Self::BlockDevice => SFlag::S_IFBLK,
-        }
-        .bits()
-    }
-}
-
-/// A time as files have it: seconds since 1970, and nanoseconds that count up from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timestamp {
-    pub(crate) seconds: i64,
-    pub(crate) ns: u32,
-}
-
-impl Timestamp {
-    fn of(seconds: i64, ns: i64) -> Self {
-        let ns = u32::try_from(ns).unwrap_or(0);
-        Self { seconds, ns }
-    }
-
-    /// As one number, which differs from that of any other time within centuries.
-    pub(crate) fn number(self) -> u64 {
-        let whole = self.seconds.wrapping_mul(1_000_000_000);
-        whole.wrapping_add(self.ns.into()).cast_unsigned()
-    }
-}
 
 /// What the disk says of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FileType,
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) size: u64,
     /// What it takes on the disk, in units of 512 bytes.
     pub(crate) blocks: u64,
-    pub(crate) atime: Timestamp,
-    pub(crate) mtime: Timestamp,
+    pub(crate) atime: Time,
+    pub(crate) mtime: Time,
     /// Time of the last change of content, name or permissions; unlike mtime nobody can set it
     /// back.
-    pub(crate) ctime: Timestamp,
+    pub(crate) ctime: Time,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -117,14 +57,14 @@ pub(crate) const NUMBERS: usize = 14;
 impl Stat {
     pub(crate) fn of(stat: &FileStat) -> Option<Self> {
         Some(Self {
-            kind: Kind::of_mode(stat.st_mode)?,
+            kind: FileType::of_mode(stat.st_mode)?,
             device: stat.st_dev,
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-            atime: Timestamp::of(stat.st_atime, stat.st_atime_nsec),
-            mtime: Timestamp::of(stat.st_mtime, stat.st_mtime_nsec),
-            ctime: Timestamp::of(stat.st_ctime, stat.st_ctime_nsec),
+            atime: Time::of(stat.st_atime, stat.st_atime_nsec),
+            mtime: Time::of(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: Time::of(stat.st_ctime, stat.st_ctime_nsec),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -164,12 +104,12 @@ impl Stat {
             gid,
             nlink,
         ] = numbers;
-        let time = |seconds: u64, ns: u64| Timestamp {
+        let time = |seconds: u64, ns: u64| Time {
             seconds: seconds.cast_signed(),
             ns: ns as u32,
         };
         Self {
-            kind: Kind::File,
+            kind: FileType::File,
             device,
             inode,
             size,
@@ -302,7 +242,7 @@ impl Root {
     pub(crate) fn open_file(&self, relative: &Path) -> Result<(File, Stat)> {
         // without O_NONBLOCK a pipe that took the file's place would hold us for ever
         let fd = self.open_beneath(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == Kind::File);
+        let stat = Stat::of(&fstat(&fd)?).filter(|stat| stat.kind == FileType::File);
         Ok((fd.into(), stat.ok_or(Errno::ENOENT)?))
     }
 
@@ -345,7 +285,7 @@ mod tests {
         std::os::unix::fs::symlink("../secret", inside.join("link")).unwrap();
         std::os::unix::fs::symlink("..", inside.join("up")).unwrap();
         let root = Root::open(&inside).unwrap();
-        assert_eq!(root.stat(Path::new("link")).unwrap().kind, Kind::Link);
+        assert_eq!(root.stat(Path::new("link")).unwrap().kind, FileType::Link);
         assert_eq!(root.read_link(Path::new("link")).unwrap(), "../secret");
         for path in ["link", "../secret", "up/secret", "/etc/passwd"] {
             assert!(root.open_file(Path::new(path)).is_err(), "{path}");

@@ -9,7 +9,7 @@ use bigsmall::base::Result;
 use nix::errno::Errno;
 
 use crate::fs::catalog;
-use crate::fs::catalog::Meaning;
+use crate::fs::catalog::EntryKind;
 use crate::fs::root::Root;
 use crate::fs::tree::Node;
 
@@ -43,18 +43,18 @@ impl Source {
             |errno: Errno| Error::io("cannot open", &self.path, std::io::Error::from(errno));
         let here = Path::new("");
         let stat = self.root.stat(here).map_err(failed)?;
-        let folder = Node::root(here.to_owned(), Meaning::Folder, stat);
+        let folder = Node::root(here.to_owned(), EntryKind::Folder, stat);
         let Some(name) = &self.only else {
             return Ok(folder);
         };
         let item = catalog::at(&self.root, here, name).map_err(failed)?;
         match item.as_ref().map(|item| &item.meaning) {
-            Some(Meaning::Image { .. }) => Ok(folder),
-            Some(Meaning::ImageFolder) => {
+            Some(EntryKind::Image { .. }) => Ok(folder),
+            Some(EntryKind::ImageFolder) => {
                 let stat = item.map_or(stat, |item| item.stat);
-                Ok(Node::root(name.into(), Meaning::ImageFolder, stat))
+                Ok(Node::root(name.into(), EntryKind::ImageFolder, stat))
             }
-            Some(Meaning::Broken(error)) => Err(error.clone()),
+            Some(EntryKind::Broken(error)) => Err(error.clone()),
             _ => {
                 let error = Error::invalid("is neither a folder nor an image (`.bs`)");
                 Err(error.file(&self.path))

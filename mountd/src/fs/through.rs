@@ -17,16 +17,16 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::fallocate;
 
 use crate::fs::Fs;
-use crate::fs::catalog::Meaning;
-use crate::fs::changes::Changes;
+use crate::fs::catalog::EntryKind;
+use crate::node::Changes;
 use crate::fs::changes::New;
 use crate::fs::keeper::Place;
-use crate::fs::root::Kind;
+use crate::node::FileType;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
 use crate::fs::tree;
-use crate::fs::tree::Attr;
+use crate::node::Attr;
 use crate::fs::tree::Node;
 use crate::fs::tree::ROOT;
 use crate::fs::tree::What;
@@ -76,7 +76,7 @@ impl Fs {
     /// Whether a node is a file that passes through.
     pub(crate) fn passes_through(&self, ino: u64) -> Result<bool> {
         let node = self.node(ino)?;
-        Ok(matches!(node.what, What::Disk(Meaning::Plain)))
+        Ok(matches!(node.what, What::Disk(EntryKind::Plain)))
     }
 
     fn keep(&self, ino: u64, file: File) -> Result<OpenPlain> {
@@ -218,7 +218,7 @@ impl Fs {
     /// Makes the names in a folder durable.
     pub(crate) fn sync_folder(&self, ino: u64) -> Result<()> {
         let node = self.node(ino)?;
-        if self.is_writable() && matches!(node.what, What::Disk(Meaning::Folder)) {
+        if self.is_writable() && matches!(node.what, What::Disk(EntryKind::Folder)) {
             self.root.sync_folder(&node.path)?;
         }
         Ok(())
@@ -245,7 +245,7 @@ impl Fs {
     }
 
     fn plain_node(&self, path: PathBuf, stat: Stat) -> Node {
-        Node::of_disk(path, Meaning::Plain, stat, self.is_writable())
+        Node::of_disk(path, EntryKind::Plain, stat, self.is_writable())
     }
 
     /// Makes a file and opens it.
@@ -325,7 +325,7 @@ impl Fs {
     pub(super) fn pin(&self, path: &Path) -> Option<u64> {
         let Object { fd, stat } = self.root.hold(path).ok()?;
         let ino = self.plain_node(PathBuf::new(), stat).attr.ino;
-        let has_other_names = stat.kind != Kind::Folder && stat.nlink > 1;
+        let has_other_names = stat.kind != FileType::Folder && stat.nlink > 1;
         let is_known = self.tree.get(ino).is_some() || self.known.lock().contains_key(&ino);
         if has_other_names || !is_known {
             return None;

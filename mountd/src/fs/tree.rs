@@ -11,10 +11,11 @@ use bigsmall::base::digest;
 use parking_lot::Mutex;
 
 use crate::fs::catalog::Item;
-use crate::fs::catalog::Meaning;
-pub(crate) use crate::fs::root::Kind;
+use crate::fs::catalog::EntryKind;
 use crate::fs::root::Stat;
-use crate::fs::root::Timestamp;
+use crate::node::Time;
+use crate::node::Attr;
+use crate::node::FileType;
 
 /// The inode number of the root.
 pub(crate) const ROOT: u64 = 1;
@@ -23,45 +24,13 @@ pub(crate) const ROOT: u64 = 1;
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     /// A name of the source tree.
-    Disk(Meaning),
+    Disk(EntryKind),
     /// A folder within an image of a folder; its path within, without a slash at the end.
     ImageFolder(String),
     /// A file within an image of a folder: its number, and its path within.
     ImageFile(usize, String),
     /// A link within an image of a folder: its target, and its path within.
     ImageLink(String, String),
-}
-
-/// What the kernel is told of a node.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Attr {
-    pub(crate) ino: u64,
-    pub(crate) kind: Kind,
-    pub(crate) size: u64,
-    /// What it says to take, in units of 512 bytes.
-    pub(crate) blocks: u64,
-    pub(crate) atime: Timestamp,
-    pub(crate) mtime: Timestamp,
-    pub(crate) ctime: Timestamp,
-    pub(crate) mode: u16,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// How many names it has; for a folder, one means that nobody counts.
-    pub(crate) nlink: u32,
-    /// Which device it stands for, if it is one.
-    pub(crate) rdev: u64,
-}
-
-impl Attr {
-    /// The same under another inode number.
-    pub(crate) fn with_number(self, ino: u64) -> Self {
-        Self { ino, ..self }
-    }
-
-    /// A folder that an image stands for may be entered by whoever may read the image.
-    fn may_be_entered(&mut self) {
-        self.mode |= (self.mode & 0o444) >> 2;
-    }
 }
 
 /// What an inode number stands for. It never changes.
@@ -82,24 +51,24 @@ impl Node {
     }
 
     /// The root of the mount, whatever it stands for.
-    pub(crate) fn root(path: PathBuf, meaning: Meaning, stat: Stat) -> Self {
+    pub(crate) fn root(path: PathBuf, meaning: EntryKind, stat: Stat) -> Self {
         let mut node = Self::of_disk(path, meaning, stat, false);
         node.attr.ino = ROOT;
         node
     }
 
     /// What a path of the disk stands for.
-    pub(crate) fn of_disk(path: PathBuf, meaning: Meaning, stat: Stat, writable: bool) -> Self {
+    pub(crate) fn of_disk(path: PathBuf, meaning: EntryKind, stat: Stat, writable: bool) -> Self {
         let (kind, size) = match &meaning {
-            Meaning::Folder => (Kind::Folder, stat.size),
-            Meaning::ImageFolder => (Kind::Folder, 0),
-            Meaning::Link => (Kind::Link, stat.size),
-            Meaning::Special => (stat.kind, stat.size),
-            Meaning::Plain | Meaning::Broken(_) => (Kind::File, stat.size),
-            Meaning::Image { original_len } => (Kind::File, *original_len),
+            EntryKind::Folder => (FileType::Folder, stat.size),
+            EntryKind::ImageFolder => (FileType::Folder, 0),
+            EntryKind::Link => (FileType::Link, stat.size),
+            EntryKind::Special => (stat.kind, stat.size),
+            EntryKind::Plain | EntryKind::Broken(_) => (FileType::File, stat.size),
+            EntryKind::Image { original_len } => (FileType::File, *original_len),
         };
         // a folder stays the same folder whatever is put into it
-        let is_folder = matches!(meaning, Meaning::Folder);
+        let is_folder = matches!(meaning, EntryKind::Folder);
         let identity = if is_folder { [0; 40] } else { stat.identity() };
         let ino = match &meaning {
             // it stays the same file whatever is written to it, and under every name that it is given
@@ -109,7 +78,7 @@ impl Node {
         let mut attr = attr(ino, kind, size, &stat);
         if meaning.is_plain() {
             (attr.blocks, attr.nlink) = (stat.blocks, stat.nlink);
-        } else if kind == Kind::Folder {
+        } else if kind == FileType::Folder {
             attr.may_be_entered();
         } else {
             attr.nlink = stat.nlink;
@@ -126,7 +95,7 @@ impl Node {
     /// there these permissions count.
     #[must_use]
     pub(crate) fn noted_as(mut self, member: &Member) -> Self {
-        self.attr.mtime = Timestamp {
+        self.attr.mtime = Time {
             seconds: member.modified.seconds,
             ns: member.modified.nanoseconds,
         };
@@ -158,13 +127,13 @@ impl Node {
     /// A folder or file within the image of a folder at `image`.
     pub(crate) fn within(image: &Self, inner: &str, what: What, size: u64) -> Self {
         let kind = match what {
-            What::ImageFolder(_) => Kind::Folder,
-            What::ImageLink(..) => Kind::Link,
-            What::ImageFile(..) | What::Disk(_) => Kind::File,
+            What::ImageFolder(_) => FileType::Folder,
+            What::ImageLink(..) => FileType::Link,
+            What::ImageFile(..) | What::Disk(_) => FileType::File,
         };
         let ino = number(&image.path, &image.stat.identity(), inner);
         let mut attr = attr(ino, kind, size, &image.stat);
-        if kind == Kind::Folder {
+        if kind == FileType::Folder {
             attr.may_be_entered();
         }
         Self {
@@ -176,7 +145,7 @@ impl Node {
     }
 }
 
-fn attr(ino: u64, kind: Kind, size: u64, stat: &Stat) -> Attr {
+fn attr(ino: u64, kind: FileType, size: u64, stat: &Stat) -> Attr {
     Attr {
         ino,
         kind,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::statvfs::Statvfs;
 
-use crate::fs::tree::Attr;
-use crate::fs::tree::Kind;
+use crate::node::Attr;
+use crate::node::FileType;
 use crate::wire;
 
 /// Length of what every reply begins with.
@@ -205,7 +205,7 @@ impl Listing {
     pub(crate) fn add(
         &mut self,
         next: u64,
-        (ino, kind): (u64, Kind),
+        (ino, kind): (u64, FileType),
         name: &OsStr,
         entry: Option<&Entry>,
     ) -> bool {
@@ -261,20 +261,20 @@ fn device_number(rdev: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::root::Timestamp;
+    use crate::node::Time;
 
-    fn time(seconds: i64) -> Timestamp {
-        Timestamp { seconds, ns: 0 }
+    fn time(seconds: i64) -> Time {
+        Time { seconds, ns: 0 }
     }
 
     fn attr() -> Attr {
         Attr {
             ino: 9,
-            kind: Kind::File,
+            kind: FileType::File,
             size: 1000,
             blocks: 2,
             atime: time(1),
-            mtime: Timestamp {
+            mtime: Time {
                 seconds: -1,
                 ns: 750_000_000,
             },
@@ -319,7 +319,7 @@ mod tests {
     fn a_listing_stays_within_its_bound() {
         let mut listing = Listing::new(100);
         let added =
-            (0..10).take_while(|n| listing.add(*n, (3, Kind::File), OsStr::new("abc"), None));
+            (0..10).take_while(|n| listing.add(*n, (3, FileType::File), OsStr::new("abc"), None));
         assert_eq!(added.count(), 3);
         assert_eq!(listing.reply().body().len(), 96);
     }

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::fs::changes::Changes;
-use crate::fs::changes::Time;
-use crate::fs::root::Timestamp;
+use crate::node::Changes;
+use crate::node::SetTime;
+use crate::node::Time;
 
 /// Length of what every request begins with.
 pub(crate) const HEADER_LEN: usize = 40;
@@ -451,8 +451,8 @@ fn set_attr<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
     let is = |bit: u32| valid & bit != 0;
     let time = |bit, now, seconds, ns| match (is(bit), is(now)) {
         (false, _) => None,
-        (true, true) => Some(Time::Now),
-        (true, false) => Some(Time::At(at(seconds, ns))),
+        (true, true) => Some(SetTime::Now),
+        (true, false) => Some(SetTime::At(at(seconds, ns))),
     };
     let changes = Changes {
         mode: is(MODE).then_some(mode),
@@ -469,8 +469,8 @@ fn set_attr<'a>(f: &mut Fields<'a>) -> Option<Operation<'a>> {
 }
 
 /// Seconds are signed, nanoseconds count up from them.
-fn at(seconds: u64, ns: u32) -> Timestamp {
-    Timestamp {
+fn at(seconds: u64, ns: u32) -> Time {
+    Time {
         seconds: seconds.cast_signed(),
         ns: ns.min(999_999_999),
     }
