@@ -20,6 +20,7 @@ use crate::node::FileType;
 use crate::session::Answer;
 use crate::session::Handler;
 use crate::session::Share;
+use crate::statistics::RequestKind;
 use crate::wire;
 use crate::wire::Operation;
 use crate::wire::Reply;
@@ -80,12 +81,12 @@ impl Handler for Adapter {
             if self.refused.contains(&request.unique) {
                 return answer.error(Errno::EIO);
             }
-            if let Some(keeper) = self.fs.keeper() {
-                keeper.trying(request.unique);
+            if let Some(handover) = self.fs.handover() {
+                handover.trying(request.unique);
             }
         }
         let statistics = &self.fs.statistics;
-        let timer = statistics.begin(&request.operation);
+        let timer = statistics.begin(kind_of(&request.operation));
         self.answer(request, answer);
         statistics.end(timer);
     }
@@ -113,8 +114,8 @@ impl Adapter {
             Operation::Interrupt => answer.none(),
             Operation::Destroy => answer.send(&Reply::empty()),
             Operation::Release { handle } => {
-                if Fs::is_plain(*handle) {
-                    fs.release_plain(*handle);
+                if Fs::is_passthrough(*handle) {
+                    fs.release_passthrough(*handle);
                 } else {
                     fs.release(node, *handle);
                 }
@@ -126,17 +127,17 @@ impl Adapter {
             }
             operation if changes_names(operation) => {
                 let unique = request.unique & !wire::RESENT;
-                let keeper = fs.keeper();
-                if let Some(keeper) = keeper {
-                    keeper.begin(unique);
+                let handover = fs.handover();
+                if let Some(handover) = handover {
+                    handover.begin(unique);
                 }
                 let mut done = self.change(request).unwrap_or(Err(Errno::ENOSYS));
                 if self.begun.contains(&unique) {
                     done = done.or_else(|errno| self.done_before(request, errno));
                 }
                 answer.result(done);
-                if let Some(keeper) = keeper {
-                    keeper.end(unique);
+                if let Some(handover) = handover {
+                    handover.end(unique);
                 }
             }
             _ => {
@@ -153,10 +154,10 @@ impl Adapter {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         // until the reply is sent: what it is made of is held so long
-        let _inside = self.fs.gate.enter();
+        let _inside = self.fs.admission.enter();
         BUFFER.with_borrow_mut(|buffer| {
-            if Fs::is_plain(handle) {
-                return match self.fs.read_plain(handle, offset, size, buffer) {
+            if Fs::is_passthrough(handle) {
+                return match self.fs.read_passthrough(handle, offset, size, buffer) {
                     Ok(len) => {
                         self.fs.statistics.sent(len);
                         answer.send_parts(&[IoSlice::new(&buffer[..len])]);
@@ -200,7 +201,7 @@ impl Adapter {
         Some(match &request.operation {
             Operation::Lookup { name } => fs.lookup(node, name).map(|attr| self.entry(&attr)),
             Operation::GetAttr { handle } => {
-                let attr = match handle.filter(|handle| Fs::is_plain(*handle)) {
+                let attr = match handle.filter(|handle| Fs::is_passthrough(*handle)) {
                     Some(handle) => fs.attr_of_open(node, handle),
                     None => fs.attr(node),
                 };
@@ -245,7 +246,7 @@ impl Adapter {
         let done = |done: Result<(), Errno>| done.map(|()| Reply::empty());
         Some(match &request.operation {
             Operation::SetAttr { handle, changes } => {
-                let handle = handle.filter(|handle| Fs::is_plain(*handle));
+                let handle = handle.filter(|handle| Fs::is_passthrough(*handle));
                 let attr = fs.change(node, handle, *changes);
                 attr.map(|attr| Reply::attr(&attr, self.attr_ttl(&attr)))
             }
@@ -298,7 +299,7 @@ impl Adapter {
                 offset,
                 data,
             } => fs
-                .write_plain(*handle, *offset, data)
+                .write_passthrough(*handle, *offset, data)
                 .map(|()| Reply::written(data.len() as u32)),
             Operation::SetXattr {
                 name,
@@ -308,14 +309,16 @@ impl Adapter {
             } => done(fs.set_attribute(node, name, value, *flags, *drops_setgid)),
             Operation::RemoveXattr { name } => done(fs.remove_attribute(node, name)),
             Operation::FsyncDir => done(fs.sync_folder(node)),
-            Operation::Fsync { handle, .. } if !Fs::is_plain(*handle) => Ok(Reply::empty()),
-            Operation::Fsync { handle, data_only } => done(fs.sync_plain(*handle, *data_only)),
+            Operation::Fsync { handle, .. } if !Fs::is_passthrough(*handle) => Ok(Reply::empty()),
+            Operation::Fsync { handle, data_only } => {
+                done(fs.sync_passthrough(*handle, *data_only))
+            }
             Operation::Fallocate {
                 handle,
                 offset,
                 len,
                 mode,
-            } => done(fs.allocate_plain(*handle, *offset, *len, *mode)),
+            } => done(fs.allocate_passthrough(*handle, *offset, *len, *mode)),
             _ => return None,
         })
     }
@@ -416,7 +419,7 @@ impl Adapter {
     fn open(&self, node: u64, flags: i32) -> Result<Reply, Errno> {
         let fs = &self.fs;
         if fs.passes_through(node)? {
-            let file = fs.open_plain(node, flags)?;
+            let file = fs.open_passthrough(node, flags)?;
             let flags = match file.backing {
                 Some(_) => open::PASSTHROUGH,
                 // what the kernel has of it may be older than the disk's
@@ -463,6 +466,20 @@ impl Adapter {
             }
         }
         Ok(reply.reply())
+    }
+}
+
+/// As what a request is counted.
+fn kind_of(operation: &Operation<'_>) -> RequestKind {
+    match operation {
+        Operation::Lookup { .. } => RequestKind::Lookup,
+        Operation::GetAttr { .. } => RequestKind::GetAttr,
+        Operation::Open { .. } | Operation::Create { .. } | Operation::OpenDir => RequestKind::Open,
+        Operation::Read { .. } => RequestKind::Read,
+        Operation::ReadDir { .. } => RequestKind::ReadDir,
+        Operation::Write { .. } => RequestKind::Write,
+        Operation::GetXattr { .. } | Operation::ListXattr { .. } => RequestKind::Xattr,
+        _ => RequestKind::Other,
     }
 }
 

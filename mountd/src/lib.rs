@@ -49,7 +49,7 @@ fn run(words: Vec<OsString>) -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     let outcome = match cli.command {
-        Command::Mount(arguments) => daemon::mount(&arguments),
+        Command::Mount(arguments) => daemon::mount::run(&arguments),
         Command::Unmount(arguments) => daemon::control::unmount(&arguments),
         Command::Worker => daemon::worker::run(),
         Command::Mounts(arguments) => daemon::control::mounts(&arguments),

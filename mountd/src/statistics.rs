@@ -17,25 +17,23 @@ use bigsmall::base::file::Identity;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::wire::Operation;
-
 /// Kinds of requests that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    Lookup,
+    GetAttr,
+    Open,
+    Read,
+    ReadDir,
+    Write,
+    Xattr,
+    Other,
+}
+
+/// Their names, in the order of [`RequestKind`].
 const KINDS: [&str; 8] = [
     "lookup", "getattr", "open", "read", "readdir", "write", "xattr", "other",
 ];
-
-fn kind(operation: &Operation<'_>) -> usize {
-    match operation {
-        Operation::Lookup { .. } => 0,
-        Operation::GetAttr { .. } => 1,
-        Operation::Open { .. } | Operation::Create { .. } | Operation::OpenDir => 2,
-        Operation::Read { .. } => 3,
-        Operation::ReadDir { .. } => 4,
-        Operation::Write { .. } => 5,
-        Operation::GetXattr { .. } | Operation::ListXattr { .. } => 6,
-        _ => 7,
-    }
-}
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
@@ -59,8 +57,8 @@ pub(crate) struct Timer {
 
 impl Statistics {
     /// A request is taken up.
-    pub(crate) fn begin(&self, operation: &Operation<'_>) -> Timer {
-        let kind = kind(operation);
+    pub(crate) fn begin(&self, kind: RequestKind) -> Timer {
+        let kind = kind as usize;
         self.requests[kind].fetch_add(1, Ordering::Relaxed);
         Timer {
             kind,
@@ -93,14 +91,14 @@ impl Statistics {
     }
 
     /// All of it now.
-    pub(crate) fn told(&self, cache: &BlockCache) -> Told {
+    pub(crate) fn counters(&self, cache: &BlockCache) -> Counters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let named = |counters: &[AtomicU64]| {
             let named = KINDS.iter().zip(counters);
             named.map(|(name, n)| ((*name).to_owned(), of(n))).collect()
         };
         let counts = cache.counts();
-        Told {
+        Counters {
             requests: named(&self.requests),
             request_ns: named(&self.nanoseconds),
             slowest_us: of(&self.slowest_ns) / 1000,
@@ -123,7 +121,7 @@ impl Statistics {
 
 /// What is told of a mount. All but the last two only grow.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct Counters {
     /// Requests of the kernel, by kind.
     pub(crate) requests: BTreeMap<String, u64>,
     /// Nanoseconds that they took, by kind.
@@ -153,7 +151,7 @@ pub(crate) struct Told {
     pub(crate) cache_bytes_max: u64,
 }
 
-impl Told {
+impl Counters {
     /// This, with what earlier workers did.
     pub(crate) fn after(mut self, earlier: &Self) -> Self {
         for (all, of) in [

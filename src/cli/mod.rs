@@ -182,7 +182,7 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Protect(arguments) => commands::protect::run(arguments, global),
         Command::Repair(arguments) => commands::repair::run(arguments, global),
         Command::Doctor(arguments) => commands::doctor::run(arguments, global),
-        Command::External(words) => mount::run(words, global),
+        Command::External(words) => mount::run(words, global, &command_names()),
     };
     let code = outcome.unwrap_or_else(|error| {
         let code = exit::of_error(&error);

@@ -17,11 +17,12 @@ use crate::cli::global::Global;
 pub(super) const WORDS: [&str; 4] = ["mount", "unmount", "umount", "mounts"];
 const DAEMON: &str = "bigsmall-mountd";
 
-/// Hands `words` over as they stand; global flags given before them go along.
-pub(super) fn run(words: &[OsString], global: &Global) -> Result<ExitCode> {
+/// Hands `words` over as they stand; global flags given before them go along. `commands` are all
+/// that there are, for suggestions.
+pub(super) fn run(words: &[OsString], global: &Global, commands: &[String]) -> Result<ExitCode> {
     let word = words.first().map(OsString::as_os_str).unwrap_or_default();
     if !WORDS.iter().any(|known| *known == word) {
-        return Err(no_such_command(word));
+        return Err(no_such_command(word, commands));
     }
     let mut command = Command::new(daemon_path());
     command.args(words);
@@ -55,15 +56,15 @@ fn daemon_path() -> PathBuf {
     }
 }
 
-fn no_such_command(word: &OsStr) -> Error {
+fn no_such_command(word: &OsStr, commands: &[String]) -> Error {
     let word = word.to_string_lossy();
     let error = Error::invalid(format!(
         "there is no command `{}`",
         crate::base::error::escaped(&word)
     ));
-    let nearest = super::command_names()
-        .into_iter()
-        .map(|name| (distance(&name, &word), name))
+    let nearest = commands
+        .iter()
+        .map(|name| (distance(name, &word), name))
         .min()
         .filter(|(distance, _)| *distance <= 2);
     match nearest {
@@ -94,7 +95,8 @@ mod tests {
     #[test]
     fn a_slip_is_answered_with_the_command_meant() {
         assert_eq!(distance("mount", "mout"), 1);
-        let error = no_such_command(OsStr::new("compres"));
+        let commands = ["compress", "decompress"].map(str::to_owned);
+        let error = no_such_command(OsStr::new("compres"), &commands);
         assert!(
             error.to_string().contains("did you mean `compress`"),
             "{error}"

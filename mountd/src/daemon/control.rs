@@ -1,4 +1,4 @@
-//! `mounts` and `unmount`, and the records by which they find the daemon of a mount.
+//! `mounts` and `unmount`.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,113 +8,19 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bigsmall::base::Error;
-use bigsmall::base::ErrorKind;
-use bigsmall::base::OutputFile;
 use bigsmall::base::Result;
-use bigsmall::base::digest;
 use bigsmall::base::units;
-use serde::Deserialize;
 use serde::Serialize;
 
 use crate::args::MountsArgs;
 use crate::args::UnmountArgs;
-use crate::daemon::PROGRAM_NAME;
 use crate::daemon::mounting;
-use crate::daemon::mounting::Daemon;
-use crate::daemon::tell;
-use crate::daemon::tell::Account;
+use crate::daemon::record;
+use crate::daemon::status::Status;
+use crate::daemon::status_socket;
 
 /// How long `unmount` waits for the daemon to end.
 const END_WAIT: Duration = Duration::from_secs(5);
-
-/// What a daemon leaves in the runtime folder while it lives.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) pid: u32,
-    pub(crate) mountpoint: PathBuf,
-    pub(crate) source: PathBuf,
-    pub(crate) log: Option<PathBuf>,
-}
-
-/// The folder for records and logs: of this user alone, gone after a restart of the machine.
-pub(crate) fn runtime_folder() -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    use std::os::unix::fs::MetadataExt;
-    let uid = nix::unistd::geteuid();
-    let folder = match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(folder) if !folder.is_empty() && !uid.is_root() => {
-            PathBuf::from(folder).join("bigsmall")
-        }
-        _ if uid.is_root() => PathBuf::from("/run/bigsmall"),
-        _ => std::env::temp_dir().join(format!("bigsmall-{uid}")),
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|e| Error::io("cannot make the runtime folder", &folder, e))?;
-    let metadata = std::fs::symlink_metadata(&folder)
-        .map_err(|e| Error::io("cannot stat the runtime folder", &folder, e))?;
-    if !metadata.is_dir() || metadata.uid() != uid.as_raw() {
-        return Err(
-            Error::new(ErrorKind::Io, "the runtime folder belongs to somebody else").file(&folder),
-        );
-    }
-    Ok(folder)
-}
-
-/// Where the record and, with another extension, the log of a mountpoint are.
-pub(crate) fn record_path(mountpoint: &Path) -> Result<PathBuf> {
-    let name = digest::xxh3(mountpoint.as_os_str().as_encoded_bytes());
-    Ok(runtime_folder()?.join(format!("{name:016x}.json")))
-}
-
-/// Leaves the record of this daemon.
-pub(crate) fn write_record(record: &Record) -> Result<PathBuf> {
-    let path = record_path(&record.mountpoint)?;
-    let text = serde_json::to_vec(record).map_err(|e| Error::invalid(e.to_string()).file(&path))?;
-    let mut output = OutputFile::create(&path, true)?;
-    output.write(&text)?;
-    output.commit(None, Some(0o600))?;
-    Ok(path)
-}
-
-/// The record of a mountpoint, whether or not its daemon lives.
-fn any_record(mountpoint: &Path) -> Option<Record> {
-    let text = std::fs::read(record_path(mountpoint).ok()?).ok()?;
-    let record: Record = serde_json::from_slice(&text).ok()?;
-    (record.mountpoint == mountpoint).then_some(record)
-}
-
-/// The record of a mountpoint, if its daemon lives.
-fn read_record(mountpoint: &Path) -> Option<Record> {
-    any_record(mountpoint).filter(|record| is_ours(record.pid))
-}
-
-/// How the daemon of a mountpoint is, as far as its record tells.
-pub(crate) fn daemon_of(mountpoint: &Path) -> Daemon {
-    match any_record(mountpoint) {
-        None => Daemon::Unknown,
-        Some(record) if is_ours(record.pid) => Daemon::Lives,
-        Some(_) => Daemon::Died,
-    }
-}
-
-/// Whether a process lives and is one of ours: numbers are used again. One that has ended and that nobody has asked after
-/// yet (a zombie, as in containers without an init) does not live.
-fn is_ours(pid: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // `123 (name) S ...`; the name may hold anything, so its end is the last parenthesis
-    let Some((before, after)) = stat.rsplit_once(')') else {
-        return false;
-    };
-    let named = before
-        .split_once('(')
-        .is_some_and(|(_, name)| name == PROGRAM_NAME);
-    named && !matches!(after.trim_start().chars().next(), None | Some('Z' | 'X'))
-}
 
 #[derive(Debug, Serialize)]
 struct Process {
@@ -133,7 +39,8 @@ struct MountReport {
     processes: Vec<Process>,
     log: Option<PathBuf>,
     /// What it does; none if it is not ours to ask.
-    account: Option<Account>,
+    #[serde(rename = "account")]
+    status: Option<Status>,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,10 +54,10 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
     let mounts: Vec<MountReport> = mounting::all()?
         .into_iter()
         .map(|mounted| {
-            let record = read_record(&mounted.mountpoint);
+            let record = record::read(&mounted.mountpoint);
             let pid = record.as_ref().map(|record| record.pid);
-            let account = pid.and_then(|_| tell::ask(&mounted.mountpoint));
-            let worker_pid = account.as_ref().and_then(|account| account.worker_pid);
+            let status = pid.and_then(|_| status_socket::ask(&mounted.mountpoint));
+            let worker_pid = status.as_ref().and_then(|status| status.worker_pid);
             let roles = [(pid, "supervisor"), (worker_pid, "worker")];
             MountReport {
                 // with a record the daemon lives, and nothing needs to be asked of the mount
@@ -165,7 +72,7 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
                     .filter_map(|(pid, role)| pid.map(|pid| Process { pid, role }))
                     .collect(),
                 log: record.and_then(|record| record.log),
-                account,
+                status,
             }
         })
         .collect();
@@ -183,8 +90,8 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
             };
             let (at, of) = (mount.mountpoint, mount.source);
             print(&format!("{at}  shows {of}  ({state})"))?;
-            if let Some(account) = mount.account {
-                print(&summary(&account))?;
+            if let Some(status) = mount.status {
+                print(&summary(&status))?;
             }
         }
     }
@@ -192,8 +99,8 @@ pub(crate) fn mounts(arguments: &MountsArgs) -> Result<ExitCode> {
 }
 
 /// What a mount does, in a few lines.
-fn summary(account: &Account) -> String {
-    let done = &account.done;
+fn summary(status: &Status) -> String {
+    let done = &status.done;
     let size = units::human_bytes;
     let requests: u64 = done.requests.values().sum();
     let looked = done.cache_hits + done.cache_misses + done.cache_waits;
@@ -215,16 +122,16 @@ fn summary(account: &Account) -> String {
     }
     lines.push(format!(
         "  memory {} of at most {}, of these {} decoded",
-        size(account.resident_bytes),
-        size(account.resident_bytes_max),
+        size(status.resident_bytes),
+        size(status.resident_bytes_max),
         size(done.cache_bytes)
     ));
-    if done.failed_reads + done.damaged + account.worker_deaths > 0 {
+    if done.failed_reads + done.damaged + status.worker_deaths > 0 {
         lines.push(format!(
             "  {} got an error, damage was met {}, {} died",
             units::counted(done.failed_reads, "read"),
             units::counted(done.damaged, "time"),
-            units::counted(account.worker_deaths, "worker")
+            units::counted(status.worker_deaths, "worker")
         ));
     }
     lines.join("\n")
@@ -240,13 +147,13 @@ struct UnmountReport<'a> {
 /// `bigsmall unmount`.
 pub(crate) fn unmount(arguments: &UnmountArgs) -> Result<ExitCode> {
     let mountpoint = find(&arguments.mountpoint()?)?;
-    let record = read_record(&mountpoint);
+    let record = record::read(&mountpoint);
     let dead = record.is_none() && mounting::is_dead(&mountpoint);
     let unmounted = mounting::unmount(&mountpoint, arguments.lazy || dead);
     unmounted.map_err(|error| hint_if_busy(error, &mountpoint))?;
     if let (Some(record), false) = (record, arguments.lazy) {
         let begun = Instant::now();
-        while is_ours(record.pid) && begun.elapsed() < END_WAIT {
+        while record::is_ours(record.pid) && begun.elapsed() < END_WAIT {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

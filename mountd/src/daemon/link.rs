@@ -23,7 +23,7 @@ use rustix::net::recvmsg;
 use rustix::net::sendmsg;
 use rustix::net::socketpair;
 
-use crate::fs::keeper::Place;
+use crate::fs::handover::NodePath;
 use crate::fs::root::NUMBERS;
 
 /// Longest message: a path, or the words that a worker begins with.
@@ -37,7 +37,7 @@ pub(crate) enum Message {
     /// To a worker: its words; with the device and the folder.
     Begin(Vec<u8>),
     /// Both ways: the kernel knows this node.
-    Known(u64, Place),
+    Node(u64, NodePath),
     /// To the supervisor: it does not any more.
     Forget(u64),
     /// Both ways: a file is open under this handle, and of this inode; with the file.
@@ -49,7 +49,7 @@ pub(crate) enum Message {
     /// To the supervisor: it is closed.
     Close(u64),
     /// Both ways: a file of an image is open; with the image, what the disk said of it, and where the file is.
-    HeldImage(u64, [u64; NUMBERS], Place),
+    HeldImage(u64, [u64; NUMBERS], NodePath),
     /// To the supervisor: all have closed it.
     CloseImage(u64),
     /// Both ways: this request, which changes names, is begun.
@@ -64,10 +64,10 @@ pub(crate) enum Message {
     Go,
     /// To the supervisor: requests are answered.
     Ready,
-    /// To a worker: tell what you have done.
-    Tell,
+    /// To a worker: what has it done?.
+    Count,
     /// To the supervisor: this.
-    Told(Vec<u8>),
+    Counted(Vec<u8>),
     /// To a worker: end.
     End,
 }
@@ -83,7 +83,7 @@ impl Message {
         };
         match self {
             Self::Begin(words) => [&[0], words.as_slice()].concat(),
-            Self::Known(ino, place) => [numbers(1, &[*ino]), encode_place(place)].concat(),
+            Self::Node(ino, place) => [numbers(1, &[*ino]), encode_path(place)].concat(),
             Self::Forget(ino) => numbers(2, &[*ino]),
             Self::Held(handle, ino) => numbers(3, &[*handle, *ino]),
             Self::Close(handle) => numbers(4, &[*handle]),
@@ -91,15 +91,15 @@ impl Message {
             Self::Refuse(unique) => numbers(6, &[*unique]),
             Self::Go => vec![7],
             Self::Ready => vec![8],
-            Self::Tell => vec![9],
-            Self::Told(told) => [&[10], told.as_slice()].concat(),
+            Self::Count => vec![9],
+            Self::Counted(counters) => [&[10], counters.as_slice()].concat(),
             Self::End => vec![11],
             Self::Pass(handle) => numbers(12, &[*handle]),
             Self::Passed(handle, number) => numbers(13, &[*handle, u64::from(*number)]),
             Self::HeldImage(ino, stat, place) => [
                 numbers(14, &[*ino]),
                 numbers(0, stat)[1..].to_vec(),
-                encode_place(place),
+                encode_path(place),
             ]
             .concat(),
             Self::CloseImage(ino) => numbers(15, &[*ino]),
@@ -117,7 +117,7 @@ impl Message {
         };
         Some(match tag {
             0 => Self::Begin(rest.to_owned()),
-            1 => Self::Known(number()?, decode_place(rest)?),
+            1 => Self::Node(number()?, decode_path(rest)?),
             2 => Self::Forget(number()?),
             3 => Self::Held(number()?, number()?),
             4 => Self::Close(number()?),
@@ -125,8 +125,8 @@ impl Message {
             6 => Self::Refuse(number()?),
             7 => Self::Go,
             8 => Self::Ready,
-            9 => Self::Tell,
-            10 => Self::Told(rest.to_owned()),
+            9 => Self::Count,
+            10 => Self::Counted(rest.to_owned()),
             11 => Self::End,
             12 => Self::Pass(number()?),
             13 => Self::Passed(number()?, u32::try_from(number()?).ok()?),
@@ -136,7 +136,7 @@ impl Message {
                 for field in &mut stat {
                     *field = number()?;
                 }
-                Self::HeldImage(ino, stat, decode_place(rest)?)
+                Self::HeldImage(ino, stat, decode_path(rest)?)
             }
             15 => Self::CloseImage(number()?),
             16 => Self::Begun(number()?),
@@ -147,7 +147,7 @@ impl Message {
 }
 
 /// The path's length, the path and, of what is within an image, a one and its path in there.
-fn encode_place(place: &Place) -> Vec<u8> {
+fn encode_path(place: &NodePath) -> Vec<u8> {
     let path = place.path.as_os_str().as_bytes();
     let mut bytes = (path.len() as u64).to_le_bytes().to_vec();
     bytes.extend(path);
@@ -158,7 +158,7 @@ fn encode_place(place: &Place) -> Vec<u8> {
     bytes
 }
 
-fn decode_place(bytes: &[u8]) -> Option<Place> {
+fn decode_path(bytes: &[u8]) -> Option<NodePath> {
     let (len, rest) = bytes.split_first_chunk()?;
     let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
     let (path, inner) = rest.split_at_checked(len)?;
@@ -167,7 +167,7 @@ fn decode_place(bytes: &[u8]) -> Option<Place> {
         Some((_, inner)) => Some(std::str::from_utf8(inner).ok()?.to_owned()),
     };
     let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-    Some(Place { path, inner })
+    Some(NodePath { path, inner })
 }
 
 /// One end.
@@ -259,16 +259,16 @@ mod tests {
     fn messages_arrive_as_they_were_said_with_their_files() {
         let (ours, theirs) = Link::pair().unwrap();
         let theirs = Link(theirs);
-        let place = |inner: Option<&str>| Place {
+        let place = |inner: Option<&str>| NodePath {
             path: std::ffi::OsStr::from_bytes(b"a/\xff.bs").into(),
             inner: inner.map(str::to_owned),
         };
         let mut buffer = Vec::new();
         for message in [
             Message::Begin(vec![1; 5000]),
-            Message::Known(7, place(None)),
-            Message::Known(8, place(Some("in/side"))),
-            Message::Known(9, place(Some(""))),
+            Message::Node(7, place(None)),
+            Message::Node(8, place(Some("in/side"))),
+            Message::Node(9, place(Some(""))),
             Message::Forget(u64::MAX),
             Message::Close(3),
             Message::Pass(3),
@@ -281,8 +281,8 @@ mod tests {
             Message::Refuse(5),
             Message::Go,
             Message::Ready,
-            Message::Tell,
-            Message::Told(Vec::new()),
+            Message::Count,
+            Message::Counted(Vec::new()),
             Message::End,
         ] {
             ours.send(&message, &[]).unwrap();
@@ -310,7 +310,7 @@ mod tests {
         for handle in 0..100 {
             theirs.send(&Message::Close(handle), &[]).unwrap();
         }
-        ours.send(&Message::Tell, &[]).unwrap();
+        ours.send(&Message::Count, &[]).unwrap();
         // it has not read that
         drop(theirs);
         let mut buffer = Vec::new();

@@ -8,12 +8,14 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
 
-use crate::daemon::tell::Account;
+use crate::daemon::status::Status;
+use crate::daemon::supervisor::Shared;
 
 /// How long somebody who asks may be silent.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -28,17 +30,27 @@ pub(crate) fn bind(address: &str) -> Result<TcpListener> {
     })
 }
 
+/// Begins to answer.
+pub(crate) fn start(listener: TcpListener, mountpoint: &Path, shared: &Arc<Shared>) {
+    let (shared, mountpoint) = (Arc::clone(shared), mountpoint.to_owned());
+    let answer_all = move || serve(&listener, &mountpoint, || Status::take(&shared));
+    let thread = std::thread::Builder::new().name("metrics".into());
+    if let Err(error) = thread.spawn(answer_all) {
+        tracing::warn!("nobody can ask for metrics: {error}");
+    }
+}
+
 /// Answers, one after another.
-pub(crate) fn serve(listener: &TcpListener, mountpoint: &Path, account: impl Fn() -> Account) {
+fn serve(listener: &TcpListener, mountpoint: &Path, status: impl Fn() -> Status) {
     for asker in listener.incoming().flatten() {
-        let _ = answer(&asker, mountpoint, &account);
+        let _ = answer(&asker, mountpoint, &status);
     }
 }
 
 fn answer(
     asker: &TcpStream,
     mountpoint: &Path,
-    account: impl Fn() -> Account,
+    status: impl Fn() -> Status,
 ) -> std::io::Result<()> {
     asker.set_read_timeout(Some(SILENCE_MAX))?;
     asker.set_write_timeout(Some(SILENCE_MAX))?;
@@ -50,7 +62,7 @@ fn answer(
         line.clear();
     }
     let (status, body) = match first.split_ascii_whitespace().collect::<Vec<_>>()[..] {
-        ["GET", "/" | "/metrics", _] => ("200 OK", text(mountpoint, &account())),
+        ["GET", "/" | "/metrics", _] => ("200 OK", text(mountpoint, &status())),
         ["GET", ..] => ("404 Not Found", "there is /metrics only\n".to_owned()),
         _ => ("405 Method Not Allowed", "GET only\n".to_owned()),
     };
@@ -67,10 +79,10 @@ fn answer(
 /// Name, what it says, and value. Names of what only grows end in `_total`.
 type Sample = (&'static str, &'static str, u64);
 
-fn samples(account: &Account) -> [Sample; 17] {
-    let done = &account.done;
+fn samples(status: &Status) -> [Sample; 17] {
+    let done = &status.done;
     let (waits, wasted) = (done.cache_waits, done.ahead_wasted);
-    let (memory, memory_max) = (account.resident_bytes, account.resident_bytes_max);
+    let (memory, memory_max) = (status.resident_bytes, status.resident_bytes_max);
     [
         (
             "sent_bytes_total",
@@ -114,7 +126,7 @@ fn samples(account: &Account) -> [Sample; 17] {
         (
             "worker_deaths_total",
             "Workers that died.",
-            account.worker_deaths,
+            status.worker_deaths,
         ),
         (
             "slowest_request_microseconds",
@@ -136,9 +148,9 @@ fn samples(account: &Account) -> [Sample; 17] {
     ]
 }
 
-/// The account as text.
+/// The status as text.
 #[expect(clippy::cast_precision_loss, reason = "seconds of requests")]
-fn text(mountpoint: &Path, account: &Account) -> String {
+fn text(mountpoint: &Path, status: &Status) -> String {
     let mut text = String::new();
     let at = escaped(mountpoint);
     let head = |text: &mut String, name: &str, help: &str| {
@@ -152,7 +164,7 @@ fn text(mountpoint: &Path, account: &Account) -> String {
     };
     let name = "fuse_requests_total";
     head(&mut text, name, "Requests of the kernel.");
-    for (op, n) in &account.done.requests {
+    for (op, n) in &status.done.requests {
         let _ = writeln!(
             text,
             "bigsmall_{name}{{mountpoint=\"{at}\",op=\"{op}\"}} {n}"
@@ -160,14 +172,14 @@ fn text(mountpoint: &Path, account: &Account) -> String {
     }
     let name = "fuse_request_seconds_total";
     head(&mut text, name, "Time that they took.");
-    for (op, ns) in &account.done.request_ns {
+    for (op, ns) in &status.done.request_ns {
         let seconds = *ns as f64 * 1e-9;
         let _ = writeln!(
             text,
             "bigsmall_{name}{{mountpoint=\"{at}\",op=\"{op}\"}} {seconds}"
         );
     }
-    for (name, help, value) in samples(account) {
+    for (name, help, value) in samples(status) {
         head(&mut text, name, help);
         let _ = writeln!(text, "bigsmall_{name}{{mountpoint=\"{at}\"}} {value}");
     }

@@ -28,7 +28,7 @@ use nix::mount::umount2;
 use crate::adapter::CacheMode;
 use crate::daemon::handshake;
 use crate::daemon::handshake::Connection;
-use crate::daemon::kernel_ahead;
+use crate::daemon::kernel_readahead;
 use crate::daemon::link;
 
 const DEVICE: &str = "/dev/fuse";
@@ -217,7 +217,7 @@ fn read_ahead(mountpoint: &Path, bytes: u64) {
         let all = mounts::all().map_err(io::Error::other)?;
         let mut all = all.into_iter();
         let made = all.rfind(|mounted| mounted.mountpoint == mountpoint && mounted.is_ours());
-        kernel_ahead::set(&made.ok_or(io::ErrorKind::NotFound)?, bytes)
+        kernel_readahead::set(&made.ok_or(io::ErrorKind::NotFound)?, bytes)
     };
     if let Err(error) = set() {
         tracing::info!("the kernel's read-ahead stays as it is: {error}");

@@ -1,9 +1,7 @@
 //! The words that a worker begins with.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
@@ -11,28 +9,8 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::adapter::CacheMode;
+use crate::daemon::logging::Logging;
 use crate::fs::FsOptions;
-
-/// Where a process logs to, and how much.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Logging {
-    /// None for stderr.
-    pub(crate) file: Option<OsString>,
-    pub(crate) json: bool,
-    pub(crate) verbose: u8,
-}
-
-impl Logging {
-    /// Where a process writes what does not come from the log, as the words of a fault. Our own stderr may be a pipe that somebody
-    /// reads to its end.
-    pub(crate) fn stderr(&self) -> Stdio {
-        let Some(path) = &self.file else {
-            return Stdio::inherit();
-        };
-        let file = File::options().append(true).create(true).open(path);
-        file.map_or_else(|_| Stdio::null(), Stdio::from)
-    }
-}
 
 /// All that a worker is told of its mount.
 #[expect(

@@ -26,24 +26,24 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 use signal_hook::consts::SIGKILL;
 
-use crate::daemon;
+use crate::daemon::backing::BackingFiles;
 use crate::daemon::link::Link;
 use crate::daemon::link::Message;
 use crate::daemon::mounting;
 use crate::daemon::mounting::Mount;
 use crate::daemon::notify;
-use crate::daemon::passing::Passing;
+use crate::daemon::program;
 use crate::daemon::setup::Setup;
-use crate::fs::keeper::OpenImage;
-use crate::fs::keeper::Place;
+use crate::fs::handover::NodePath;
+use crate::fs::handover::OpenImage;
 use crate::fs::root::Stat;
-use crate::statistics::Told;
+use crate::statistics::Counters;
 
 /// Workers in a row that died before they answered requests, before the mount is given up.
-const STILLBORN_MAX: u32 = 12;
-/// How long the first such is mourned; each next twice as long as the one before, up to the last.
-const WAIT_FIRST: Duration = Duration::from_millis(10);
-const WAIT_MAX: Duration = Duration::from_secs(1);
+const FAILED_STARTS_MAX: u32 = 12;
+/// How long to wait after the first such; after each next twice as long as before, up to the last.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Workers that may die by themselves while they try one request, before it gets an error.
 const FAULTS_MAX: u32 = 6;
 /// Workers that are killed meanwhile count as much less of one.
@@ -56,24 +56,24 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// After a signal, how long open files are still served before the process ends all the same.
 const GRACE: Duration = Duration::from_secs(4);
 /// How long somebody who asks what was done waits for the worker.
-const TELL_MAX: Duration = Duration::from_millis(500);
+const COUNT_MAX: Duration = Duration::from_millis(500);
 
 /// What outlives a worker.
 #[derive(Debug, Default)]
-struct Estate {
-    known: BTreeMap<u64, Place>,
+struct SupervisorState {
+    nodes: BTreeMap<u64, NodePath>,
     held: BTreeMap<u64, (u64, OwnedFd)>,
     images: BTreeMap<u64, OpenImage>,
-    passing: Passing,
+    backing: BackingFiles,
     /// Requests that change names and are not answered yet, as far as is known.
     begun: BTreeSet<u64>,
     /// Requests that were resent, and how many workers tried each.
     tries: BTreeMap<u64, Tries>,
     /// What the worker has done, and those before it.
-    told: Told,
-    earlier: Told,
-    /// How many times it was told.
-    tellings: u64,
+    counters: Counters,
+    earlier: Counters,
+    /// How many times it has said so.
+    counts: u64,
     heard: Option<Instant>,
     worker: Option<Worker>,
     /// Workers that died.
@@ -87,17 +87,17 @@ struct Tries {
     in_this_life: u32,
 }
 
-impl Estate {
+impl SupervisorState {
     /// What a worker that is gone had done counts on, and what it died of is remembered.
-    fn bury(&mut self, status: Option<ExitStatus>) {
+    fn reap(&mut self, status: Option<ExitStatus>) {
         let is_killed = status.and_then(|status| status.signal()) == Some(SIGKILL);
         // killed from outside: mostly that is no request's fault, and it may happen very often
         let weight = if is_killed { 1 } else { TRIES_PER_FAULT };
         for tries in self.tries.values_mut() {
             tries.all += std::mem::take(&mut tries.in_this_life) * weight;
         }
-        let told = std::mem::take(&mut self.told);
-        self.earlier = told.after(&self.earlier);
+        let counters = std::mem::take(&mut self.counters);
+        self.earlier = counters.after(&self.earlier);
         self.deaths += 1;
         self.worker = None;
     }
@@ -121,93 +121,93 @@ struct Worker {
 /// What other threads see of it.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    estate: Mutex<Estate>,
-    told: Condvar,
+    state: Mutex<SupervisorState>,
+    counted: Condvar,
 }
 
 /// What is told of a mount and its processes.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) told: Told,
+pub(crate) struct Snapshot {
+    pub(crate) counters: Counters,
     pub(crate) worker_pid: Option<u32>,
     pub(crate) deaths: u64,
 }
 
 impl Shared {
     /// What the mount has done until now; what the worker told last if it is slow to answer.
-    pub(crate) fn state(&self) -> State {
-        let mut estate = self.estate.lock();
-        let worker = estate.worker.clone();
+    pub(crate) fn state(&self) -> Snapshot {
+        let mut state = self.state.lock();
+        let worker = state.worker.clone();
         if let Some(worker) = &worker
-            && worker.link.send(&Message::Tell, &[]).is_ok()
+            && worker.link.send(&Message::Count, &[]).is_ok()
         {
-            let before = estate.tellings;
-            while estate.tellings == before
-                && !self.told.wait_for(&mut estate, TELL_MAX).timed_out()
+            let before = state.counts;
+            while state.counts == before
+                && !self.counted.wait_for(&mut state, COUNT_MAX).timed_out()
             {}
         }
-        State {
-            told: estate.told.clone().after(&estate.earlier),
+        Snapshot {
+            counters: state.counters.clone().after(&state.earlier),
             worker_pid: worker.map(|worker| worker.pid),
-            deaths: estate.deaths,
+            deaths: state.deaths,
         }
     }
 
     fn take(&self, message: Message, mut files: Vec<OwnedFd>) -> Option<Event> {
-        let mut estate = self.estate.lock();
+        let mut state = self.state.lock();
         match message {
-            Message::Known(ino, place) => {
-                estate.known.insert(ino, place);
+            Message::Node(ino, place) => {
+                state.nodes.insert(ino, place);
             }
             Message::Forget(ino) => {
-                estate.known.remove(&ino);
+                state.nodes.remove(&ino);
             }
             Message::HeldImage(ino, stat, place) => {
                 let (file, stat) = (files.pop()?, Stat::from_numbers(stat));
-                estate.images.insert(ino, OpenImage { place, stat, file });
+                state.images.insert(ino, OpenImage { place, stat, file });
             }
             Message::CloseImage(ino) => {
-                estate.images.remove(&ino);
+                state.images.remove(&ino);
             }
             Message::Begun(unique) => {
-                estate.begun.insert(unique);
-                if estate.begun.len() > BEGUN_MAX {
-                    estate.begun.pop_first();
+                state.begun.insert(unique);
+                if state.begun.len() > BEGUN_MAX {
+                    state.begun.pop_first();
                 }
             }
             Message::Done(unique) => {
-                estate.begun.remove(&unique);
+                state.begun.remove(&unique);
             }
             Message::Held(handle, ino) => {
                 let file = files.pop()?;
-                estate.held.insert(handle, (ino, file));
+                state.held.insert(handle, (ino, file));
             }
             Message::Pass(handle) => {
-                let estate = &mut *estate;
-                let held = estate.held.get(&handle);
-                let number = held.and_then(|(ino, file)| estate.passing.give(*ino, file.as_fd()));
+                let state = &mut *state;
+                let held = state.held.get(&handle);
+                let number = held.and_then(|(ino, file)| state.backing.give(*ino, file.as_fd()));
                 let message = Message::Passed(handle, number.map_or(0, NonZeroU32::get));
                 // a worker that is gone meanwhile does not wait
-                let _ = estate.worker.as_ref()?.link.send(&message, &[]);
+                let _ = state.worker.as_ref()?.link.send(&message, &[]);
             }
             Message::Close(handle) => {
-                let (closed, _) = estate.held.remove(&handle)?;
-                if !estate.held.values().any(|(ino, _)| *ino == closed) {
-                    estate.passing.take_back(closed);
+                let (closed, _) = state.held.remove(&handle)?;
+                if !state.held.values().any(|(ino, _)| *ino == closed) {
+                    state.backing.take_back(closed);
                 }
             }
             Message::Trying(unique) => {
-                estate.tries.entry(unique).or_default().in_this_life = 1;
+                state.tries.entry(unique).or_default().in_this_life = 1;
             }
             Message::Ready => {
-                estate.heard = Some(Instant::now());
+                state.heard = Some(Instant::now());
                 return Some(Event::Ready);
             }
-            Message::Told(told) => {
-                estate.told = serde_json::from_slice(&told).unwrap_or_default();
-                estate.tellings += 1;
-                estate.heard = Some(Instant::now());
-                self.told.notify_all();
+            Message::Counted(counters) => {
+                state.counters = serde_json::from_slice(&counters).unwrap_or_default();
+                state.counts += 1;
+                state.heard = Some(Instant::now());
+                self.counted.notify_all();
             }
             _ => {}
         }
@@ -245,15 +245,15 @@ impl Supervisor {
     /// Serves the mount until it ends. `announce` is called when it is usable.
     pub(crate) fn run(mut self, announce: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
         let mut announce = Some(announce);
-        let mut stillborn = 0;
-        self.begin_passing();
+        let mut failed_starts = 0;
+        self.begin_passthrough();
         loop {
             self.start_worker()?;
-            stillborn += 1;
+            failed_starts += 1;
             let status = loop {
                 match self.events.recv_timeout(ASK) {
                     Ok(Event::Ready) => {
-                        stillborn = 0;
+                        failed_starts = 0;
                         if let Some(announce) = announce.take() {
                             announce()?;
                             notify::say("READY=1");
@@ -267,11 +267,11 @@ impl Supervisor {
                     }
                 }
             };
-            self.shared.estate.lock().bury(status);
+            self.shared.state.lock().reap(status);
             if status.is_some_and(|status| status.success()) {
                 return Ok(ExitCode::SUCCESS);
             }
-            let is_hopeless = announce.is_some() || stillborn > STILLBORN_MAX;
+            let is_hopeless = announce.is_some() || failed_starts > FAILED_STARTS_MAX;
             if is_hopeless {
                 // readers get an error, and nothing hangs
                 let _ = self.mount.end(true);
@@ -283,7 +283,7 @@ impl Supervisor {
                 "a worker died ({}): another one follows",
                 how.unwrap_or_default()
             );
-            if let Some(code) = self.mourn(stillborn)? {
+            if let Some(code) = self.back_off(failed_starts)? {
                 return Ok(code);
             }
             if !self.mount.connection.can_resend {
@@ -293,25 +293,25 @@ impl Supervisor {
     }
 
     /// Sees whether the kernel takes files of this source to read and write itself.
-    fn begin_passing(&mut self) {
+    fn begin_passthrough(&mut self) {
         let connection = &self.mount.connection;
         if connection.can_pass
             && connection.can_resend
             && let Ok(device) = self.mount.device.try_clone()
         {
-            let passing = Passing::new(device, self.folder.as_fd());
-            self.setup.can_pass = passing.is_allowed();
-            self.shared.estate.lock().passing = passing;
+            let backing = BackingFiles::new(device, self.folder.as_fd());
+            self.setup.can_pass = backing.is_allowed();
+            self.shared.state.lock().backing = backing;
         }
     }
 
     /// After workers that never answered anything the next one waits; a signal may come meanwhile.
-    fn mourn(&self, stillborn: u32) -> Result<Option<ExitCode>> {
-        let Some(doublings) = stillborn.checked_sub(1) else {
+    fn back_off(&self, failed_starts: u32) -> Result<Option<ExitCode>> {
+        let Some(doublings) = failed_starts.checked_sub(1) else {
             return Ok(None);
         };
-        let wait = WAIT_FIRST.saturating_mul(1 << doublings);
-        match self.events.recv_timeout(wait.min(WAIT_MAX)) {
+        let wait = BACKOFF_FIRST.saturating_mul(1 << doublings);
+        match self.events.recv_timeout(wait.min(BACKOFF_MAX)) {
             Ok(Event::Signal(signal)) => self.stop(signal).map(Some),
             _ => Ok(None),
         }
@@ -323,7 +323,7 @@ impl Supervisor {
             "this kernel cannot ask again: readers get errors, and the mount is made anew"
         );
         self.mount.renew()?;
-        *self.shared.estate.lock() = Estate::default();
+        *self.shared.state.lock() = SupervisorState::default();
         self.setup.write_max = self.mount.connection.write_max;
         Ok(())
     }
@@ -334,8 +334,8 @@ impl Supervisor {
         let (link, theirs) = Link::pair().map_err(failed)?;
         // this program, even if another one has its name meanwhile
         let child = Command::new("/proc/self/exe")
-            .arg0(daemon::PROGRAM_NAME)
-            .arg(daemon::WORKER)
+            .arg0(program::PROGRAM_NAME)
+            .arg(program::WORKER)
             // many threads come and go: what one has freed another shall take
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::from(theirs))
@@ -348,14 +348,14 @@ impl Supervisor {
             .map_err(failed)?;
         let link = Arc::new(link);
         {
-            let mut estate = self.shared.estate.lock();
-            estate.heard = Some(Instant::now());
-            estate.worker = Some(Worker {
+            let mut state = self.shared.state.lock();
+            state.heard = Some(Instant::now());
+            state.worker = Some(Worker {
                 pid: child.id(),
                 link: Arc::clone(&link),
             });
             // one that dies while it is told this is followed by another
-            let _ = self.tell(&link, &estate);
+            let _ = self.hand_over(&link, &state);
         }
         self.setup.life += 1;
         self.setup.resend = self.mount.connection.can_resend;
@@ -367,24 +367,24 @@ impl Supervisor {
         Ok(())
     }
 
-    fn tell(&self, link: &Link, estate: &Estate) -> std::io::Result<()> {
+    fn hand_over(&self, link: &Link, state: &SupervisorState) -> std::io::Result<()> {
         let words = self.setup.encode().map_err(std::io::Error::other)?;
         let files = [self.mount.device.as_fd(), self.folder.as_fd()];
         link.send(&Message::Begin(words), &files)?;
-        for (ino, place) in &estate.known {
-            link.send(&Message::Known(*ino, place.clone()), &[])?;
+        for (ino, place) in &state.nodes {
+            link.send(&Message::Node(*ino, place.clone()), &[])?;
         }
-        for (handle, (ino, file)) in &estate.held {
+        for (handle, (ino, file)) in &state.held {
             link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
         }
-        for (ino, image) in &estate.images {
+        for (ino, image) in &state.images {
             let message = Message::HeldImage(*ino, image.stat.numbers(), image.place.clone());
             link.send(&message, &[image.file.as_fd()])?;
         }
-        for unique in &estate.begun {
+        for unique in &state.begun {
             link.send(&Message::Begun(*unique), &[])?;
         }
-        for unique in estate.refused() {
+        for unique in state.refused() {
             tracing::error!("too many workers died of one request: it gets an error");
             link.send(&Message::Refuse(unique), &[])?;
         }
@@ -393,23 +393,23 @@ impl Supervisor {
 
     /// Asks the worker what it has done. One that is silent for long is ended: another one will do.
     fn look_after_worker(&self) {
-        let mut estate = self.shared.estate.lock();
-        let Some(worker) = estate.worker.clone() else {
+        let mut state = self.shared.state.lock();
+        let Some(worker) = state.worker.clone() else {
             return;
         };
-        if estate
+        if state
             .heard
             .is_some_and(|heard| heard.elapsed() > SILENCE_MAX)
         {
             tracing::error!("the worker says nothing: it is ended, another one follows");
-            estate.heard = None;
-            drop(estate);
+            state.heard = None;
+            drop(state);
             end_process(worker.pid);
             return;
         }
-        let _ = worker.link.send(&Message::Tell, &[]);
+        let _ = worker.link.send(&Message::Count, &[]);
         // what was tried this long ago did not kill it
-        estate.tries.clear();
+        state.tries.clear();
     }
 
     /// Ends the mount: first gently, then without asking; whatever is open goes on for a short while.
@@ -417,7 +417,7 @@ impl Supervisor {
         let mountpoint = self.mountpoint();
         tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
         notify::say("STOPPING=1");
-        let worker = self.shared.estate.lock().worker.clone();
+        let worker = self.shared.state.lock().worker.clone();
         if mounting::top_at(mountpoint)? == mounting::Top::Foreign {
             // unmounting works by name, and would take that away
             tracing::warn!(
@@ -438,7 +438,7 @@ impl Supervisor {
         }
         if let Some(worker) = worker {
             let _ = worker.link.send(&Message::End, &[]);
-            if self.events.recv_timeout(TELL_MAX).is_err() {
+            if self.events.recv_timeout(COUNT_MAX).is_err() {
                 end_process(worker.pid);
             }
         }
@@ -472,9 +472,9 @@ mod tests {
     /// A worker tries request 7 and dies of it.
     fn die(shared: &Shared, raw_status: i32) -> Vec<u64> {
         assert!(shared.take(Message::Trying(7), Vec::new()).is_none());
-        let mut estate = shared.estate.lock();
-        estate.bury(Some(ExitStatus::from_raw(raw_status)));
-        estate.refused().collect()
+        let mut state = shared.state.lock();
+        state.reap(Some(ExitStatus::from_raw(raw_status)));
+        state.refused().collect()
     }
 
     #[test]
@@ -484,7 +484,7 @@ mod tests {
             assert!(die(&shared, nix::libc::SIGABRT).is_empty());
         }
         assert_eq!(die(&shared, nix::libc::SIGABRT), [7]);
-        assert_eq!(shared.estate.lock().deaths, u64::from(FAULTS_MAX));
+        assert_eq!(shared.state.lock().deaths, u64::from(FAULTS_MAX));
     }
 
     #[test]

@@ -20,16 +20,17 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::adapter::Adapter;
-use crate::daemon;
 use crate::daemon::link::Link;
 use crate::daemon::link::Message;
+use crate::daemon::logging;
 use crate::daemon::privileges;
 use crate::daemon::privileges::Role;
+use crate::daemon::program;
 use crate::daemon::setup::Setup;
 use crate::fs::Fs;
-use crate::fs::keeper::Keeper;
-use crate::fs::keeper::OpenImage;
-use crate::fs::keeper::Place;
+use crate::fs::handover::Handover;
+use crate::fs::handover::NodePath;
+use crate::fs::handover::OpenImage;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
 use crate::fs::source::Source;
@@ -45,7 +46,7 @@ const PASS_MAX: Duration = Duration::from_secs(2);
 
 /// The supervisor keeps what must not be lost.
 #[derive(Debug)]
-struct Told {
+struct SupervisorLink {
     link: Arc<Link>,
     can_pass: bool,
     /// What it answered, by handle.
@@ -53,7 +54,7 @@ struct Told {
     answered: Condvar,
 }
 
-impl Told {
+impl SupervisorLink {
     fn tell(&self, message: &Message, files: &[BorrowedFd<'_>]) {
         // without a supervisor there is no worker after this one, either
         let _ = self.link.send(message, files);
@@ -65,9 +66,9 @@ impl Told {
     }
 }
 
-impl Keeper for Told {
-    fn remember(&self, ino: u64, place: &Place) {
-        self.tell(&Message::Known(ino, place.clone()), &[]);
+impl Handover for SupervisorLink {
+    fn remember(&self, ino: u64, place: &NodePath) {
+        self.tell(&Message::Node(ino, place.clone()), &[]);
     }
 
     fn forget(&self, ino: u64) {
@@ -99,7 +100,7 @@ impl Keeper for Told {
         self.tell(&Message::Close(handle), &[]);
     }
 
-    fn hold_image(&self, ino: u64, place: &Place, stat: &Stat, image: BorrowedFd<'_>) {
+    fn hold_image(&self, ino: u64, place: &NodePath, stat: &Stat, image: BorrowedFd<'_>) {
         let message = Message::HeldImage(ino, stat.numbers(), place.clone());
         self.tell(&message, &[image]);
     }
@@ -123,11 +124,11 @@ impl Keeper for Told {
 
 /// All that was said before the beginning.
 #[derive(Debug)]
-struct Legacy {
+struct Inherited {
     setup: Setup,
     device: OwnedFd,
     folder: OwnedFd,
-    known: BTreeMap<u64, Place>,
+    nodes: BTreeMap<u64, NodePath>,
     held: Vec<(u64, u64, OwnedFd)>,
     images: BTreeMap<u64, OpenImage>,
     refused: BTreeSet<u64>,
@@ -138,7 +139,7 @@ fn failed(what: &str, error: impl Into<std::io::Error>) -> Error {
     Error::io(what.to_owned(), Path::new("the mount"), error.into())
 }
 
-fn listen(link: &Link) -> Result<Legacy> {
+fn listen(link: &Link) -> Result<Inherited> {
     let silent = || Error::invalid("a worker is started by its supervisor, not by hand");
     let mut buffer = Vec::new();
     let (words, files) = link.receive(&mut buffer).ok_or_else(silent)?;
@@ -146,11 +147,11 @@ fn listen(link: &Link) -> Result<Legacy> {
     else {
         return Err(silent());
     };
-    let mut legacy = Legacy {
+    let mut inherited = Inherited {
         setup: Setup::decode(&words)?,
         device,
         folder,
-        known: BTreeMap::new(),
+        nodes: BTreeMap::new(),
         held: Vec::new(),
         images: BTreeMap::new(),
         refused: BTreeSet::new(),
@@ -159,11 +160,11 @@ fn listen(link: &Link) -> Result<Legacy> {
     loop {
         let (message, files) = link.receive(&mut buffer).ok_or_else(silent)?;
         match message {
-            Message::Known(ino, place) => {
-                legacy.known.insert(ino, place);
+            Message::Node(ino, place) => {
+                inherited.nodes.insert(ino, place);
             }
             Message::Held(handle, ino) => {
-                legacy
+                inherited
                     .held
                     .extend(files.into_iter().map(|file| (handle, ino, file)));
             }
@@ -174,15 +175,15 @@ fn listen(link: &Link) -> Result<Legacy> {
                     stat,
                     file,
                 });
-                legacy.images.extend(images.map(|image| (ino, image)));
+                inherited.images.extend(images.map(|image| (ino, image)));
             }
             Message::Refuse(unique) => {
-                legacy.refused.insert(unique);
+                inherited.refused.insert(unique);
             }
             Message::Begun(unique) => {
-                legacy.begun.insert(unique);
+                inherited.begun.insert(unique);
             }
-            Message::Go => return Ok(legacy),
+            Message::Go => return Ok(inherited),
             _ => return Err(silent()),
         }
     }
@@ -191,52 +192,56 @@ fn listen(link: &Link) -> Result<Legacy> {
 /// The life of a worker.
 pub(crate) fn run() -> Result<ExitCode> {
     // whatever the file is called that the program was started from
-    let _ = rustix::thread::set_name(daemon::PROCESS_NAME);
+    let _ = rustix::thread::set_name(program::PROCESS_NAME);
     let link = Arc::new(Link::of_stdin().map_err(|e| failed("cannot be served", e))?);
-    let legacy = listen(&link)?;
-    let setup = legacy.setup;
+    let inherited = listen(&link)?;
+    let setup = inherited.setup;
     bigsmall::base::file::allow_many_files();
-    daemon::start_logging(&setup.logging)?;
+    logging::start(&setup.logging)?;
     privileges::give_up(Role::Worker, setup.in_place);
     // each asker has a mask, and ours does not count
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     let path = PathBuf::from(&setup.source);
     let source = Source {
-        root: Root::from_fd(legacy.folder, &path),
+        root: Root::from_fd(inherited.folder, &path),
         path,
         only: setup.only.clone(),
     };
     let mut fs = Fs::new(source, &setup.fs_options())?;
-    let told = Arc::new(Told {
+    let supervisor = Arc::new(SupervisorLink {
         link: Arc::clone(&link),
         can_pass: setup.can_pass,
         passed: Mutex::default(),
         answered: Condvar::new(),
     });
-    fs.keep_with(Arc::clone(&told) as _, legacy.known, legacy.images);
-    for (handle, ino, file) in legacy.held {
-        fs.take_plain(handle, ino, file.into());
+    fs.inherit(
+        Arc::clone(&supervisor) as _,
+        inherited.nodes,
+        inherited.images,
+    );
+    for (handle, ino, file) in inherited.held {
+        fs.take_passthrough(handle, ino, file.into());
     }
     let adapter = Adapter {
         fs: Arc::new(fs),
         cache_mode: setup.cache_mode,
-        refused: legacy.refused,
-        begun: legacy.begun,
+        refused: inherited.refused,
+        begun: inherited.begun,
     };
     if setup.resend {
         // before anything is read, so that the oldest requests come first
         let again = reply::notification(wire::NOTIFY_RESEND);
-        nix::unistd::write(&legacy.device, &again)
+        nix::unistd::write(&inherited.device, &again)
             .map_err(|e| failed("cannot take over the requests", e))?;
     }
-    let session = Session::new(legacy.device, setup.write_max, adapter);
+    let session = Session::new(inherited.device, setup.write_max, adapter);
     session.start();
     link.send(&Message::Ready, &[])
         .map_err(|e| failed("cannot be served", e))?;
     let listener = Arc::clone(&session);
     std::thread::Builder::new()
         .name("supervisor".into())
-        .spawn(move || obey(&link, &told, &listener))
+        .spawn(move || obey(&link, &supervisor, &listener))
         .map_err(|e| failed("cannot start a thread", e))?;
     loop {
         match session.wait_for_end(LOOK) {
@@ -249,18 +254,18 @@ pub(crate) fn run() -> Result<ExitCode> {
 
 /// Does what the supervisor says. With that the worker ends, too, and readers get a clear error: nobody would end the mount, or
 /// follow this worker.
-fn obey(link: &Link, told: &Told, session: &Session<Adapter>) {
+fn obey(link: &Link, supervisor: &SupervisorLink, session: &Session<Adapter>) {
     let mut buffer = Vec::new();
     while let Some((message, _)) = link.receive(&mut buffer) {
         match message {
-            Message::Tell => {
+            Message::Count => {
                 let fs = &session.handler().fs;
-                let told = fs.statistics.told(&fs.cache);
-                if let Ok(told) = serde_json::to_vec(&told) {
-                    let _ = link.send(&Message::Told(told), &[]);
+                let counters = fs.statistics.counters(&fs.cache);
+                if let Ok(counters) = serde_json::to_vec(&counters) {
+                    let _ = link.send(&Message::Counted(counters), &[]);
                 }
             }
-            Message::Passed(handle, number) => told.take(handle, number),
+            Message::Passed(handle, number) => supervisor.take(handle, number),
             Message::End => break,
             _ => {}
         }

@@ -12,12 +12,12 @@ use bigsmall::base::Error;
 use bigsmall::base::digest;
 use nix::errno::Errno;
 
-use crate::fs::Fs;
 use crate::fs::catalog::EntryKind;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::tree::Node;
-use crate::fs::tree::What;
+use crate::fs::tree::NodeKind;
+use crate::fs::view::Fs;
 
 /// What the names of all of ours begin with.
 const PREFIX: &str = "user.bigsmall.";
@@ -68,8 +68,8 @@ impl Fs {
     /// Names and values of what is known of an image's file: none for what is no image.
     fn own_attributes(&self, node: &Node) -> Result<Vec<(String, String)>> {
         let number = match &node.what {
-            What::Disk(EntryKind::Image { .. }) => 0,
-            What::ImageFile(number, _) => *number,
+            NodeKind::Disk(EntryKind::Image { .. }) => 0,
+            NodeKind::ImageFile(number, _) => *number,
             _ => return Ok(Vec::new()),
         };
         let Some(image) = self.image(node)? else {
@@ -90,8 +90,9 @@ impl Fs {
 
     /// What an image of a folder has noted of a member's attributes.
     fn noted_attributes(&self, node: &Node) -> Result<BTreeMap<String, Vec<u8>>> {
-        let (What::ImageFolder(path) | What::ImageFile(_, path) | What::ImageLink(_, path)) =
-            &node.what
+        let (NodeKind::ImageFolder(path)
+        | NodeKind::ImageFile(_, path)
+        | NodeKind::ImageLink(_, path)) = &node.what
         else {
             return Ok(BTreeMap::new());
         };
@@ -106,7 +107,7 @@ impl Fs {
     /// The value of one attribute. What is ours says what the image is; the rest says the disk.
     pub(crate) fn attribute(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let is_plain = matches!(&node.what, What::Disk(meaning) if meaning.is_plain());
+        let is_plain = matches!(&node.what, NodeKind::Disk(meaning) if meaning.is_plain());
         if is_plain {
             return self.object(&node)?.attribute(name);
         }
@@ -118,7 +119,7 @@ impl Fs {
                 .ok_or(Errno::ENODATA);
         }
         // what the disk has is of the image, and not of what lies in it
-        if !matches!(node.what, What::Disk(_)) {
+        if !matches!(node.what, NodeKind::Disk(_)) {
             let mut noted = self.noted_attributes(&node)?;
             let value = name.to_str().and_then(|name| noted.remove(name));
             return value.ok_or(Errno::ENODATA);
@@ -136,7 +137,7 @@ impl Fs {
     /// The names of all attributes, each with a zero behind it.
     pub(crate) fn attribute_names(&self, ino: u64) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let is_plain = matches!(&node.what, What::Disk(meaning) if meaning.is_plain());
+        let is_plain = matches!(&node.what, NodeKind::Disk(meaning) if meaning.is_plain());
         let on_disk = self
             .object(&node)
             .and_then(|object| object.attribute_names());
@@ -148,7 +149,7 @@ impl Fs {
             names.extend(name.into_bytes());
             names.push(0);
         }
-        if !matches!(node.what, What::Disk(_)) {
+        if !matches!(node.what, NodeKind::Disk(_)) {
             for name in self.noted_attributes(&node)?.into_keys() {
                 names.extend(name.into_bytes());
                 names.push(0);
@@ -168,16 +169,16 @@ impl Fs {
     fn attributed_for_change(&self, node: &Node, name: &OsStr) -> Result<Object> {
         self.check_writable()?;
         match &node.what {
-            What::Disk(meaning) if meaning.is_plain() => self.object(node),
-            What::Disk(_) if is_ours(name) => Err(Errno::EPERM),
-            What::Disk(_) if !self.protects_models => self.object(node),
+            NodeKind::Disk(meaning) if meaning.is_plain() => self.object(node),
+            NodeKind::Disk(_) if is_ours(name) => Err(Errno::EPERM),
+            NodeKind::Disk(_) if !self.protects_models => self.object(node),
             _ => Err(Errno::EROFS),
         }
     }
 
     /// The disk says something else of an image after that.
     fn attribute_changed(&self, node: &Node, object: Object) -> Result<()> {
-        if matches!(&node.what, What::Disk(meaning) if !meaning.is_plain()) {
+        if matches!(&node.what, NodeKind::Disk(meaning) if !meaning.is_plain()) {
             let stat = Object::of(object.fd)?.stat;
             self.tree.change(node.attr.ino, stat, self.is_writable());
         }

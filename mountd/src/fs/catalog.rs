@@ -18,10 +18,10 @@ use bigsmall::base::Error;
 use bigsmall::base::FileSource;
 use nix::errno::Errno;
 
-use crate::node::FileType;
 use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
+use crate::node::FileType;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub(crate) enum EntryKind {
     /// A link, served as one.
     Link,
     /// A file that passes through.
-    Plain,
+    Passthrough,
     /// A pipe, socket or device, which the kernel serves itself.
     Special,
     /// An image of one file, of this original size; ours or the Python package's.
@@ -46,7 +46,7 @@ impl EntryKind {
     /// Whether it is just what the disk has: no image.
     pub(crate) fn is_plain(&self) -> bool {
         match self {
-            Self::Folder | Self::Link | Self::Plain | Self::Special => true,
+            Self::Folder | Self::Link | Self::Passthrough | Self::Special => true,
             Self::Image { .. } | Self::ImageFolder | Self::Broken(_) => false,
         }
     }
@@ -186,8 +186,10 @@ fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, It
         FileType::File if naming::is_image_name(name) => {
             return Ok(Some(look_into(root, &path, name, item, stat)));
         }
-        FileType::File => EntryKind::Plain,
-        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => EntryKind::Special,
+        FileType::File => EntryKind::Passthrough,
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
+            EntryKind::Special
+        }
     };
     Ok(Some((name.to_owned(), item(meaning, stat))))
 }
@@ -226,7 +228,7 @@ fn look_into(
             (guessed_name(name), item(EntryKind::Broken(error), stat))
         }
         // some other program's `.bs` file passes through
-        Err(_) => (name.to_owned(), item(EntryKind::Plain, stat)),
+        Err(_) => (name.to_owned(), item(EntryKind::Passthrough, stat)),
     }
 }
 

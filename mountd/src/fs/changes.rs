@@ -32,12 +32,12 @@ use nix::unistd::linkat;
 use nix::unistd::symlinkat;
 use nix::unistd::unlinkat;
 
-use crate::node::FileType;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
 use crate::node::Changes;
+use crate::node::FileType;
 use crate::node::SetTime;
 
 /// The bits of a mode with which a file is run as another.

@@ -22,6 +22,15 @@ pub(crate) fn of(error: &Error) -> Errno {
     }
 }
 
+/// Nothing at a path where the kernel knows a file: it has another name by now, or none.
+pub(super) fn stale_if_gone(errno: Errno) -> Errno {
+    if errno == Errno::ENOENT {
+        Errno::ESTALE
+    } else {
+        errno
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

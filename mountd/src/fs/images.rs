@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,6 @@ use std::time::Instant;
 
 use bigsmall::archive;
 use bigsmall::archive::Bases;
-use bigsmall::archive::ImageId;
 use bigsmall::archive::Original;
 use bigsmall::archive::PackageFile;
 use bigsmall::archive::VirtualFile;
@@ -22,18 +20,18 @@ use bigsmall::base::Remedy;
 use lru::LruCache;
 use nix::errno::Errno;
 
-use crate::fs::Fs;
 use crate::fs::catalog;
 use crate::fs::catalog::EntryKind;
 use crate::fs::errno;
-use crate::fs::keeper::OpenImage;
+use crate::fs::handover::OpenImage;
+use crate::fs::image::Content;
+use crate::fs::image::Image;
 use crate::fs::root::Result;
 use crate::fs::tree::Node;
-use crate::fs::tree::What;
+use crate::fs::tree::NodeKind;
+use crate::fs::view::Fs;
 use crate::statistics::Counted;
 
-/// Open images kept after the last file of theirs was closed: loaders open one file a thousand times.
-pub(super) const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// What is known of all of them takes no more bytes than these, if they are more than one.
 const INDEX_BYTES_KEPT: u64 = 8 << 20;
 /// Different complaints remembered, so that each is logged once.
@@ -41,59 +39,22 @@ const COMPLAINTS_MAX: usize = 10_000;
 /// A base that was missing is looked for again after this: it may have been put there meanwhile.
 const BASES_AGE_MAX: Duration = Duration::from_secs(2);
 
-/// An image, and its file once more.
-#[derive(Debug)]
-pub(super) struct Image {
-    content: Content,
-    /// For whoever has to read it after this worker.
-    pub(super) file: OwnedFd,
-}
-
-/// Who made the file small.
-#[derive(Debug, Clone)]
-enum Content {
-    Ours(Arc<archive::Image>),
-    Package(PackageFile),
-}
-
-impl Content {
-    fn id(&self) -> ImageId {
-        match self {
-            Self::Ours(image) => image.id(),
-            Self::Package(file) => file.id(),
-        }
-    }
-
-    /// Bytes that are held of it while it is open.
-    fn memory_bytes(&self) -> u64 {
-        match self {
-            Self::Ours(image) => image.memory_bytes(),
-            Self::Package(_) => 0,
-        }
-    }
-
-    fn is_delta(&self) -> bool {
-        matches!(self, Self::Ours(image) if image.is_delta())
-    }
-}
-
 impl Fs {
     pub(super) fn open_node(&self, node: &Node) -> Result<Original> {
         match &node.what {
             // it passes through, and whoever opened it has a handle of its own
-            What::Disk(EntryKind::Plain) => Err(Errno::EBADF),
-            What::Disk(EntryKind::Image { .. }) => self.original(node, 0),
-            What::ImageFile(number, _) => self.original(node, *number),
-            What::Disk(EntryKind::Broken(error)) => {
+            NodeKind::Disk(EntryKind::Passthrough) => Err(Errno::EBADF),
+            NodeKind::Disk(EntryKind::Image { .. }) => self.original(node, 0),
+            NodeKind::ImageFile(number, _) => self.original(node, *number),
+            NodeKind::Disk(EntryKind::Broken(error)) => {
                 self.fail(error);
                 Err(Errno::EIO)
             }
-            What::Disk(EntryKind::Folder | EntryKind::ImageFolder) | What::ImageFolder(_) => {
-                Err(Errno::EISDIR)
-            }
-            What::Disk(EntryKind::Link) | What::ImageLink(..) => Err(Errno::ELOOP),
+            NodeKind::Disk(EntryKind::Folder | EntryKind::ImageFolder)
+            | NodeKind::ImageFolder(_) => Err(Errno::EISDIR),
+            NodeKind::Disk(EntryKind::Link) | NodeKind::ImageLink(..) => Err(Errno::ELOOP),
             // the kernel never asks us to
-            What::Disk(EntryKind::Special) => Err(Errno::ENXIO),
+            NodeKind::Disk(EntryKind::Special) => Err(Errno::ENXIO),
         }
     }
 
@@ -177,7 +138,7 @@ impl Fs {
             Ok((file, stat)) if stat.identity() == node.stat.identity() => return Ok(file),
             _ => {}
         }
-        let kept = self.kept_images.lock();
+        let kept = self.inherited_images.lock();
         let is_it = |kept: &&OpenImage| {
             kept.place.path == node.path && kept.stat.identity() == node.stat.identity()
         };
@@ -195,7 +156,7 @@ impl Fs {
     /// The node of an open image whose name is gone, or another file's, since an earlier worker opened it.
     pub(super) fn kept_node(&self, ino: u64) -> Option<Node> {
         let (place, stat, file) = {
-            let kept = self.kept_images.lock();
+            let kept = self.inherited_images.lock();
             let kept = kept.get(&ino)?;
             let file = kept.file.try_clone().ok()?;
             (kept.place.clone(), kept.stat, File::from(file))
@@ -235,7 +196,7 @@ impl Fs {
             // a link may lead back into the mount, which then would wait for itself
             bases.follow_no_links();
         }
-        for place in &self.base_places {
+        for place in &self.base_paths {
             if let Err(error) = bases.add(place) {
                 tracing::warn!("{error}");
             }
@@ -282,6 +243,6 @@ impl Fs {
 
 /// What an open image is kept under: the same for everything in it.
 fn image_key(node: &Node) -> u64 {
-    let whole = Node::within(node, "", What::ImageFolder(String::new()), 0);
+    let whole = Node::within(node, "", NodeKind::ImageFolder(String::new()), 0);
     whole.attr.ino
 }

@@ -1,7 +1,6 @@
 //! Names: of the source's folders, and within images of folders.
 
 use std::ffi::OsStr;
-use std::ffi::OsString;
 use std::sync::Arc;
 
 use bigsmall::archive::FileRecord;
@@ -10,33 +9,13 @@ use bigsmall::archive::Member;
 use bigsmall::archive::MemberKind;
 use nix::errno::Errno;
 
-use crate::fs::Fs;
 use crate::fs::catalog;
 use crate::fs::catalog::EntryKind;
-use crate::fs::is_top;
+use crate::fs::listed::Listed;
 use crate::fs::root::Result;
-use crate::node::Attr;
 use crate::fs::tree::Node;
-use crate::fs::tree::What;
-
-/// One line of a listing.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub(crate) name: OsString,
-    pub(crate) attr: Attr,
-    /// What the name stands for; none for the folder itself and the one above.
-    pub(crate) node: Option<Arc<Node>>,
-}
-
-impl Listed {
-    fn new(name: OsString, node: Node) -> Self {
-        Self {
-            name,
-            attr: node.attr,
-            node: Some(Arc::new(node)),
-        }
-    }
-}
+use crate::fs::tree::NodeKind;
+use crate::fs::view::Fs;
 
 impl Fs {
     /// Takes a listing of a folder and gives its handle.
@@ -50,9 +29,9 @@ impl Fs {
     fn take_listing(&self, ino: u64) -> Result<Vec<Listed>> {
         let node = self.node(ino)?;
         let mut listing = match &node.what {
-            What::Disk(EntryKind::Folder) => self.list_disk(&node)?,
-            What::Disk(EntryKind::ImageFolder) => self.list_within(&node, "")?,
-            What::ImageFolder(inner) => self.list_within(&node, inner)?,
+            NodeKind::Disk(EntryKind::Folder) => self.list_disk(&node)?,
+            NodeKind::Disk(EntryKind::ImageFolder) => self.list_within(&node, "")?,
+            NodeKind::ImageFolder(inner) => self.list_within(&node, inner)?,
             _ => return Err(Errno::ENOTDIR),
         };
         for name in [".", ".."] {
@@ -86,7 +65,7 @@ impl Fs {
         let shown = |disk: &OsStr| {
             self.only
                 .as_ref()
-                .is_none_or(|only| !is_top(node) || disk == only)
+                .is_none_or(|only| !node.is_top() || disk == only)
         };
         let items = items.into_iter().filter(|(_, item)| shown(&item.disk_name));
         Ok(items
@@ -149,14 +128,14 @@ impl Fs {
             return Ok(Some(Node::within(
                 image,
                 &path,
-                What::ImageFile(number, path.clone()),
+                NodeKind::ImageFile(number, path.clone()),
                 file.len,
             )));
         }
         let below = format!("{path}/");
         let first = files.get(files.partition_point(|file| file.path < below));
         let is_folder = first.is_some_and(|file| file.path.starts_with(&below));
-        Ok(is_folder.then(|| Node::within(image, &path, What::ImageFolder(path.clone()), 0)))
+        Ok(is_folder.then(|| Node::within(image, &path, NodeKind::ImageFolder(path.clone()), 0)))
     }
 }
 
@@ -185,16 +164,17 @@ fn list_members(image: &Node, archive: &Image, inner: &str) -> Vec<Listed> {
 fn node_of(image: &Node, archive: &Image, member: &Member) -> Option<Node> {
     let path = member.path.clone();
     let (what, size) = match &member.kind {
-        MemberKind::Folder => (What::ImageFolder(path), 0),
-        MemberKind::Link { target } if member.stays_within() => {
-            (What::ImageLink(target.clone(), path), target.len() as u64)
-        }
+        MemberKind::Folder => (NodeKind::ImageFolder(path), 0),
+        MemberKind::Link { target } if member.stays_within() => (
+            NodeKind::ImageLink(target.clone(), path),
+            target.len() as u64,
+        ),
         MemberKind::Link { .. } => return None,
         MemberKind::File { .. } => {
             let files = archive.files();
             let number = files.partition_point(|file| file.path < path);
             let len = files.get(number)?.len;
-            (What::ImageFile(number, path), len)
+            (NodeKind::ImageFile(number, path), len)
         }
     };
     let node = Node::within(image, &member.path, what, size);
@@ -226,12 +206,12 @@ fn child<'a>(
         format!("{inner}/{name}")
     };
     let node = if deeper {
-        Node::within(image, &path, What::ImageFolder(path.clone()), 0)
+        Node::within(image, &path, NodeKind::ImageFolder(path.clone()), 0)
     } else {
         Node::within(
             image,
             &path,
-            What::ImageFile(number, path.clone()),
+            NodeKind::ImageFile(number, path.clone()),
             file.len,
         )
     };

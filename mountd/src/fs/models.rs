@@ -12,17 +12,17 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::fcntl::RenameFlags;
 
-use crate::fs::Fs;
 use crate::fs::catalog;
-use crate::fs::catalog::Item;
 use crate::fs::catalog::EntryKind;
-use crate::node::FileType;
+use crate::fs::catalog::Item;
+use crate::fs::errno::stale_if_gone;
 use crate::fs::root::Object;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
-use crate::fs::through::stale_if_gone;
+use crate::fs::tree::NodeKind;
+use crate::fs::view::Fs;
 use crate::node::Attr;
-use crate::fs::tree::What;
+use crate::node::FileType;
 
 /// What an image that is half replaced or half renamed is marked with.
 const MARK: &str = "user.bigsmall.renaming";
@@ -140,7 +140,7 @@ impl Fs {
     pub(super) fn changeable(&self, parent: u64, name: &OsStr) -> Result<Named> {
         self.check_writable()?;
         let parent = self.node(parent)?;
-        if !matches!(parent.what, What::Disk(EntryKind::Folder)) {
+        if !matches!(parent.what, NodeKind::Disk(EntryKind::Folder)) {
             return Err(Errno::EROFS);
         }
         let named = Named {
@@ -386,7 +386,7 @@ impl Fs {
             if let Ok(node) = self.node(ino) {
                 return Some(node.stat.place());
             }
-            let known = self.known.lock().get(&ino).cloned()?;
+            let known = self.inherited.lock().get(&ino).cloned()?;
             self.root.stat(&known.path).ok().map(|stat| stat.place())
         };
         let one = place(one);
@@ -400,7 +400,7 @@ impl Fs {
             return Err(Errno::EEXIST);
         }
         let node = self.node(ino)?;
-        if self.protects_models || !matches!(node.what, What::Disk(EntryKind::Image { .. })) {
+        if self.protects_models || !matches!(node.what, NodeKind::Disk(EntryKind::Image { .. })) {
             return Err(Errno::EROFS);
         }
         let path = self.image_path(&node.path, &new).map_err(stale_if_gone)?;

@@ -16,14 +16,12 @@ use bigsmall::base::FileSource;
 use bigsmall::tensor::Header;
 use nix::errno::Errno;
 
-use crate::fs::Fs;
 use crate::fs::catalog::EntryKind;
 use crate::fs::models::Named;
-use crate::node::FileType;
 use crate::fs::root::Result;
-
-/// Which images are fine-tunes, by what the disk says of them: each is opened once for that.
-pub(super) type Deltas = BTreeMap<[u8; 40], bool>;
+use crate::fs::view::Deltas;
+use crate::fs::view::Fs;
+use crate::node::FileType;
 
 impl Fs {
     /// `EBUSY` if a file that is no image cannot be removed for those who need it.
@@ -88,7 +86,7 @@ impl Fs {
         let none = || {
             let mut bases = Bases::new(Arc::clone(&self.cache), self.digests.clone());
             bases.follow_no_links();
-            for place in self.base_places.iter().filter(|place| **place != below) {
+            for place in self.base_paths.iter().filter(|place| **place != below) {
                 // one that is not there holds no base
                 let _ = bases.add(place);
             }
@@ -155,7 +153,7 @@ impl Fs {
 /// Whether a name shows a file that is no image.
 fn is_plain(named: &Named) -> bool {
     let item = named.item.as_ref();
-    item.is_some_and(|item| matches!(item.meaning, EntryKind::Plain))
+    item.is_some_and(|item| matches!(item.meaning, EntryKind::Passthrough))
 }
 
 /// Whether bases are looked for in files of this name.

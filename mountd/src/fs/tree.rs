@@ -10,19 +10,19 @@ use bigsmall::archive::Member;
 use bigsmall::base::digest;
 use parking_lot::Mutex;
 
-use crate::fs::catalog::Item;
 use crate::fs::catalog::EntryKind;
+use crate::fs::catalog::Item;
 use crate::fs::root::Stat;
-use crate::node::Time;
 use crate::node::Attr;
 use crate::node::FileType;
+use crate::node::Time;
 
 /// The inode number of the root.
 pub(crate) const ROOT: u64 = 1;
 
 /// What a node stands for.
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum NodeKind {
     /// A name of the source tree.
     Disk(EntryKind),
     /// A folder within an image of a folder; its path within, without a slash at the end.
@@ -38,7 +38,7 @@ pub(crate) enum What {
 pub(crate) struct Node {
     /// Path of the file on the disk, relative to the root: of the image for what is in one.
     pub(crate) path: PathBuf,
-    pub(crate) what: What,
+    pub(crate) what: NodeKind,
     pub(crate) stat: Stat,
     pub(crate) attr: Attr,
 }
@@ -64,7 +64,7 @@ impl Node {
             EntryKind::ImageFolder => (FileType::Folder, 0),
             EntryKind::Link => (FileType::Link, stat.size),
             EntryKind::Special => (stat.kind, stat.size),
-            EntryKind::Plain | EntryKind::Broken(_) => (FileType::File, stat.size),
+            EntryKind::Passthrough | EntryKind::Broken(_) => (FileType::File, stat.size),
             EntryKind::Image { original_len } => (FileType::File, *original_len),
         };
         // a folder stays the same folder whatever is put into it
@@ -85,7 +85,7 @@ impl Node {
         }
         Self {
             path,
-            what: What::Disk(meaning),
+            what: NodeKind::Disk(meaning),
             stat,
             attr,
         }
@@ -106,12 +106,17 @@ impl Node {
 
     /// The same after the disk says something else of it.
     fn changed(&self, stat: Stat, writable: bool) -> Self {
-        let What::Disk(meaning) = &self.what else {
+        let NodeKind::Disk(meaning) = &self.what else {
             return self.moved(self.path.clone());
         };
         let mut node = Self::of_disk(self.path.clone(), meaning.clone(), stat, writable);
         node.attr.ino = self.attr.ino;
         node
+    }
+
+    /// Whether it is the root of the mount, or lies directly at the top of its source.
+    pub(crate) fn is_top(&self) -> bool {
+        self.path.as_os_str().is_empty()
     }
 
     /// The same at another path.
@@ -125,11 +130,11 @@ impl Node {
     }
 
     /// A folder or file within the image of a folder at `image`.
-    pub(crate) fn within(image: &Self, inner: &str, what: What, size: u64) -> Self {
+    pub(crate) fn within(image: &Self, inner: &str, what: NodeKind, size: u64) -> Self {
         let kind = match what {
-            What::ImageFolder(_) => FileType::Folder,
-            What::ImageLink(..) => FileType::Link,
-            What::ImageFile(..) | What::Disk(_) => FileType::File,
+            NodeKind::ImageFolder(_) => FileType::Folder,
+            NodeKind::ImageLink(..) => FileType::Link,
+            NodeKind::ImageFile(..) | NodeKind::Disk(_) => FileType::File,
         };
         let ino = number(&image.path, &image.stat.identity(), inner);
         let mut attr = attr(ino, kind, size, &image.stat);
@@ -182,7 +187,7 @@ pub(crate) fn moved(path: &Path, old: &Path, new: &Path) -> Option<PathBuf> {
 }
 
 #[derive(Debug)]
-struct Known {
+struct Remembered {
     node: Arc<Node>,
     /// How many times the kernel was told of it.
     times: u64,
@@ -203,7 +208,7 @@ pub(crate) enum Forgotten {
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: Arc<Node>,
-    nodes: Mutex<BTreeMap<u64, Known>>,
+    nodes: Mutex<BTreeMap<u64, Remembered>>,
 }
 
 impl Tree {
@@ -231,7 +236,7 @@ impl Tree {
         let mut nodes = self.nodes.lock();
         let before = nodes.get(&node.attr.ino);
         let is_new = !is_restored && before.is_none_or(|before| before.node.path != node.path);
-        let known = Known {
+        let known = Remembered {
             times: before.map_or(0, |before| before.times) + 1,
             is_restored: is_restored || before.is_some_and(|before| before.is_restored),
             // a file with several names is found under the one that was asked for last
@@ -244,7 +249,7 @@ impl Tree {
     /// Takes over a node of an earlier worker.
     pub(crate) fn restore(&self, node: Arc<Node>) {
         let mut nodes = self.nodes.lock();
-        let known = nodes.entry(node.attr.ino).or_insert(Known {
+        let known = nodes.entry(node.attr.ino).or_insert(Remembered {
             node,
             times: 0,
             is_restored: true,
@@ -262,7 +267,7 @@ impl Tree {
     /// What was at `old` and below it is at `new` now; those nodes.
     pub(crate) fn rename(&self, old: &Path, new: &Path) -> Vec<Arc<Node>> {
         let mut found = Vec::new();
-        for Known { node, .. } in self.nodes.lock().values_mut() {
+        for Remembered { node, .. } in self.nodes.lock().values_mut() {
             if let Some(path) = moved(&node.path, old, new) {
                 *node = Arc::new(node.moved(path));
                 found.push(Arc::clone(node));

@@ -9,25 +9,25 @@ use std::path::PathBuf;
 use crate::fs::root::Result;
 use crate::fs::root::Stat;
 use crate::fs::tree::Node;
-use crate::fs::tree::What;
+use crate::fs::tree::NodeKind;
 
 /// Where a node is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct NodePath {
     /// Path of the file on the disk, relative to the root.
     pub(crate) path: PathBuf,
     /// Path within the image of a folder, for what is in one.
     pub(crate) inner: Option<String>,
 }
 
-impl Place {
+impl NodePath {
     /// That of a node.
     pub(crate) fn of(node: &Node) -> Self {
         let inner = match &node.what {
-            What::Disk(_) => None,
-            What::ImageFolder(inner) | What::ImageFile(_, inner) | What::ImageLink(_, inner) => {
-                Some(inner.clone())
-            }
+            NodeKind::Disk(_) => None,
+            NodeKind::ImageFolder(inner)
+            | NodeKind::ImageFile(_, inner)
+            | NodeKind::ImageLink(_, inner) => Some(inner.clone()),
         };
         Self {
             path: node.path.clone(),
@@ -39,16 +39,16 @@ impl Place {
 /// An image of which a file is open: it is read on even if its name is gone, or another file has it.
 #[derive(Debug)]
 pub(crate) struct OpenImage {
-    pub(crate) place: Place,
+    pub(crate) place: NodePath,
     /// What the disk said of it when the node was made.
     pub(crate) stat: Stat,
     pub(crate) file: OwnedFd,
 }
 
 /// Who keeps it.
-pub(crate) trait Keeper: Send + Sync + Debug {
+pub(crate) trait Handover: Send + Sync + Debug {
     /// The kernel knows this node.
-    fn remember(&self, ino: u64, place: &Place);
+    fn remember(&self, ino: u64, place: &NodePath);
     /// It does not any more.
     fn forget(&self, ino: u64);
     /// A file that passes through is open under this handle.
@@ -59,7 +59,7 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// It is closed.
     fn close(&self, handle: u64);
     /// A file of an image is open.
-    fn hold_image(&self, ino: u64, place: &Place, stat: &Stat, image: BorrowedFd<'_>);
+    fn hold_image(&self, ino: u64, place: &NodePath, stat: &Stat, image: BorrowedFd<'_>);
     /// All who had it open have closed it.
     fn close_image(&self, ino: u64);
     /// A request that a worker before this one did not answer is tried.

@@ -1,22 +1,12 @@
-//! The house rules, checked by reading the sources: imports point down, `unsafe` stays in its rooms, rooms are labelled
-//! and stay small.
+//! The house rules, checked by reading the sources: imports point down and never in a ring, `unsafe`
+//! stays in its rooms, rooms are labelled and stay small.
+
+mod floors;
+mod rings;
 
 use std::fs;
 use std::path::Path;
 
-/// Lowest floor first. Rooms on one floor do not see each other.
-const FLOORS: &[&[&str]] = &[
-    &["base"],
-    &["tensor", "entropy", "parity"],
-    &["codec", "format", "bgsm"],
-    &["archive", "writer"],
-    &["ops"],
-    &["cli"],
-];
-/// Folders without Rust: kernels for a GPU, which nothing here calls yet.
-const FOREIGN: &[&str] = &["gpu"];
-/// What the mount daemon may use of the library.
-const MOUNTD_USES: &[&str] = &["base", "tensor", "archive"];
 /// The only files in which `unsafe` may appear.
 const UNSAFE: &[&str] = &[
     "mountd/src/wire/device.rs",
@@ -131,10 +121,6 @@ fn all_sources() -> Vec<Source> {
         .collect()
 }
 
-fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|rooms| rooms.contains(&room))
-}
-
 /// Names that follow `prefix` in a line: `crate::a::b` gives `a`.
 fn names<'a>(line: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     line.split(prefix).skip(1).map(|rest| {
@@ -175,73 +161,6 @@ fn nothing_talks_to_the_network() {
             let connects = line.contains("TcpStream::connect");
             if connects || words.iter().any(|word| has_word(line, word)) {
                 faults.push(format!("{}:{number}: {line}", source.path));
-            }
-        }
-    }
-    report(&faults);
-}
-
-#[test]
-fn imports_point_down() {
-    let mut faults = Vec::new();
-    for source in sources("src") {
-        let Some(room) = source.room() else { continue };
-        let Some(here) = floor(room) else {
-            faults.push(format!("{}: room `{room}` has no floor", source.path));
-            continue;
-        };
-        for (n, line) in source.code() {
-            for used in names(line, "crate::") {
-                let down = used == room || floor(used).is_some_and(|there| there < here);
-                if !down {
-                    faults.push(format!(
-                        "{}:{n}: `{room}` may not use `{used}`",
-                        source.path
-                    ));
-                }
-            }
-            let climbs = line.contains("super::super::")
-                || line.contains("super::") && source.is_room_door()
-                || names(line, "bigsmall::").next().is_some();
-            if climbs {
-                faults.push(format!(
-                    "{}:{n}: a path climbs out of its room",
-                    source.path
-                ));
-            }
-        }
-    }
-    report(&faults);
-}
-
-#[test]
-fn every_room_has_a_floor_and_every_floor_its_rooms() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for room in FLOORS.iter().copied().flatten() {
-        assert!(
-            root.join(room).join("mod.rs").is_file(),
-            "room `{room}` is not there"
-        );
-    }
-    for entry in fs::read_dir(root).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        let known = if entry.path().is_dir() {
-            floor(&name).is_some() || FOREIGN.contains(&&*name)
-        } else {
-            matches!(name.as_str(), "lib.rs" | "main.rs")
-        };
-        assert!(known, "`src/{name}` is no room");
-    }
-}
-
-#[test]
-fn mountd_sees_only_the_reading_rooms() {
-    let mut faults = Vec::new();
-    for source in sources("mountd/src") {
-        for (n, line) in source.code() {
-            for used in names(line, "bigsmall::").filter(|used| !MOUNTD_USES.contains(used)) {
-                faults.push(format!("{}:{n}: mountd may not use `{used}`", source.path));
             }
         }
     }

@@ -76,7 +76,7 @@ struct Shared {
 
 /// The streams of all files, and the threads that decode ahead of them.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct Readahead {
     shared: Arc<Shared>,
     /// How far a stream is followed; 0 for not at all.
     window: u64,
@@ -92,7 +92,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Ahead {
+impl Readahead {
     /// Follows streams so far.
     pub(crate) fn new(window: u64) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);

@@ -11,7 +11,7 @@ const WAIT_MAX: Duration = Duration::from_millis(20);
 
 /// The places.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct AdmissionLimit {
     inside: Mutex<usize>,
     left: Condvar,
     places: usize,
@@ -19,9 +19,9 @@ pub(crate) struct Gate {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a Gate);
+pub(crate) struct Admitted<'a>(&'a AdmissionLimit);
 
-impl Gate {
+impl AdmissionLimit {
     /// Two places for each core, and not fewer than four.
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
@@ -33,17 +33,17 @@ impl Gate {
     }
 
     /// Waits for a place, for a moment.
-    pub(crate) fn enter(&self) -> Inside<'_> {
+    pub(crate) fn enter(&self) -> Admitted<'_> {
         let mut inside = self.inside.lock();
         if *inside >= self.places {
             self.left.wait_for(&mut inside, WAIT_MAX);
         }
         *inside += 1;
-        Inside(self)
+        Admitted(self)
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         *self.0.inside.lock() -= 1;
         self.0.left.notify_one();
@@ -57,14 +57,14 @@ mod tests {
 
     #[test]
     fn whoever_waits_goes_on_after_a_moment() {
-        let gate = Gate::new();
-        let held: Vec<_> = (0..gate.places).map(|_| gate.enter()).collect();
+        let admission = AdmissionLimit::new();
+        let held: Vec<_> = (0..admission.places).map(|_| admission.enter()).collect();
         let begun = Instant::now();
-        let late = gate.enter();
+        let late = admission.enter();
         assert!(begun.elapsed() >= WAIT_MAX);
         drop((held, late));
         let begun = Instant::now();
-        drop(gate.enter());
+        drop(admission.enter());
         assert!(begun.elapsed() < WAIT_MAX);
     }
 }

@@ -14,14 +14,14 @@ use crate::wire::device;
 
 /// What the kernel was given.
 #[derive(Debug, Default)]
-pub(crate) struct Passing {
+pub(crate) struct BackingFiles {
     /// None where it takes none.
     device: Option<OwnedFd>,
     /// By inode: its number; none for a file that it did not take.
     numbers: BTreeMap<u64, Option<NonZeroU32>>,
 }
 
-impl Passing {
+impl BackingFiles {
     /// On the device of a mount whose kernel takes files, if it takes them from this process: `example` is an open file of any kind.
     pub(crate) fn new(device: OwnedFd, example: BorrowedFd<'_>) -> Self {
         let is_allowed = match device::give_file(device.as_fd(), example) {
