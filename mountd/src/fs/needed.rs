@@ -1,6 +1,5 @@
 //! Whether fine-tunes need what is to go: a base that is the last of its kind stays.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
