@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bigsmall::archive::BlockCache;
+use bigsmall::archive::TensorCache;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::FileSource;
@@ -91,13 +92,13 @@ impl Statistics {
     }
 
     /// All of it now.
-    pub(crate) fn counters(&self, cache: &BlockCache) -> Counters {
+    pub(crate) fn counters(&self, cache: &BlockCache, tensors: &TensorCache) -> Counters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let named = |counters: &[AtomicU64]| {
             let named = KINDS.iter().zip(counters);
             named.map(|(name, n)| ((*name).to_owned(), of(n))).collect()
         };
-        let counts = cache.counts();
+        let counts = cache.counts() + tensors.counts();
         Counters {
             requests: named(&self.requests),
             request_ns: named(&self.nanoseconds),
@@ -108,13 +109,13 @@ impl Statistics {
             cache_hits: counts.hits,
             cache_misses: counts.misses,
             cache_waits: counts.waits,
-            ahead: counts.ahead,
-            ahead_used: counts.ahead_used,
-            ahead_wasted: counts.ahead_wasted,
+            prefetched: counts.prefetched,
+            prefetched_used: counts.prefetched_used,
+            prefetched_wasted: counts.prefetched_wasted,
             failed_reads: of(&self.failed_reads),
             damaged: of(&self.damaged),
-            cache_bytes: cache.bytes(),
-            cache_bytes_max: cache.bytes_max(),
+            cache_bytes: cache.bytes() + tensors.bytes(),
+            cache_bytes_max: cache.bytes_max() + tensors.bytes_max(),
         }
     }
 }
@@ -138,10 +139,13 @@ pub(crate) struct Counters {
     pub(crate) cache_hits: u64,
     pub(crate) cache_misses: u64,
     pub(crate) cache_waits: u64,
-    /// Blocks decoded ahead, those that a reader then got, and those that none did.
-    pub(crate) ahead: u64,
-    pub(crate) ahead_used: u64,
-    pub(crate) ahead_wasted: u64,
+    /// Blocks that were prefetched, those that a reader then got, and those that none did.
+    #[serde(rename = "ahead")]
+    pub(crate) prefetched: u64,
+    #[serde(rename = "ahead_used")]
+    pub(crate) prefetched_used: u64,
+    #[serde(rename = "ahead_wasted")]
+    pub(crate) prefetched_wasted: u64,
     /// Reads that got an error.
     pub(crate) failed_reads: u64,
     /// Damage that was met, in blocks or whatever else.
@@ -170,9 +174,9 @@ impl Counters {
             (&mut self.cache_hits, earlier.cache_hits),
             (&mut self.cache_misses, earlier.cache_misses),
             (&mut self.cache_waits, earlier.cache_waits),
-            (&mut self.ahead, earlier.ahead),
-            (&mut self.ahead_used, earlier.ahead_used),
-            (&mut self.ahead_wasted, earlier.ahead_wasted),
+            (&mut self.prefetched, earlier.prefetched),
+            (&mut self.prefetched_used, earlier.prefetched_used),
+            (&mut self.prefetched_wasted, earlier.prefetched_wasted),
             (&mut self.failed_reads, earlier.failed_reads),
             (&mut self.damaged, earlier.damaged),
         ] {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::cache::BlockCache;
-use crate::archive::cache::Demand;
 use crate::archive::cache::ImageId;
+use crate::archive::tensor_cache::TensorCache;
 use crate::archive::virtual_file::Piece;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -25,12 +25,18 @@ const BLOCK_LEN_MAX: u64 = 1 << 20;
 pub struct PackageFile {
     plain: Arc<Plain>,
     cache: Arc<BlockCache>,
+    tensors: Arc<TensorCache>,
     id: ImageId,
 }
 
 impl PackageFile {
     /// Opens a file; `path` is for messages. One that is stored as differences is refused: which base it needs it does not say.
-    pub fn open(source: Arc<dyn ReadAt>, path: &Path, cache: Arc<BlockCache>) -> Result<Self> {
+    pub fn open(
+        source: Arc<dyn ReadAt>,
+        path: &Path,
+        cache: Arc<BlockCache>,
+        tensors: Arc<TensorCache>,
+    ) -> Result<Self> {
         let id = ImageId::of(&*source);
         let package = Package::open(source, path)?;
         if package.needs_base() {
@@ -43,6 +49,7 @@ impl PackageFile {
         Ok(Self {
             plain: Arc::new(Plain::new(package).map_err(|e| e.file(path))?),
             cache,
+            tensors,
             id,
         })
     }
@@ -88,9 +95,9 @@ impl PackageFile {
         let len = range.end - range.start;
         let decode = || self.plain.decode(number);
         let bytes = if len <= BLOCK_LEN_MAX {
-            self.cache.block(self.id, number, len, Demand::Now, decode)
+            self.cache.block(self.id, number, len, decode)
         } else {
-            self.cache.tensor(self.id, number, decode)
+            self.tensors.tensor(self.id, number, decode)
         };
         Ok((bytes?, range))
     }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::archive::cache::BlockCache;
-use crate::archive::cache::Demand;
 use crate::archive::cache::ImageId;
 use crate::archive::decode::ReadScratch;
 use crate::archive::decode::Within;
@@ -62,30 +61,34 @@ impl VirtualFile {
     }
 
     /// Block `number` of a span.
-    fn block(&self, (_, place): Numbered, number: u64, demand: Demand) -> Result<Arc<Vec<u8>>> {
-        let (image, cache) = (&self.image, &self.cache);
+    fn block(&self, (_, place): Numbered, number: u64) -> Result<Arc<Vec<u8>>> {
         let range = place.grid.block_range(number);
         let len = range.end - range.start;
-        let number_of_all = place.first_block + number as usize;
-        cache.block(image.id(), number_of_all, len, demand, || {
-            let record = self.block_record(&place, number)?;
-            let read = || image.read_tables(place.tables_offset, place.tables_len);
-            let tables = if place.tables_len > 0 {
-                cache.tables(image.id(), place.tables_owner, read)?
-            } else {
-                None
-            };
-            let within = Within {
-                lanes: place.grid.lanes(),
-                base: place.base,
-                start: range.start,
-            };
-            let mut block = cache.buffer(len as usize);
-            with_scratch(|scratch| {
-                image.decode(&record, within, tables.as_deref(), &mut block, scratch)
-            })?;
-            Ok(block)
-        })
+        let decode = || self.decode(&place, number, &range);
+        let number = place.first_block + number as usize;
+        self.cache.block(self.image.id(), number, len, decode)
+    }
+
+    /// Decodes block `number` of a span, which are the bytes `range` of that.
+    fn decode(&self, place: &SpanLocation, number: u64, range: &Range<u64>) -> Result<Vec<u8>> {
+        let (image, cache) = (&self.image, &self.cache);
+        let record = self.block_record(place, number)?;
+        let read = || image.read_tables(place.tables_offset, place.tables_len);
+        let tables = if place.tables_len > 0 {
+            cache.tables(image.id(), place.tables_owner, read)?
+        } else {
+            None
+        };
+        let within = Within {
+            lanes: place.grid.lanes(),
+            base: place.base,
+            start: range.start,
+        };
+        let mut block = cache.buffer((range.end - range.start) as usize);
+        with_scratch(|scratch| {
+            image.decode(&record, within, tables.as_deref(), &mut block, scratch)
+        })?;
+        Ok(block)
     }
 
     /// What the index says of block `number` of a span.
@@ -132,13 +135,19 @@ impl VirtualFile {
         Some(start + range.start..start + range.end)
     }
 
-    /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded. Nothing is told of an error: it
-    /// meets whoever reads there.
-    pub fn warm(&self, offset: u64) {
-        if let Some((span, within)) = self.find(offset) {
-            let number = within / span.1.grid.block_len();
-            let _ = self.block(span, number, Demand::Ahead);
-        }
+    /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded.
+    /// Nothing is told of an error: it meets whoever reads there.
+    pub fn prefetch(&self, offset: u64) {
+        let Some(((_, place), within)) = self.find(offset) else {
+            return;
+        };
+        let number = within / place.grid.block_len();
+        let range = place.grid.block_range(number);
+        let len = range.end - range.start;
+        let decode = || self.decode(&place, number, &range);
+        let number = place.first_block + number as usize;
+        self.cache
+            .prefetch_block(self.image.id(), number, len, decode);
     }
 
     /// Calls `take` with the parts of blocks that make up `len` bytes from `offset`, in order.
@@ -167,7 +176,7 @@ impl VirtualFile {
                 let within = at - place.start;
                 let number = within / place.grid.block_len();
                 let range = place.grid.block_range(number);
-                let block = self.block(span, number, Demand::Now);
+                let block = self.block(span, number);
                 let block = block.map_err(|error| self.located(error, span, number))?;
                 let len = (range.end - within).min(end - at);
                 let from = (within - range.start) as usize;

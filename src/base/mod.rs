@@ -12,6 +12,7 @@ pub mod level;
 pub mod limits;
 pub mod lock;
 pub mod mounts;
+pub mod mutex;
 pub mod parallel;
 pub mod progress;
 pub mod read_at;

@@ -117,7 +117,7 @@ fn summary(status: &Status) -> String {
     if looked > 0 {
         lines.push(format!(
             "  {hits:.0} % of blocks and tables were at hand; {} decoded ahead, {} of them in vain",
-            done.ahead, done.ahead_wasted
+            done.prefetched, done.prefetched_wasted
         ));
     }
     lines.push(format!(

@@ -81,7 +81,7 @@ type Sample = (&'static str, &'static str, u64);
 
 fn samples(status: &Status) -> [Sample; 17] {
     let done = &status.done;
-    let (waits, wasted) = (done.cache_waits, done.ahead_wasted);
+    let (waits, wasted) = (done.cache_waits, done.prefetched_wasted);
     let (memory, memory_max) = (status.resident_bytes, status.resident_bytes_max);
     [
         (
@@ -110,11 +110,15 @@ fn samples(status: &Status) -> [Sample; 17] {
             "Waits for another reader's decode.",
             waits,
         ),
-        ("ahead_blocks_total", "Blocks decoded ahead.", done.ahead),
+        (
+            "ahead_blocks_total",
+            "Blocks decoded ahead.",
+            done.prefetched,
+        ),
         (
             "ahead_used_total",
             "Those that a reader got.",
-            done.ahead_used,
+            done.prefetched_used,
         ),
         ("ahead_wasted_total", "Those that none got.", wasted),
         (

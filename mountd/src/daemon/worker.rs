@@ -260,7 +260,7 @@ fn obey(link: &Link, supervisor: &SupervisorLink, session: &Session<Adapter>) {
         match message {
             Message::Count => {
                 let fs = &session.handler().fs;
-                let counters = fs.statistics.counters(&fs.cache);
+                let counters = fs.statistics.counters(&fs.cache, &fs.tensors);
                 if let Ok(counters) = serde_json::to_vec(&counters) {
                     let _ = link.send(&Message::Counted(counters), &[]);
                 }

@@ -13,6 +13,7 @@ use bigsmall::archive::BlockCache;
 use bigsmall::archive::Header;
 use bigsmall::archive::ImageKind;
 use bigsmall::archive::PackageFile;
+use bigsmall::archive::TensorCache;
 use bigsmall::archive::naming;
 use bigsmall::base::Error;
 use bigsmall::base::FileSource;
@@ -243,7 +244,12 @@ fn meaning_of(header: &Header) -> EntryKind {
 
 /// A file of the Python package stands for a safetensors file, of which it says all but the header's spelling.
 fn meaning_of_package(source: FileSource, path: &Path) -> Result<EntryKind, Error> {
-    let file = PackageFile::open(Arc::new(source), path, BlockCache::new(0))?;
+    let file = PackageFile::open(
+        Arc::new(source),
+        path,
+        BlockCache::new(0),
+        TensorCache::new(),
+    )?;
     Ok(EntryKind::Image {
         original_len: file.byte_len(),
     })

@@ -108,6 +108,7 @@ impl Fs {
         drop(images);
         for (_, evicted) in evicted {
             self.cache.forget(evicted.content.id());
+            self.tensors.forget(evicted.content.id());
         }
         Ok(image)
     }
@@ -116,7 +117,8 @@ impl Fs {
         let is_package = archive::is_package(&source);
         let counted = Arc::new(Counted::new(source, &self.statistics.source_bytes));
         if is_package {
-            let file = PackageFile::open(counted, path, Arc::clone(&self.cache))?;
+            let (blocks, tensors) = (Arc::clone(&self.cache), Arc::clone(&self.tensors));
+            let file = PackageFile::open(counted, path, blocks, tensors)?;
             let remedy = Remedy::Migrate.words().unwrap_or("that is slow");
             let shown = path.display();
             tracing::info!("`{shown}` is decoded a tensor at a time: {remedy}");

@@ -272,7 +272,7 @@ fn decode_ahead(shared: &Shared) {
             // a fault in here would meet whoever reads there, too
             let work = std::panic::AssertUnwindSafe(|| match task.hint_to {
                 Some(end) => task.file.will_read(task.offset..end),
-                None => task.file.warm(task.offset),
+                None => task.file.prefetch(task.offset),
             });
             let _ = std::panic::catch_unwind(work);
         }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
 use bigsmall::archive::DigestIndex;
+use bigsmall::archive::TensorCache;
 use bigsmall::base::Error;
 use lru::LruCache;
 use nix::sys::statvfs::Statvfs;
@@ -80,6 +81,7 @@ pub(crate) struct Fs {
     /// Held while the handover is told of a node: the number of one that is forgotten may just be given to another.
     pub(super) handing_over: Mutex<()>,
     pub(crate) cache: Arc<BlockCache>,
+    pub(crate) tensors: Arc<TensorCache>,
     pub(super) readahead: Readahead,
     pub(crate) admission: AdmissionLimit,
     /// Where bases are looked for, and what was found there when one was first needed.
@@ -131,6 +133,7 @@ impl Fs {
             admission: AdmissionLimit::new(),
             readahead: Readahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
             cache,
+            tensors: TensorCache::new(),
             base_paths,
             deltas: Mutex::default(),
             bases: Mutex::default(),
