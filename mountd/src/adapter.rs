@@ -19,7 +19,7 @@ use crate::node::Attr;
 use crate::node::FileType;
 use crate::session::Answer;
 use crate::session::Handler;
-use crate::session::Share;
+use crate::shares::Share;
 use crate::statistics::RequestKind;
 use crate::wire;
 use crate::wire::Operation;
@@ -150,42 +150,42 @@ impl Adapter {
     }
 
     fn read(&self, node: u64, (handle, offset, size): (u64, u64, u32), answer: Answer<'_>) {
+        // until the reply is sent: what it is made of is held so long
+        let admitted = self.fs.admission.enter();
+        if Fs::is_passthrough(handle) {
+            return self.read_passthrough((handle, offset, size), answer);
+        }
+        let mut read = match self.fs.read(node, offset, size) {
+            Ok(read) => read,
+            Err(errno) => {
+                self.fs.statistics.failed();
+                return answer.error(errno);
+            }
+        };
+        let pieces = std::mem::take(&mut read.pieces);
+        self.fs
+            .statistics
+            .sent(pieces.iter().map(|p| p.len()).sum());
+        if pieces.len() > PARTS_MAX {
+            let bytes = pieces.iter().flat_map(|p| &**p).copied();
+            answer.send(&Reply::bytes(bytes.collect::<Vec<u8>>()));
+        } else {
+            let parts: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+            answer.send_parts(&parts);
+        }
+        drop((pieces, admitted));
+        self.fs.read_ahead(&read);
+    }
+
+    fn read_passthrough(&self, (handle, offset, size): (u64, u64, u32), answer: Answer<'_>) {
         thread_local! {
             static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        // until the reply is sent: what it is made of is held so long
-        let _inside = self.fs.admission.enter();
         BUFFER.with_borrow_mut(|buffer| {
-            if Fs::is_passthrough(handle) {
-                return match self.fs.read_passthrough(handle, offset, size, buffer) {
-                    Ok(len) => {
-                        self.fs.statistics.sent(len);
-                        answer.send_parts(&[IoSlice::new(&buffer[..len])]);
-                    }
-                    Err(errno) => {
-                        self.fs.statistics.failed();
-                        answer.error(errno);
-                    }
-                };
-            }
-            match self.fs.read(node, offset, size) {
-                Ok(pieces) if pieces.len() > PARTS_MAX => {
-                    let bytes = Reply::bytes(
-                        pieces
-                            .iter()
-                            .flat_map(|p| &**p)
-                            .copied()
-                            .collect::<Vec<u8>>(),
-                    );
-                    self.fs.statistics.sent(bytes.body().len());
-                    answer.send(&bytes);
-                }
-                Ok(pieces) => {
-                    let parts: Vec<IoSlice<'_>> = pieces.iter().map(|p| IoSlice::new(p)).collect();
-                    self.fs
-                        .statistics
-                        .sent(parts.iter().map(|part| part.len()).sum());
-                    answer.send_parts(&parts);
+            match self.fs.read_passthrough(handle, offset, size, buffer) {
+                Ok(len) => {
+                    self.fs.statistics.sent(len);
+                    answer.send_parts(&[IoSlice::new(&buffer[..len])]);
                 }
                 Err(errno) => {
                     self.fs.statistics.failed();
@@ -507,4 +507,138 @@ fn xattr(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
         return Err(Errno::ERANGE);
     }
     Ok(Reply::bytes(value))
+}
+
+#[cfg(test)]
+#[cfg(debug_assertions)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::Mutex;
+    use std::thread::ThreadId;
+
+    use bigsmall::base::mutex;
+    use bigsmall::base::progress::Silent;
+    use bigsmall::codec::Profile;
+    use bigsmall::ops::compress;
+    use bigsmall::ops::compress::CompressOptions;
+    use bigsmall::ops::compress::MoreOptions;
+
+    use crate::fs::FsOptions;
+    use crate::fs::source::Source;
+    use crate::fs::tree::ROOT;
+    use crate::session::Session;
+
+    /// Most locks that a thread takes from one read of bytes that are decoded to the next.
+    const LOCKS_MAX: u64 = 3;
+    const READS: usize = 200;
+
+    /// An adapter that notes how many locks each thread had taken whenever a request came to it.
+    struct Counted {
+        adapter: Adapter,
+        taken: Arc<Mutex<HashMap<ThreadId, Vec<u64>>>>,
+    }
+
+    impl Handler for Counted {
+        fn share(&self, request: &Request<'_>) -> Share {
+            self.adapter.share(request)
+        }
+
+        fn handle(&self, request: &Request<'_>, answer: Answer<'_>) {
+            let mut taken = self.taken.lock().unwrap();
+            let of_this = taken.entry(std::thread::current().id()).or_default();
+            of_this.push(mutex::taken_by_this_thread());
+            drop(taken);
+            self.adapter.handle(request, answer);
+        }
+    }
+
+    fn source() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = folder.path().join("m");
+        let bytes: Vec<u8> = (0..100_000_u32)
+            .flat_map(|n| (n / 7).to_le_bytes())
+            .collect();
+        std::fs::write(&plain, bytes).unwrap();
+        let options = CompressOptions {
+            output: compress::Output::Path(folder.path().join("m.bs")),
+            profile: Profile::Balanced,
+            base: None,
+            series: false,
+            resume: false,
+            force: true,
+            opaque: true,
+            threads: 1,
+            more: MoreOptions::default(),
+        };
+        compress::compress(&plain, &options, &Silent).unwrap();
+        std::fs::remove_file(plain).unwrap();
+        folder
+    }
+
+    fn read(unique: u64, node: u64, handle: u64, offset: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 80];
+        bytes[0] = 80;
+        bytes[4] = 15;
+        for (at, number) in [(8, unique), (16, node), (40, handle), (48, offset)] {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[56..60].copy_from_slice(&4096_u32.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_read_of_what_is_decoded_takes_three_locks() {
+        let folder = source();
+        let options = FsOptions {
+            bases: Vec::new(),
+            cache_bytes: 8 << 20,
+            ahead_bytes: 1 << 20,
+            in_place: false,
+            protect_models: false,
+            life: 1,
+        };
+        let fs = Fs::new(Source::open(folder.path()).unwrap(), &options).unwrap();
+        let node = fs.lookup(ROOT, OsStr::new("m")).unwrap().ino;
+        fs.open(node).unwrap();
+        let handle = fs.handle();
+        let taken = Arc::default();
+        let counted = Counted {
+            adapter: Adapter {
+                fs: Arc::new(fs),
+                cache_mode: CacheMode::Direct,
+                refused: BTreeSet::new(),
+                begun: BTreeSet::new(),
+            },
+            taken: Arc::clone(&taken),
+        };
+        // datagrams keep their bounds, as requests do
+        let (kernel, device) = UnixDatagram::pair().unwrap();
+        let session = Session::new(device.into(), 4096, counted);
+        session.start();
+        let mut reply = vec![0; 8192];
+        for number in 0..READS as u64 {
+            // none over the end of a block
+            let offset = number % 2 * 200_704;
+            kernel
+                .send(&read(number + 1, node, handle, offset))
+                .unwrap();
+            assert_eq!(kernel.recv(&mut reply).unwrap(), 16 + 4096);
+        }
+        let taken = taken.lock().unwrap();
+        let mut seen = 0;
+        for counts in taken.values() {
+            // the first ones decode, and find their streams
+            for pair in counts.windows(2).skip(8) {
+                assert!(
+                    pair[1] - pair[0] <= LOCKS_MAX,
+                    "{} locks",
+                    pair[1] - pair[0]
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > READS / 4, "only {seen} reads were counted");
+    }
 }

@@ -9,6 +9,7 @@ pub mod fuzz;
 mod helper;
 mod node;
 mod session;
+mod shares;
 mod statistics;
 mod wire;
 

@@ -1,56 +1,49 @@
-//! The request loop. Its threads take turns at the device: whoever reads a request answers it, and there is always another one
-//! that waits for the next, so that no request waits for a disk or a decoder that another one needs. A file that is slow holds
-//! only its share of the threads. The crate that mounts are mostly made with cannot take over a connection that lives already,
-//! and this one must: a worker that dies is followed by another (`docs/mount.md`).
+//! The request loop. Its threads take turns at the device: whoever reads a request answers it, and
+//! there is always another one that waits for the next, so that no request waits for a disk or a
+//! decoder that another one needs. A file that is slow holds only its share of the threads. The crate
+//! that mounts are mostly made with cannot take over a connection that lives already, and this one
+//! must: a worker that dies is followed by another (`docs/mount.md`).
+//!
+//! Locks that a read takes whose block is decoded already, by what they guard:
+//!
+//! | | before | now |
+//! |---|---|---|
+//! | threads at the device | 2 | 0: counted |
+//! | shares of the threads | 2 | 0: a slot for each thread (`shares`) |
+//! | reads that may be late | 2 | 0: in the same slot |
+//! | reads that hold blocks (`fs::admission`) | 2 | 0: counted |
+//! | open files (`fs::open_files`) | 1 | 1 |
+//! | decoded blocks (`bigsmall::archive::BlockCache`) | 1 | 1, for each block |
+//! | streams (`fs::readahead`), after the reply | 1 | 1 |
+//!
+//! So three are taken where eleven were; a test of `adapter` counts them.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
+use bigsmall::base::mutex::Mutex;
 use nix::errno::Errno;
 use nix::sys::uio::writev;
 use parking_lot::Condvar;
-use parking_lot::Mutex;
 
+use crate::shares::Share;
+use crate::shares::Shares;
+use crate::shares::Slot;
+use crate::shares::THREADS_MAX;
 use crate::wire::Reply;
 use crate::wire::Request;
 use crate::wire::reply;
 
-/// Most threads.
-const THREADS_MAX: usize = 64;
-/// Most threads that answer reads at once: the others are for names, and one for the device.
-const READS_MAX: usize = 48;
-/// Most threads that work for one file, or for names in one folder.
-const PER_SHARE_MAX: usize = 8;
 /// Threads that may wait at the device; more of them end.
 const WAITING_MAX: usize = 6;
-/// A reader gets an error after this: a disk or a network may never answer, and nobody shall wait without a limit.
+/// A reader gets an error after this: a disk or a network may never answer, and nobody shall wait
+/// without a limit.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
-
-/// What a request needs of the threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Share {
-    /// Nothing that could take time.
-    None,
-    /// One of those for reads of this file.
-    Read(u64),
-    /// One of those for names in this folder.
-    Names(u64),
-}
-
-impl Share {
-    fn key(self) -> Option<(bool, u64)> {
-        match self {
-            Self::None => None,
-            Self::Read(ino) => Some((true, ino)),
-            Self::Names(ino) => Some((false, ino)),
-        }
-    }
-}
 
 /// Who answers requests.
 pub(crate) trait Handler: Send + Sync + 'static {
@@ -60,37 +53,25 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(&self, request: &Request<'_>, answer: Answer<'_>);
 }
 
-#[derive(Debug, Default)]
-struct State {
-    threads: usize,
-    /// Threads at the device.
-    waiting: usize,
-    /// Threads at work, by share.
-    busy: BTreeMap<(bool, u64), usize>,
-    busy_reads: usize,
-    /// Requests whose share is used up, in order.
-    queued: BTreeMap<(bool, u64), VecDeque<Vec<u8>>>,
-    /// Reads beyond the number for all of them.
-    queued_reads: VecDeque<(u64, Vec<u8>)>,
-    /// When each read that is being answered was taken up.
-    since: BTreeMap<u64, Instant>,
-    /// The mount has ended, or the device fails.
-    end: Option<Result<(), Errno>>,
-}
-
 /// A connection to the kernel.
 pub(crate) struct Session<H> {
     device: OwnedFd,
     buffer_len: usize,
     handler: H,
-    state: Mutex<State>,
+    shares: Shares,
+    threads: AtomicUsize,
+    /// Threads at the device.
+    waiting: AtomicUsize,
+    has_ended: AtomicBool,
+    /// The mount has ended, or the device fails.
+    end: Mutex<Option<Result<(), Errno>>>,
     ended: Condvar,
 }
 
 /// The right to answer one request, once.
 pub(crate) struct Answer<'a> {
     device: &'a OwnedFd,
-    state: &'a Mutex<State>,
+    slot: &'a Slot<'a>,
     unique: u64,
     is_read: bool,
     done: bool,
@@ -100,7 +81,7 @@ impl Answer<'_> {
     /// Whether it is still for us to answer.
     fn take(&mut self) -> bool {
         let first = !std::mem::replace(&mut self.done, true);
-        first && (!self.is_read || self.state.lock().since.remove(&self.unique).is_some())
+        first && (!self.is_read || self.slot.take_read(self.unique))
     }
 
     fn write(&self, error: Option<Errno>, parts: &[IoSlice<'_>]) {
@@ -173,7 +154,11 @@ impl<H: Handler> Session<H> {
             // a smaller buffer is refused by the kernel
             buffer_len: (write_max as usize + 4096).max(8192),
             handler,
-            state: Mutex::default(),
+            shares: Shares::new(),
+            threads: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            has_ended: AtomicBool::new(false),
+            end: Mutex::default(),
             ended: Condvar::new(),
         })
     }
@@ -185,36 +170,33 @@ impl<H: Handler> Session<H> {
 
     /// Begins to answer.
     pub(crate) fn start(self: &Arc<Self>) {
-        self.state.lock().threads += 1;
+        self.threads.fetch_add(1, Ordering::SeqCst);
         self.spawn();
     }
 
     /// The end of the mount, waited for at most so long; none if it goes on.
     pub(crate) fn wait_for_end(&self, at_most: Duration) -> Option<Result<(), Errno>> {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            self.ended.wait_for(&mut state, at_most);
+        let mut end = self.end.lock();
+        if end.is_none() {
+            self.ended.wait_for(&mut end, at_most);
         }
-        state.end
+        *end
     }
 
     /// Ends, although the mount goes on.
     pub(crate) fn end(&self) {
-        self.state.lock().end = Some(Ok(()));
+        self.end_with(Ok(()));
+    }
+
+    fn end_with(&self, end: Result<(), Errno>) {
+        self.has_ended.store(true, Ordering::SeqCst);
+        *self.end.lock() = Some(end);
         self.ended.notify_all();
     }
 
     /// Answers with an error what was asked for too long ago.
     pub(crate) fn give_up_late(&self) {
-        let mut state = self.state.lock();
-        let is_late = |since: &Instant| since.elapsed() > ANSWER_MAX;
-        let late = state.since.iter().filter(|(_, since)| is_late(since));
-        let late: Vec<u64> = late.map(|(&unique, _)| unique).collect();
-        for unique in &late {
-            state.since.remove(unique);
-        }
-        drop(state);
-        for unique in late {
+        for unique in self.shares.take_late(ANSWER_MAX) {
             tracing::error!(
                 "a read got no bytes for {} s: given up",
                 ANSWER_MAX.as_secs()
@@ -230,57 +212,61 @@ impl<H: Handler> Session<H> {
         let thread = std::thread::Builder::new().name("reply".into());
         if let Err(error) = thread.spawn(move || session.serve()) {
             tracing::error!("cannot start a thread: {error}");
-            self.state.lock().threads -= 1;
+            self.threads.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
     fn serve(self: &Arc<Self>) {
+        let slot = self.shares.slot();
         // touched only as far as requests fill it
         let mut buffer = vec![0; self.buffer_len];
-        loop {
-            {
-                let mut state = self.state.lock();
-                if state.waiting >= WAITING_MAX || state.end.is_some() {
-                    state.threads -= 1;
-                    return;
-                }
-                state.waiting += 1;
-            }
+        while self.may_wait_at_device() {
             let read = nix::unistd::read(&self.device, &mut buffer);
-            let mut state = self.state.lock();
-            state.waiting -= 1;
-            let is_missed = state.waiting == 0 && state.threads < THREADS_MAX;
+            let is_missed = self.waiting.fetch_sub(1, Ordering::SeqCst) == 1;
             match read {
                 Ok(len) => {
-                    state.threads += usize::from(is_missed);
-                    drop(state);
-                    if is_missed {
+                    if is_missed && Self::one_more(&self.threads, THREADS_MAX) {
                         self.spawn();
                     }
-                    self.take(&buffer[..len]);
+                    self.take_in(&slot, &buffer[..len]);
                 }
                 // the request went away, or somebody looks at us with a debugger
                 Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => {}
                 Err(errno) => {
-                    state.threads -= 1;
-                    let end = (errno == Errno::ENODEV).then_some(()).ok_or(errno);
-                    state.end = Some(end);
-                    self.ended.notify_all();
-                    return;
+                    self.end_with((errno == Errno::ENODEV).then_some(()).ok_or(errno));
+                    break;
                 }
             }
         }
+        drop(slot);
+        self.threads.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a thread is to wait for the next request: it is counted then.
+    fn may_wait_at_device(&self) -> bool {
+        !self.has_ended.load(Ordering::SeqCst) && Self::one_more(&self.waiting, WAITING_MAX)
+    }
+
+    /// Counts one more, unless there are that many.
+    fn one_more(counter: &AtomicUsize, most: usize) -> bool {
+        let more = |n| (n < most).then_some(n + 1);
+        let counted = counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        counted.is_ok()
     }
 
     /// Whether no request is being answered or waits for that.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.lock();
-        let queued = state.queued.is_empty() && state.queued_reads.is_empty();
-        queued && state.busy.is_empty() && state.busy_reads == 0 && state.since.is_empty()
+        self.shares.are_idle()
     }
 
-    /// Answers a request if its share of the threads allows, and what was queued behind it; else queues it.
+    /// Answers a request as one of the threads does, on this one.
     pub(crate) fn take(&self, bytes: &[u8]) {
+        self.take_in(&self.shares.slot(), bytes);
+    }
+
+    /// Answers a request if its share of the threads allows, and what was queued behind it; else
+    /// queues it.
+    fn take_in(&self, slot: &Slot<'_>, bytes: &[u8]) {
         let request = match Request::parse(bytes) {
             Ok(request) => request,
             Err(malformed) => {
@@ -293,68 +279,28 @@ impl<H: Handler> Session<H> {
             }
         };
         let Some(key) = self.handler.share(&request).key() else {
-            return self.answer(&request, false);
+            return self.answer(slot, &request, false);
         };
-        {
-            let mut state = self.state.lock();
-            let (is_read, file) = key;
-            if state.busy.get(&key).copied().unwrap_or(0) >= PER_SHARE_MAX {
-                let queue = state.queued.entry(key).or_default();
-                return queue.push_back(bytes.to_owned());
-            }
-            if is_read && state.busy_reads >= READS_MAX {
-                return state.queued_reads.push_back((file, bytes.to_owned()));
-            }
-            *state.busy.entry(key).or_default() += 1;
-            state.busy_reads += usize::from(is_read);
+        if !slot.enter(key, bytes) {
+            return;
         }
-        self.answer(&request, key.0);
+        self.answer(slot, &request, key.is_read());
         let mut key = key;
-        while let Some((next, bytes)) = self.after(key) {
+        while let Some((next, bytes)) = slot.leave(key) {
             key = next;
             if let Ok(request) = Request::parse(&bytes) {
-                self.answer(&request, key.0);
+                self.answer(slot, &request, key.is_read());
             }
         }
     }
 
-    /// What this thread does after a request of a share: the next of it, or another read. Without any its place is free.
-    fn after(&self, key: (bool, u64)) -> Option<((bool, u64), Vec<u8>)> {
-        let mut state = self.state.lock();
-        if let Some(bytes) = state.queued.get_mut(&key).and_then(VecDeque::pop_front) {
-            return Some((key, bytes));
-        }
-        state.queued.remove(&key);
-        if let Some(busy) = state.busy.get_mut(&key) {
-            *busy -= 1;
-            if *busy == 0 {
-                state.busy.remove(&key);
-            }
-        }
-        if !key.0 {
-            return None;
-        }
-        // a read whose file has used up its share meanwhile waits with the others of that file
-        while let Some((file, bytes)) = state.queued_reads.pop_front() {
-            let key = (true, file);
-            if state.busy.get(&key).copied().unwrap_or(0) < PER_SHARE_MAX {
-                *state.busy.entry(key).or_default() += 1;
-                return Some((key, bytes));
-            }
-            state.queued.entry(key).or_default().push_back(bytes);
-        }
-        state.busy_reads -= 1;
-        None
-    }
-
-    fn answer(&self, request: &Request<'_>, is_read: bool) {
+    fn answer(&self, slot: &Slot<'_>, request: &Request<'_>, is_read: bool) {
         if is_read {
-            let mut state = self.state.lock();
-            state.since.insert(request.unique, Instant::now());
+            slot.begin_read(request.unique);
         }
         let answer = Answer {
             device: &self.device,
-            state: &self.state,
+            slot,
             unique: request.unique,
             is_read,
             done: false,
@@ -445,10 +391,11 @@ mod tests {
     #[test]
     fn a_reply_that_is_not_taken_is_an_error_for_who_asked() {
         let (kernel, device) = UnixDatagram::pair().unwrap();
-        let (device, state) = (OwnedFd::from(device), Mutex::default());
+        let (device, shares) = (OwnedFd::from(device), Shares::new());
+        let slot = shares.slot();
         let answer = Answer {
             device: &device,
-            state: &state,
+            slot: &slot,
             unique: 5,
             is_read: false,
             done: false,

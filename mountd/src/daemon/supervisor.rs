@@ -22,8 +22,8 @@ use std::time::Instant;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
+use bigsmall::base::mutex::Mutex;
 use parking_lot::Condvar;
-use parking_lot::Mutex;
 use signal_hook::consts::SIGKILL;
 
 use crate::daemon::backing::BackingFiles;

@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use bigsmall::base::Error;
 use bigsmall::base::Result;
+use bigsmall::base::mutex::Mutex;
 use nix::errno::Errno;
 use parking_lot::Condvar;
-use parking_lot::Mutex;
 
 use crate::adapter::Adapter;
 use crate::daemon::link::Link;

@@ -1,10 +1,12 @@
 //! How many reads hold decoded blocks at once. More of them than cores bring nothing but memory that no cache counts. A read that
 //! waits for a disk keeps its place, so whoever waits for one goes on after a moment: a slow disk costs the others that much.
 
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bigsmall::base::mutex::Mutex;
 use parking_lot::Condvar;
-use parking_lot::Mutex;
 
 /// How long a read waits for a place at most.
 const WAIT_MAX: Duration = Duration::from_millis(20);
@@ -12,7 +14,11 @@ const WAIT_MAX: Duration = Duration::from_millis(20);
 /// The places.
 #[derive(Debug)]
 pub(crate) struct AdmissionLimit {
-    inside: Mutex<usize>,
+    inside: AtomicUsize,
+    /// Reads that wait for a place.
+    waiting: AtomicUsize,
+    /// Held to wait, and to wake who waits.
+    turn: Mutex<()>,
     left: Condvar,
     places: usize,
 }
@@ -26,7 +32,9 @@ impl AdmissionLimit {
     pub(crate) fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Self {
-            inside: Mutex::default(),
+            inside: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            turn: Mutex::default(),
             left: Condvar::new(),
             places: (2 * cores).max(4),
         }
@@ -34,19 +42,34 @@ impl AdmissionLimit {
 
     /// Waits for a place, for a moment.
     pub(crate) fn enter(&self) -> Admitted<'_> {
-        let mut inside = self.inside.lock();
-        if *inside >= self.places {
-            self.left.wait_for(&mut inside, WAIT_MAX);
+        if !self.take_place() {
+            let mut turn = self.turn.lock();
+            // whoever leaves from now on wakes one
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            if !self.take_place() {
+                self.left.wait_for(&mut turn, WAIT_MAX);
+                self.inside.fetch_add(1, Ordering::SeqCst);
+            }
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
-        *inside += 1;
         Admitted(self)
+    }
+
+    /// Takes a place, if one is free.
+    fn take_place(&self) -> bool {
+        let more = |inside| (inside < self.places).then_some(inside + 1);
+        let (first, then) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.inside.fetch_update(first, then, more).is_ok()
     }
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        *self.0.inside.lock() -= 1;
-        self.0.left.notify_one();
+        self.0.inside.fetch_sub(1, Ordering::SeqCst);
+        if self.0.waiting.load(Ordering::SeqCst) > 0 {
+            let _turn = self.0.turn.lock();
+            self.0.left.notify_one();
+        }
     }
 }
 

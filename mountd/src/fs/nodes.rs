@@ -166,7 +166,7 @@ mod tests {
     use crate::fs::source::Source;
     use crate::fs::tree;
     use crate::fs::view::FsOptions;
-    use parking_lot::Mutex;
+    use bigsmall::base::mutex::Mutex;
     use std::collections::BTreeMap;
     use std::fs::File;
     use std::num::NonZeroU32;

@@ -12,6 +12,16 @@ use crate::fs::root::Result;
 use crate::fs::tree::Node;
 use crate::fs::view::Fs;
 
+/// What was read of a file of an image.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) pieces: Vec<Piece>,
+    ino: u64,
+    file: Original,
+    offset: u64,
+    len: u64,
+}
+
 impl Fs {
     /// Opens a file of an image. What is open keeps its content, whatever happens to its name.
     pub(crate) fn open(&self, ino: u64) -> Result<()> {
@@ -83,9 +93,9 @@ impl Fs {
         }
     }
 
-    /// Exactly the bytes that there are of an image's file between `offset` and `offset + size`: a shorter answer would make the
-    /// kernel think that the file ends there.
-    pub(crate) fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Vec<Piece>> {
+    /// Exactly the bytes that there are of an image's file between `offset` and `offset + size`: a
+    /// shorter answer would make the kernel think that the file ends there.
+    pub(crate) fn read(&self, ino: u64, offset: u64, size: u32) -> Result<Read> {
         let open = self
             .opened
             .lock()
@@ -100,14 +110,26 @@ impl Fs {
             file
         };
         let len = file.byte_len().saturating_sub(offset).min(u64::from(size));
-        let _demand = self.readahead.demand();
+        let demand = self.readahead.demand();
         let pieces = file.pieces(offset, len);
-        if let Original::Image(file) = &file {
-            self.readahead.note(ino, file, offset, len);
-        }
-        pieces.map_err(|error| {
+        drop(demand);
+        let pieces = pieces.map_err(|error| {
             self.look_anew(ino);
             self.fail(&error)
+        })?;
+        Ok(Read {
+            pieces,
+            ino,
+            file,
+            offset,
+            len,
         })
+    }
+
+    /// Has decoded what whoever read this reads next, most probably. For after the reply.
+    pub(crate) fn read_ahead(&self, read: &Read) {
+        if let Original::Image(file) = &read.file {
+            self.readahead.note(read.ino, file, read.offset, read.len);
+        }
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::ReadAt;
+use bigsmall::base::mutex::Mutex;
 use parking_lot::Condvar;
-use parking_lot::Mutex;
 
 /// Streams followed in one file.
 const STREAMS_MAX: usize = 16;

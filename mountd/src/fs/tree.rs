@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bigsmall::archive::Member;
 use bigsmall::base::digest;
-use parking_lot::Mutex;
+use bigsmall::base::mutex::Mutex;
 
 use crate::fs::catalog::EntryKind;
 use crate::fs::catalog::Item;

@@ -14,9 +14,9 @@ use bigsmall::archive::BlockCache;
 use bigsmall::archive::DigestIndex;
 use bigsmall::archive::TensorCache;
 use bigsmall::base::Error;
+use bigsmall::base::mutex::Mutex;
 use lru::LruCache;
 use nix::sys::statvfs::Statvfs;
-use parking_lot::Mutex;
 
 use crate::fs::admission::AdmissionLimit;
 use crate::fs::catalog::EntryKind;

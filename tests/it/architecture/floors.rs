@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
 /// The same of the daemon, whose rooms are folders and files.
 const MOUNTD_FLOORS: &[&[&str]] = &[
     &["node", "statistics", "args", "helper"],
-    &["wire", "fs"],
+    &["wire", "fs", "shares"],
     &["session"],
     &["adapter"],
     &["daemon", "fuzz"],
