@@ -513,10 +513,11 @@ fn xattr(value: Vec<u8>, size: u32) -> Result<Reply, Errno> {
 #[cfg(debug_assertions)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::io::Write;
     use std::os::unix::net::UnixDatagram;
     use std::sync::Mutex;
-    use std::thread::ThreadId;
 
     use bigsmall::base::mutex;
     use bigsmall::base::progress::Silent;
@@ -537,7 +538,7 @@ mod tests {
     /// An adapter that notes how many locks each thread had taken whenever a request came to it.
     struct Counted {
         adapter: Adapter,
-        taken: Arc<Mutex<HashMap<ThreadId, Vec<u64>>>>,
+        taken: Arc<Mutex<BTreeMap<String, Vec<u64>>>>,
     }
 
     impl Handler for Counted {
@@ -547,7 +548,8 @@ mod tests {
 
         fn handle(&self, request: &Request<'_>, answer: Answer<'_>) {
             let mut taken = self.taken.lock().unwrap();
-            let of_this = taken.entry(std::thread::current().id()).or_default();
+            let thread = format!("{:?}", std::thread::current().id());
+            let of_this = taken.entry(thread).or_default();
             of_this.push(mutex::taken_by_this_thread());
             drop(taken);
             self.adapter.handle(request, answer);
@@ -560,7 +562,7 @@ mod tests {
         let bytes: Vec<u8> = (0..100_000_u32)
             .flat_map(|n| (n / 7).to_le_bytes())
             .collect();
-        std::fs::write(&plain, bytes).unwrap();
+        File::create(&plain).unwrap().write_all(&bytes).unwrap();
         let options = CompressOptions {
             output: compress::Output::Path(folder.path().join("m.bs")),
             profile: Profile::Balanced,

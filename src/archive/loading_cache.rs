@@ -111,7 +111,7 @@ struct Entries<K, V> {
     charged_bytes: u64,
     bytes_max: u64,
     /// As many are held whatever their size.
-    entries_min: usize,
+    count_min: usize,
 }
 
 impl<K: Ord + Hash + Copy, V> Entries<K, V> {
@@ -130,7 +130,7 @@ impl<K: Ord + Hash + Copy, V> Entries<K, V> {
     /// Holds no more than the bound, with what is being loaded.
     fn shrink(&mut self, gone: &mut Vec<Entry<V>>) {
         while self.bytes + self.loading_bytes + self.charged_bytes > self.bytes_max
-            && self.held.len() > self.entries_min
+            && self.held.len() > self.count_min
         {
             let Some((_, entry)) = self.held.pop_lru() else {
                 break;
@@ -170,8 +170,8 @@ enum Found<V> {
 }
 
 impl<K: Ord + Hash + Copy, V: Clone> LoadingCache<K, V> {
-    /// A cache of at most `bytes_max` bytes, or of `entries_min` values if those take more.
-    pub(super) fn new(bytes_max: u64, entries_min: usize, recycle: Recycle<V>) -> Self {
+    /// A cache of at most `bytes_max` bytes, or of `count_min` values if those take more.
+    pub(super) fn new(bytes_max: u64, count_min: usize, recycle: Recycle<V>) -> Self {
         let entries = Entries {
             held: LruCache::unbounded(),
             loading: BTreeMap::new(),
@@ -179,7 +179,7 @@ impl<K: Ord + Hash + Copy, V: Clone> LoadingCache<K, V> {
             loading_bytes: 0,
             charged_bytes: 0,
             bytes_max,
-            entries_min,
+            count_min,
         };
         Self {
             entries: Mutex::new(entries),
