@@ -29,14 +29,15 @@ use crate::wire::reply::Entry;
 use crate::wire::reply::Listing;
 use crate::wire::reply::open;
 
-/// How long the kernel may believe a name. Short, so that files that come and go in the source are seen soon; an open file
-/// is not looked up again.
+/// How long the kernel may believe a name. Short, so that files that come and go in the source are
+/// seen soon; an open file is not looked up again.
 const NAME_TTL: Duration = Duration::from_secs(1);
-/// How long it may believe attributes of a file: for ever, as another content has another inode number.
+/// How long it may believe attributes of a file: for ever, as another content has another inode
+/// number.
 const FILE_TTL: Duration = Duration::from_hours(24);
 
-/// Parts of a reply that are sent from where they are; more, of many small tensors, are put together first. The kernel takes no
-/// more than 1024.
+/// Parts of a reply that are sent from where they are; more, of many small tensors, are put
+/// together first. The kernel takes no more than 1024.
 const PARTS_MAX: usize = 64;
 
 /// How the kernel is told to treat files that come from images.
@@ -323,8 +324,8 @@ impl Adapter {
         })
     }
 
-    /// The reply to a request that a worker before this one began, and that fails with `errno`: it is not the second one that should
-    /// fail if the first was done.
+    /// The reply to a request that a worker before this one began, and that fails with `errno`: it
+    /// is not the second one that should fail if the first was done.
     fn done_before(&self, request: &Request<'_>, errno: Errno) -> Result<Reply, Errno> {
         let (fs, node) = (&self.fs, request.node);
         let there = |name: &OsStr, is_it: &dyn Fn(&Attr) -> bool| {

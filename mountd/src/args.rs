@@ -46,7 +46,8 @@ pub(crate) struct MountArgs {
     /// The folder with images, or one image
     #[arg(required_unless_present = "hf_cache", conflicts_with = "hf_cache")]
     source: Option<PathBuf>,
-    /// An empty folder, at which the files appear; without it they appear in SOURCE itself, and what is no model can be written to
+    /// An empty folder, at which the files appear; without it they appear in SOURCE itself, and
+    /// what is no model can be written to
     mountpoint: Option<PathBuf>,
     /// Mount the Hugging Face cache over itself
     #[arg(long)]
@@ -61,8 +62,8 @@ pub(crate) struct MountArgs {
     /// root, so far the kernel reads ahead, too
     #[arg(long, value_name = "SIZE", default_value = "4m", value_parser = size)]
     pub(crate) read_ahead: u64,
-    /// Whether the kernel keeps what was read (kernel), or every read is decoded anew (direct), which suits readers that read
-    /// everything once into memory of their own
+    /// Whether the kernel keeps what was read (kernel), or every read is decoded anew (direct),
+    /// which suits readers that read everything once into memory of their own
     #[arg(long, value_name = "MODE", default_value = "kernel", value_parser = ["kernel", "direct"])]
     pub(crate) cache_mode: String,
     /// Where the bases of fine-tunes are looked for beside SOURCE: models, or folders of them

@@ -1,5 +1,6 @@
-//! `mount -t bigsmall` and lines of fstab: mount(8) runs `mount.bigsmall SOURCE MOUNTPOINT [-fnrsvw] [-o OPTIONS]`, which is this
-//! program under another name. Options are our flags, with `_` or `-` in them, and those that every file system gets.
+//! `mount -t bigsmall` and lines of fstab: mount(8) runs `mount.bigsmall SOURCE MOUNTPOINT
+//! [-fnrsvw] [-o OPTIONS]`, which is this program under another name. Options are our flags, with
+//! `_` or `-` in them, and those that every file system gets.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -25,7 +26,8 @@ const VALUED: [&str; 8] = [
 ];
 /// Flags of `mount` without one.
 const FLAGS: [&str; 3] = ["allow-other", "force", "protect-models"];
-/// What every file system gets. What is read-only or writable follows from the mountpoint, and what is private stays it.
+/// What every file system gets. What is read-only or writable follows from the mountpoint, and what
+/// is private stays it.
 const COMMON: [&str; 26] = [
     "_netdev",
     "async",

@@ -1,5 +1,5 @@
-//! The mount daemon: `mount`, `unmount` and `mounts`, which `bigsmall` hands over. A library only so that a fuzzer can reach what
-//! reads the kernel's requests.
+//! The mount daemon: `mount`, `unmount` and `mounts`, which `bigsmall` hands over. A library only
+//! so that a fuzzer can reach what reads the kernel's requests.
 
 mod adapter;
 mod args;

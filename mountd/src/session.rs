@@ -1,8 +1,8 @@
 //! The request loop. Its threads take turns at the device: whoever reads a request answers it, and
 //! there is always another one that waits for the next, so that no request waits for a disk or a
-//! decoder that another one needs. A file that is slow holds only its share of the threads. The crate
-//! that mounts are mostly made with cannot take over a connection that lives already, and this one
-//! must: a worker that dies is followed by another (`docs/mount.md`).
+//! decoder that another one needs. A file that is slow holds only its share of the threads. The
+//! crate that mounts are mostly made with cannot take over a connection that lives already, and
+//! this one must: a worker that dies is followed by another (`docs/mount.md`).
 //!
 //! Locks that a read takes whose block is decoded already, by what they guard:
 //!
@@ -305,7 +305,8 @@ impl<H: Handler> Session<H> {
             is_read,
             done: false,
         };
-        // a fault in one request is that request's fault; it is answered with EIO when it is dropped unanswered
+        // a fault in one request is that request's fault; it is answered with EIO when it is
+        // dropped unanswered
         let handle = || self.handler.handle(request, answer);
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(handle)).is_err() {
             tracing::error!("a request failed by a fault of the program");
@@ -321,7 +322,8 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::sync::mpsc;
 
-    /// Reads of file 1 wait for the gate, which a test may leave shut; whatever else is answered at once.
+    /// Reads of file 1 wait for the gate, which a test may leave shut; whatever else is answered at
+    /// once.
     struct Gated {
         gate: Mutex<mpsc::Receiver<()>>,
         handled: AtomicUsize,

@@ -1,7 +1,7 @@
 //! Which requests are answered at once and which wait, so that a slow file leaves threads for the
-//! others. A request that need not wait takes no lock for it: each thread notes in a slot of its own
-//! what it works for, and counts the slots of the others. Where threads note something at the same
-//! time each may see the others, and those that wait are looked at again under the lock.
+//! others. A request that need not wait takes no lock for it: each thread notes in a slot of its
+//! own what it works for, and counts the slots of the others. Where threads note something at the
+//! same time each may see the others, and those that wait are looked at again under the lock.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;

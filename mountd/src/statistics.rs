@@ -1,4 +1,5 @@
-//! What a mount has done: counted where it happens, added up over the workers of a mount, told to whoever asks.
+//! What a mount has done: counted where it happens, added up over the workers of a mount, told to
+//! whoever asks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! What the fuzz target of requests begins with, and every input that once failed, through the same code.
+//! What the fuzz target of requests begins with, and every input that once failed, through the same
+//! code.
 
 #![allow(
     clippy::unwrap_used,

@@ -39,7 +39,8 @@ use crate::models::put;
 
 const EROFS: i32 = 30;
 
-// docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the images.
+// docs/semantics.md: Over its own source every path stays what it was, and unmounting shows the
+// images.
 #[test]
 fn every_path_stays_what_it_was() {
     let setup = Setup::new();
@@ -88,7 +89,8 @@ fn a_mount_is_seen_whatever_bytes_its_path_has() {
     convert::plan(&root, &AT_ONCE, &Silent).unwrap();
 }
 
-// docs/semantics.md: There a new file is written to the disk below, grows, is renamed and stays open as on the disk.
+// docs/semantics.md: There a new file is written to the disk below, grows, is renamed and stays
+// open as on the disk.
 #[test]
 fn a_download_is_written_through() {
     let setup = Setup::new();
@@ -131,8 +133,8 @@ fn a_download_is_written_through() {
     assert!(!root.join("new.safetensors.part").exists());
 }
 
-// docs/semantics.md: Files, folders and links that are no models change as on the disk, and one that is open outlives
-// its name.
+// docs/semantics.md: Files, folders and links that are no models change as on the disk, and one
+// that is open outlives its name.
 #[test]
 fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     let setup = Setup::new();
@@ -331,7 +333,8 @@ fn whoever_stands_in_the_folder_is_told_how_to_enter_the_mount() {
     assert_eq!(output.stdout, b"a.safetensors\n");
 }
 
-// docs/semantics.md: Over its own source a mount finds bases below itself, and follows no link back into itself.
+// docs/semantics.md: Over its own source a mount finds bases below itself, and follows no link back
+// into itself.
 #[test]
 fn a_delta_in_place_finds_its_base_below_the_mount() {
     let setup = Setup::new();
@@ -353,8 +356,8 @@ fn a_delta_in_place_finds_its_base_below_the_mount() {
     setup.models_are_whole();
 }
 
-// docs/semantics.md: The extended attributes `user.bigsmall.sha256`, `ratio`, `codec` and, of a fine-tune, `base` tell
-// of the original and how it is stored.
+// docs/semantics.md: The extended attributes `user.bigsmall.sha256`, `ratio`, `codec` and, of a
+// fine-tune, `base` tell of the original and how it is stored.
 #[test]
 fn attributes_tell_what_is_known_of_a_model() {
     let setup = Setup::new();

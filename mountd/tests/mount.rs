@@ -1,4 +1,5 @@
-//! A real mount: what the kernel and its users see, whatever happens to the source and to the daemon.
+//! A real mount: what the kernel and its users see, whatever happens to the source and to the
+//! daemon.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,8 +42,8 @@ fn log(setup: &Setup) -> String {
     fs::read_to_string(setup.report()["log"].as_str().unwrap()).unwrap()
 }
 
-// docs/semantics.md: A mounted file has exactly the bytes of the original, its length, its time of change and its
-// permissions.
+// docs/semantics.md: A mounted file has exactly the bytes of the original, its length, its time of
+// change and its permissions.
 #[test]
 fn the_file_is_the_original_with_its_size_time_and_mode() {
     let mut setup = Setup::new();
@@ -104,7 +105,8 @@ fn a_file_of_very_many_tiny_tensors_is_read() {
     assert!(last == original[at..]);
 }
 
-// docs/semantics.md: Any number of readers may read anywhere at once, whole or in parts of any length.
+// docs/semantics.md: Any number of readers may read anywhere at once, whole or in parts of any
+// length.
 #[test]
 fn sixteen_readers_at_random_places_read_the_original() {
     let mut setup = Setup::new();
@@ -135,7 +137,8 @@ fn sixteen_readers_at_random_places_read_the_original() {
     });
 }
 
-// docs/semantics.md: A mount at another place than its source can only be read: every change is `EROFS`.
+// docs/semantics.md: A mount at another place than its source can only be read: every change is
+// `EROFS`.
 #[test]
 fn nothing_can_be_written() {
     let mut setup = Setup::new();
@@ -157,8 +160,8 @@ fn nothing_can_be_written() {
     read_only(std::os::unix::fs::symlink("a", mnt.join("link")));
 }
 
-// docs/semantics.md: `x.bs` appears as the file it was made from, and where the plain file lies beside it, as that
-// one.
+// docs/semantics.md: `x.bs` appears as the file it was made from, and where the plain file lies
+// beside it, as that one.
 #[test]
 fn names_follow_the_rules_and_the_plain_file_wins() {
     let mut setup = Setup::new();
@@ -195,7 +198,8 @@ fn names_follow_the_rules_and_the_plain_file_wins() {
     }
 }
 
-// docs/semantics.md: Links stay links, lead where they led, and are not followed out of the tree by the mount.
+// docs/semantics.md: Links stay links, lead where they led, and are not followed out of the tree by
+// the mount.
 #[test]
 fn links_stay_links_and_lead_where_they_led() {
     let mut setup = Setup::new();
@@ -394,8 +398,8 @@ fn one_image_can_be_mounted_alone() {
     assert!(!mnt.join("n.safetensors").exists());
 }
 
-// docs/semantics.md: A damaged block is `EIO` for exactly its bytes, with a line in the log, and the rest of the file
-// can be read.
+// docs/semantics.md: A damaged block is `EIO` for exactly its bytes, with a line in the log, and
+// the rest of the file can be read.
 #[test]
 fn a_damaged_block_is_an_error_and_a_log_line_and_the_rest_is_readable() {
     let mut setup = Setup::new();
@@ -476,8 +480,8 @@ fn images_that_cannot_be_used_are_listed_and_refuse_to_open() {
     assert!(log(&setup).contains("of the Python package"));
 }
 
-// docs/semantics.md: The inode number of an unchanged file is the same after a new mount, and another content has
-// another number.
+// docs/semantics.md: The inode number of an unchanged file is the same after a new mount, and
+// another content has another number.
 #[test]
 fn inodes_are_stable_and_another_content_is_another_inode() {
     let mut setup = Setup::new();
@@ -507,8 +511,10 @@ fn inodes_are_stable_and_another_content_is_another_inode() {
     }
 }
 
-/// `cp -p` and `rsync -t` give a changed file its old time back; size and time alone do not tell it from the old one.
-// docs/semantics.md: A file that was changed in place is another one, even if its time was set back.
+/// `cp -p` and `rsync -t` give a changed file its old time back; size and time alone do not tell it
+/// from the old one.
+// docs/semantics.md: A file that was changed in place is another one, even if its time was set
+// back.
 #[test]
 fn a_file_changed_in_place_with_its_time_set_back_is_another() {
     let mut setup = Setup::new();
@@ -585,7 +591,8 @@ fn files_that_come_and_go_are_seen() {
     wait_until("the removal", || !mnt.join("m.safetensors").exists());
 }
 
-// docs/semantics.md: `unmount` waits for open files, and with `--lazy` they can be read until they are closed.
+// docs/semantics.md: `unmount` waits for open files, and with `--lazy` they can be read until they
+// are closed.
 #[test]
 fn unmount_waits_for_open_files_unless_lazy() {
     let mut setup = Setup::new();
@@ -605,7 +612,8 @@ fn unmount_waits_for_open_files_unless_lazy() {
     assert!(bytes == original);
 }
 
-// docs/semantics.md: A mount left dead by a killed daemon is cleared by the next mount at its place.
+// docs/semantics.md: A mount left dead by a killed daemon is cleared by the next mount at its
+// place.
 #[test]
 fn a_killed_daemon_leaves_a_dead_mount_and_the_next_start_heals_it() {
     let mut setup = Setup::new();
@@ -651,7 +659,8 @@ fn signals_unmount_even_with_open_files() {
     }
 }
 
-// docs/semantics.md: Mountpoints that are not empty, lie in the source or are mounted already are refused.
+// docs/semantics.md: Mountpoints that are not empty, lie in the source or are mounted already are
+// refused.
 #[test]
 fn mountpoints_that_make_no_sense_are_refused() {
     let mut setup = Setup::new();
@@ -812,7 +821,8 @@ fn tuned(model: &[u8]) -> Vec<u8> {
     tuned
 }
 
-// docs/semantics.md: A fine-tune stored as differences is shown whole beside its base, and refused without.
+// docs/semantics.md: A fine-tune stored as differences is shown whole beside its base, and refused
+// without.
 #[test]
 fn a_fine_tune_is_whole_beside_its_base_and_refused_without() {
     let mut setup = Setup::new();
@@ -841,7 +851,8 @@ fn a_fine_tune_is_whole_beside_its_base_and_refused_without() {
     assert!(mountd(&["unmount", text(&mnt)]).status.success());
 
     fs::remove_file(setup.source().join("deep/base.bs")).unwrap();
-    // the other model's tensor has the right name and length: only its content tells, when it is read
+    // the other model's tensor has the right name and length: only its content tells, when it is
+    // read
     let mnt = setup.mounted();
     let error = fs::read(mnt.join("tuned.safetensors")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(EIO));

@@ -68,7 +68,8 @@ fn drop_pages(file: &File) {
     nix::fcntl::posix_fadvise(file, 0, 0, advice).unwrap();
 }
 
-// docs/semantics.md: A worker that dies costs readers a short delay and no error, whatever they read and however.
+// docs/semantics.md: A worker that dies costs readers a short delay and no error, whatever they
+// read and however.
 #[test]
 fn a_worker_that_dies_costs_readers_no_error() {
     let mut setup = Setup::new();
@@ -127,7 +128,8 @@ fn a_worker_that_dies_costs_readers_no_error() {
     assert_eq!(account["done"]["failed_reads"], 0);
 }
 
-// docs/semantics.md: Files and folders that are open when a worker dies stay open, and over its own source can be written on.
+// docs/semantics.md: Files and folders that are open when a worker dies stay open, and over its own
+// source can be written on.
 #[test]
 fn what_is_open_stays_open_when_the_worker_dies() {
     let mut setup = Setup::new();
@@ -182,7 +184,8 @@ fn what_is_open_stays_open_when_the_worker_dies() {
     assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
 }
 
-// docs/semantics.md: A file that is open is read on after its image was removed or replaced, even by the next worker.
+// docs/semantics.md: A file that is open is read on after its image was removed or replaced, even
+// by the next worker.
 #[test]
 fn an_open_image_outlives_its_name_and_the_worker() {
     let mut setup = Setup::new();
@@ -224,7 +227,8 @@ fn an_open_image_outlives_its_name_and_the_worker() {
     });
 }
 
-/// What a mount at another place sends of `name`, which it shows, when that is read whole and mapped.
+/// What a mount at another place sends of `name`, which it shows, when that is read whole and
+/// mapped.
 fn sent_of(setup: &Setup, name: &str, expected: &[u8]) -> u64 {
     let sent = || setup.report()["account"]["done"]["sent_bytes"].as_u64();
     let before = sent().unwrap();
@@ -238,7 +242,8 @@ fn sent_of(setup: &Setup, name: &str, expected: &[u8]) -> u64 {
     sent().unwrap() - before
 }
 
-// docs/semantics.md: A file that is no image is read by the kernel itself where it may be, and is served all the same where not.
+// docs/semantics.md: A file that is no image is read by the kernel itself where it may be, and is
+// served all the same where not.
 #[test]
 fn plain_files_are_read_by_the_kernel_where_it_takes_them() {
     let mut setup = Setup::new();
@@ -271,7 +276,8 @@ fn plain_files_are_read_by_the_kernel_where_it_takes_them() {
     assert!(mountd(&["unmount", text(&second)]).status.success());
 }
 
-// docs/semantics.md: Names that are changed while a worker dies are changed once, and nobody is told otherwise.
+// docs/semantics.md: Names that are changed while a worker dies are changed once, and nobody is
+// told otherwise.
 #[test]
 fn names_are_changed_once_although_workers_die() {
     let mut setup = Setup::new();
@@ -329,7 +335,8 @@ fn names_are_changed_once_although_workers_die() {
     assert!(mountd(&["unmount", "-z", text(&source)]).status.success());
 }
 
-// docs/semantics.md: On a kernel before 6.9 a worker that dies costs open files an error, and the mount is made anew by itself.
+// docs/semantics.md: On a kernel before 6.9 a worker that dies costs open files an error, and the
+// mount is made anew by itself.
 #[test]
 fn on_an_old_kernel_the_mount_is_made_anew() {
     let setup = Setup::new();
@@ -411,7 +418,8 @@ fn a_supervisor_that_dies_takes_its_worker_with_it() {
     assert_eq!(names(&mnt), ["m.safetensors"]);
 }
 
-// docs/semantics.md: With `--cache-mode direct` every read is decoded anew, and files can be mapped all the same.
+// docs/semantics.md: With `--cache-mode direct` every read is decoded anew, and files can be mapped
+// all the same.
 #[test]
 fn direct_reads_and_mappings_show_the_same_bytes() {
     let mut setup = Setup::new();
@@ -529,7 +537,8 @@ fn status_line(pid: u32, name: &str) -> String {
     line.unwrap().trim().to_owned()
 }
 
-// docs/semantics.md: A mount made by root gives up what it does not need: the process that reads images can do no more than read files.
+// docs/semantics.md: A mount made by root gives up what it does not need: the process that reads
+// images can do no more than read files.
 #[test]
 fn root_gives_up_what_a_mount_does_not_need() {
     let mut setup = Setup::new();

@@ -1,4 +1,5 @@
-//! Outputs that appear complete or not at all: a temporary beside the target, fsync, rename, fsync of the folder.
+//! Outputs that appear complete or not at all: a temporary beside the target, fsync, rename, fsync
+//! of the folder.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -34,14 +35,15 @@ use crate::base::digest;
 use crate::base::file;
 use crate::base::file::Identity;
 
-/// What stands in the name of a temporary, before the number of the process that writes it and a random one.
+/// What stands in the name of a temporary, before the number of the process that writes it and a
+/// random one.
 const TEMPORARY_MARK: &str = ".part-";
 
 /// What the name of a journal ends with, behind that of the temporary that it is of.
 pub const JOURNAL_EXTENSION: &str = ".journal";
 
-/// Refuses a target that must not be replaced: anything that exists, unless `force`; and with `force` still
-/// everything that is neither a regular file nor a link to one.
+/// Refuses a target that must not be replaced: anything that exists, unless `force`; and with
+/// `force` still everything that is neither a regular file nor a link to one.
 pub fn check_target(target: &Path, force: bool) -> Result<()> {
     let Ok(link) = fs::symlink_metadata(target) else {
         return check_folder(target);
@@ -83,8 +85,8 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// What the names of all temporaries for `target` begin with. A long name is replaced by its hash: the temporary's may
-/// not be longer than a file system allows.
+/// What the names of all temporaries for `target` begin with. A long name is replaced by its hash:
+/// the temporary's may not be longer than a file system allows.
 fn temporary_prefix(target: &Path) -> OsString {
     const NAME_LEN_MAX: usize = 200;
     let name = target.file_name().unwrap_or_default();
@@ -98,8 +100,8 @@ fn temporary_prefix(target: &Path) -> OsString {
     prefix
 }
 
-/// A new name for a temporary of `target`: in the same folder, so that the rename stays in one file system, and unlike that
-/// of any other process, in whatever container.
+/// A new name for a temporary of `target`: in the same folder, so that the rename stays in one file
+/// system, and unlike that of any other process, in whatever container.
 pub fn temporary_for(target: &Path) -> PathBuf {
     let mut name = temporary_prefix(target);
     let chance = RandomState::new().hash_one(std::process::id());
@@ -107,8 +109,8 @@ pub fn temporary_for(target: &Path) -> PathBuf {
     folder_of(target).join(name)
 }
 
-/// Removes temporaries for `target` whose writers are no more. A writer holds a lock on its temporary, which the kernel
-/// releases with the process: what can be locked is left over.
+/// Removes temporaries for `target` whose writers are no more. A writer holds a lock on its
+/// temporary, which the kernel releases with the process: what can be locked is left over.
 pub fn remove_stale_temporaries(target: &Path) {
     let prefix = temporary_prefix(target);
     let Ok(entries) = fs::read_dir(folder_of(target)) else {
@@ -335,8 +337,8 @@ fn look_at_replaced(target: &Path, replace: bool) -> Result<Option<Unused>> {
     }
 }
 
-/// A file being written. Nothing is at the target until [`commit`](Self::commit); dropped before that, the
-/// temporary is removed.
+/// A file being written. Nothing is at the target until [`commit`](Self::commit); dropped before
+/// that, the temporary is removed.
 #[derive(Debug)]
 pub struct OutputFile {
     file: LockedFile,
@@ -354,8 +356,8 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Goes on with the temporary of a run that was interrupted, if one with a journal is there; else makes a new one. It stays if
-    /// this run is interrupted, too.
+    /// Goes on with the temporary of a run that was interrupted, if one with a journal is there;
+    /// else makes a new one. It stays if this run is interrupted, too.
     pub fn resume(target: &Path, force: bool) -> Result<Self> {
         check_target(target, force)?;
         let replaced = look_at_replaced(target, force)?.map(|file| file.identity());
@@ -382,7 +384,8 @@ impl OutputFile {
         Ok(output)
     }
 
-    /// The open journal, made if there is none: a file beside the temporary that goes when that does.
+    /// The open journal, made if there is none: a file beside the temporary that goes when that
+    /// does.
     pub fn journal(&mut self) -> Result<&mut File> {
         if self.journal.is_none() {
             let path = journal_of(&self.temporary);

@@ -1,4 +1,5 @@
-//! The one error of the library: what happened, to which file, tensor and block, and what to do next.
+//! The one error of the library: what happened, to which file, tensor and block, and what to do
+//! next.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
-//! A disk file as a byte source. It is read by `pread` on a held descriptor, never mapped: a file that
-//! shrinks under a mapping kills the process, under `pread` it is an error.
+//! A disk file as a byte source. It is read by `pread` on a held descriptor, never mapped: a file
+//! that shrinks under a mapping kills the process, under `pread` it is an error.
 
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -28,8 +28,9 @@ use crate::base::Result;
 /// The kernel takes no longer hint than a disk takes in one request.
 const HINT_LEN_MAX: u64 = 128 << 10;
 
-/// What the disk says of a file: device, inode, length, and times of change of content and of anything in nanoseconds. Another
-/// content has another identity, unless it was written within the grain of the disk's clock.
+/// What the disk says of a file: device, inode, length, and times of change of content and of
+/// anything in nanoseconds. Another content has another identity, unless it was written within the
+/// grain of the disk's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
@@ -64,7 +65,8 @@ impl Identity {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
     }
 
-    /// Whether nothing of this file, not even its names, changed since something of the other did, as the clock of the disk has it.
+    /// Whether nothing of this file, not even its names, changed since something of the other did,
+    /// as the clock of the disk has it.
     pub fn rested_since(&self, other: &Self) -> bool {
         self.ctime_ns <= other.ctime_ns
     }

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::base::Result;
 
-/// How many results may wait or be in work for each thread: enough that no thread idles behind a slow
-/// neighbour, few enough that memory stays bounded by the number of threads.
+/// How many results may wait or be in work for each thread: enough that no thread idles behind a
+/// slow neighbour, few enough that memory stays bounded by the number of threads.
 const IN_FLIGHT_PER_THREAD: usize = 3;
 
 /// The number of threads to use when the person named none: one for each core.
@@ -85,8 +85,9 @@ impl<T> Drop for StopOnDrop<'_, T> {
     }
 }
 
-/// Does `work(state, 0..count)` on `threads` threads, each with a state of its own, and hands the results to
-/// `sink` on the calling thread in ascending order. The first error by number, from either, ends it.
+/// Does `work(state, 0..count)` on `threads` threads, each with a state of its own, and hands the
+/// results to `sink` on the calling thread in ascending order. The first error by number, from
+/// either, ends it.
 pub fn ordered<S, T: Send>(
     threads: usize,
     count: usize,

@@ -1,6 +1,6 @@
-//! How a program of ours ends: what it says of an error, with hints that name commands, and its exit
-//! code. 0 is fine, 1 findings of a verb that looks for them, the others follow from the kind of the
-//! error.
+//! How a program of ours ends: what it says of an error, with hints that name commands, and its
+//! exit code. 0 is fine, 1 findings of a verb that looks for them, the others follow from the kind
+//! of the error.
 
 use std::io;
 use std::io::Write;

@@ -1,6 +1,6 @@
-//! Files that the kernel reads and writes itself. It is given one when somebody opens it, and has it back when the last one closes
-//! it: whoever opens it meanwhile gets the same, for the kernel refuses to mix. The supervisor holds this, as it outlives workers
-//! and may make the call.
+//! Files that the kernel reads and writes itself. It is given one when somebody opens it, and has
+//! it back when the last one closes it: whoever opens it meanwhile gets the same, for the kernel
+//! refuses to mix. The supervisor holds this, as it outlives workers and may make the call.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -22,14 +22,16 @@ pub(crate) struct BackingFiles {
 }
 
 impl BackingFiles {
-    /// On the device of a mount whose kernel takes files, if it takes them from this process: `example` is an open file of any kind.
+    /// On the device of a mount whose kernel takes files, if it takes them from this process:
+    /// `example` is an open file of any kind.
     pub(crate) fn new(device: OwnedFd, example: BorrowedFd<'_>) -> Self {
         let is_allowed = match device::give_file(device.as_fd(), example) {
             Ok(number) => {
                 let _ = device::take_back(device.as_fd(), number);
                 true
             }
-            // a source that stands on such a file system itself, or another user; else it is the example that it does not like
+            // a source that stands on such a file system itself, or another user; else it is the
+            // example that it does not like
             Err(errno) => ![Errno::EPERM, Errno::ELOOP, Errno::ENOTTY].contains(&errno),
         };
         Self {
@@ -43,7 +45,8 @@ impl BackingFiles {
         self.device.is_some()
     }
 
-    /// The kernel's number of the file with this inode number in the mount; none if it is not to read it itself.
+    /// The kernel's number of the file with this inode number in the mount; none if it is not to
+    /// read it itself.
     pub(crate) fn give(&mut self, ino: u64, file: BorrowedFd<'_>) -> Option<NonZeroU32> {
         let device = self.device.as_ref()?;
         *self.numbers.entry(ino).or_insert_with(|| {

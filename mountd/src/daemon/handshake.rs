@@ -15,7 +15,8 @@ use crate::wire::feature;
 use crate::wire::reply;
 use crate::wire::reply::Agreed;
 
-/// Pages of one request: 1 MiB measured best, and the kernel allows no more without a changed limit.
+/// Pages of one request: 1 MiB measured best, and the kernel allows no more without a changed
+/// limit.
 const PAGES_MAX: u16 = 256;
 /// Reads that the kernel may have on the way before it holds back.
 const BACKGROUND_MAX: u16 = 64;

@@ -1,4 +1,5 @@
-//! The talk between supervisor and worker: messages over a pair of sockets, with open files beside them.
+//! The talk between supervisor and worker: messages over a pair of sockets, with open files beside
+//! them.
 
 use std::io::IoSlice;
 use std::io::IoSliceMut;
@@ -48,7 +49,8 @@ pub(crate) enum Message {
     Passed(u64, u32),
     /// To the supervisor: it is closed.
     Close(u64),
-    /// Both ways: a file of an image is open; with the image, what the disk said of it, and where the file is.
+    /// Both ways: a file of an image is open; with the image, what the disk said of it, and where
+    /// the file is.
     HeldImage(u64, [u64; NUMBERS], NodePath),
     /// To the supervisor: all have closed it.
     CloseImage(u64),
@@ -213,7 +215,8 @@ impl Link {
         }
     }
 
-    /// The next message and the files beside it; none if nobody is there any more, or if it is none of ours.
+    /// The next message and the files beside it; none if nobody is there any more, or if it is none
+    /// of ours.
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>) -> Option<(Message, Vec<OwnedFd>)> {
         buffer.resize(MESSAGE_LEN_MAX, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];

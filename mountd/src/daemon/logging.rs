@@ -21,8 +21,8 @@ pub(crate) struct Logging {
 }
 
 impl Logging {
-    /// Where a process writes what does not come from the log, as the words of a fault. Our own stderr may be a pipe that somebody
-    /// reads to its end.
+    /// Where a process writes what does not come from the log, as the words of a fault. Our own
+    /// stderr may be a pipe that somebody reads to its end.
     pub(crate) fn stderr(&self) -> Stdio {
         let Some(path) = &self.file else {
             return Stdio::inherit();
@@ -32,7 +32,8 @@ impl Logging {
     }
 }
 
-/// In the foreground the log goes to stderr, or to the file asked for; in the background to the file, always.
+/// In the foreground the log goes to stderr, or to the file asked for; in the background to the
+/// file, always.
 pub(crate) fn start(logging: &Logging) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     use tracing_subscriber::fmt::writer::BoxMakeWriter;

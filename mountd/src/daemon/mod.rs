@@ -1,4 +1,5 @@
-//! The life of a mount: started in the background, announced when usable, ended by a signal or by an unmount.
+//! The life of a mount: started in the background, announced when usable, ended by a signal or by
+//! an unmount.
 
 mod backing;
 pub(crate) mod control;

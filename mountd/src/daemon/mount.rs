@@ -41,7 +41,8 @@ use crate::daemon::supervisor::Supervisor;
 use crate::fs::Fs;
 use crate::fs::source::Source;
 
-/// Set for the process that goes to the background: it tells its parent on stdout when the mount is usable.
+/// Set for the process that goes to the background: it tells its parent on stdout when the mount is
+/// usable.
 const READY_VARIABLE: &str = "BIGSMALL_MOUNTD_READY";
 const READY: &[u8] = b"ready\n";
 
@@ -165,8 +166,8 @@ fn say_where(arguments: &MountArgs, mountpoint: &Path) {
     }
 }
 
-/// The same mount in the foreground of another process, which runs in `/` so that it holds no folder busy: hence
-/// absolute paths.
+/// The same mount in the foreground of another process, which runs in `/` so that it holds no
+/// folder busy: hence absolute paths.
 fn background_command(program: &Path, arguments: &MountArgs, paths: &Paths) -> Command {
     let mut command = Command::new(program);
     command.args([

@@ -32,7 +32,8 @@ use crate::daemon::kernel_readahead;
 use crate::daemon::link;
 
 const DEVICE: &str = "/dev/fuse";
-/// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in some containers.
+/// The setuid helper of libfuse 3, for those who are not root. Its older sibling fails silently in
+/// some containers.
 const HELPER: &str = "fusermount3";
 /// How long the helper may take to mount.
 const HELPER_WAIT: Duration = Duration::from_secs(20);
@@ -47,8 +48,8 @@ pub(crate) fn all() -> Result<Vec<Mounted>> {
     Ok(all)
 }
 
-/// What is mounted at exactly this place, if anything: the last of several, which hides the others. Nothing is asked of the
-/// mount itself, whose daemon may be dead or stopped.
+/// What is mounted at exactly this place, if anything: the last of several, which hides the others.
+/// Nothing is asked of the mount itself, whose daemon may be dead or stopped.
 pub(crate) fn top_at(mountpoint: &Path) -> Result<Top> {
     let mut all = mounts::all()?.into_iter();
     Ok(
@@ -68,7 +69,8 @@ pub(crate) enum Top {
     Foreign,
 }
 
-/// `path` absolute and without links, the last part included, and still nothing is asked of a mount that may be there.
+/// `path` absolute and without links, the last part included, and still nothing is asked of a mount
+/// that may be there.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
     const LINKS_MAX: usize = 40;
     let failed = |e| Error::io("cannot find", path, e);
@@ -224,7 +226,8 @@ fn read_ahead(mountpoint: &Path, bytes: u64) {
     }
 }
 
-/// Asks the setuid helper to mount. It sends the open device over a socket, which it has as its standard input here.
+/// Asks the setuid helper to mount. It sends the open device over a socket, which it has as its
+/// standard input here.
 fn mount_by_helper(source: &Path, mountpoint: &Path, access: Access) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(HELPER_WAIT))?;
@@ -325,8 +328,8 @@ fn mount_as_root(source: &Path, mountpoint: &Path, access: Access) -> io::Result
     Ok(device.into())
 }
 
-/// Ends a mount. `lazy` detaches it although it is in use. What is in use for a moment only, as by a program that looks at every
-/// mount or by a child between fork and exec, is waited for.
+/// Ends a mount. `lazy` detaches it although it is in use. What is in use for a moment only, as by
+/// a program that looks at every mount or by a child between fork and exec, is waited for.
 pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<()> {
     let begun = Instant::now();
     loop {

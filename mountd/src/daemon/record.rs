@@ -87,8 +87,8 @@ pub(crate) fn daemon_of(mountpoint: &Path) -> Daemon {
     }
 }
 
-/// Whether a process lives and is one of ours: numbers are used again. One that has ended and that nobody has asked after
-/// yet (a zombie, as in containers without an init) does not live.
+/// Whether a process lives and is one of ours: numbers are used again. One that has ended and that
+/// nobody has asked after yet (a zombie, as in containers without an init) does not live.
 pub(crate) fn is_ours(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;

@@ -38,7 +38,8 @@ impl Status {
     }
 }
 
-/// Memory that a process holds and that is its own, in bytes: the program's pages are the page cache's.
+/// Memory that a process holds and that is its own, in bytes: the program's pages are the page
+/// cache's.
 fn resident_bytes(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;

@@ -1,5 +1,5 @@
-//! The supervisor of a mount: it keeps the device and what a worker must not take with it, starts a worker, and another one when
-//! that dies. Readers wait for a moment and see nothing of it.
+//! The supervisor of a mount: it keeps the device and what a worker must not take with it, starts a
+//! worker, and another one when that dies. Readers wait for a moment and see nothing of it.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -412,7 +412,8 @@ impl Supervisor {
         state.tries.clear();
     }
 
-    /// Ends the mount: first gently, then without asking; whatever is open goes on for a short while.
+    /// Ends the mount: first gently, then without asking; whatever is open goes on for a short
+    /// while.
     fn stop(&self, signal: i32) -> Result<ExitCode> {
         let mountpoint = self.mountpoint();
         tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
@@ -446,7 +447,8 @@ impl Supervisor {
     }
 }
 
-/// Ends a worker that does not end by itself. Its number is its own until it was waited for, which is after its link has ended.
+/// Ends a worker that does not end by itself. Its number is its own until it was waited for, which
+/// is after its link has ended.
 fn end_process(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
         let pid = nix::unistd::Pid::from_raw(pid);

@@ -1,5 +1,5 @@
-//! A worker: answers the requests of a mount, until the mount ends or it dies. What it must not take with it then it tells the
-//! supervisor meanwhile.
+//! A worker: answers the requests of a mount, until the mount ends or it dies. What it must not
+//! take with it then it tells the supervisor meanwhile.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -41,7 +41,8 @@ use crate::wire::reply;
 /// How often requests are looked at that nobody has answered.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long the supervisor may take to say whether the kernel reads a file itself. It does no more for that than one call.
+/// How long the supervisor may take to say whether the kernel reads a file itself. It does no more
+/// for that than one call.
 const PASS_MAX: Duration = Duration::from_secs(2);
 
 /// The supervisor keeps what must not be lost.
@@ -252,8 +253,8 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
-/// Does what the supervisor says. With that the worker ends, too, and readers get a clear error: nobody would end the mount, or
-/// follow this worker.
+/// Does what the supervisor says. With that the worker ends, too, and readers get a clear error:
+/// nobody would end the mount, or follow this worker.
 fn obey(link: &Link, supervisor: &SupervisorLink, session: &Session<Adapter>) {
     let mut buffer = Vec::new();
     while let Some((message, _)) = link.receive(&mut buffer) {

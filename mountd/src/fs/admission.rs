@@ -1,5 +1,6 @@
-//! How many reads hold decoded blocks at once. More of them than cores bring nothing but memory that no cache counts. A read that
-//! waits for a disk keeps its place, so whoever waits for one goes on after a moment: a slow disk costs the others that much.
+//! How many reads hold decoded blocks at once. More of them than cores bring nothing but memory
+//! that no cache counts. A read that waits for a disk keeps its place, so whoever waits for one
+//! goes on after a moment: a slow disk costs the others that much.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;

@@ -119,7 +119,8 @@ fn shown_name(name: &OsStr, header: &Header) -> OsString {
     naming::original_name(name, header).unwrap_or_else(|| name.to_owned())
 }
 
-/// The disk names of images that may stand for `name`: with nothing taken off, and with each possible suffix taken off.
+/// The disk names of images that may stand for `name`: with nothing taken off, and with each
+/// possible suffix taken off.
 pub(super) fn images_for(name: &OsStr) -> Vec<OsString> {
     let bytes = name.as_bytes();
     let image = |stem: &[u8]| {
@@ -133,7 +134,8 @@ pub(super) fn images_for(name: &OsStr) -> Vec<OsString> {
         .collect()
 }
 
-/// All names of `folder` and what they stand for. Where two would have one name, the plain file wins.
+/// All names of `folder` and what they stand for. Where two would have one name, the plain file
+/// wins.
 pub(crate) fn list(root: &Root, folder: &Path) -> Result<BTreeMap<OsString, Item>> {
     let mut items: BTreeMap<OsString, Item> = BTreeMap::new();
     let mut images = Vec::new();
@@ -242,7 +244,8 @@ fn meaning_of(header: &Header) -> EntryKind {
     }
 }
 
-/// A file of the Python package stands for a safetensors file, of which it says all but the header's spelling.
+/// A file of the Python package stands for a safetensors file, of which it says all but the
+/// header's spelling.
 fn meaning_of_package(source: FileSource, path: &Path) -> Result<EntryKind, Error> {
     let file = PackageFile::open(
         Arc::new(source),

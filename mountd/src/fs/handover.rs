@@ -1,4 +1,5 @@
-//! What outlives a worker: where the nodes are that the kernel knows, the files that are open, and what was begun.
+//! What outlives a worker: where the nodes are that the kernel knows, the files that are open, and
+//! what was begun.
 
 use std::fmt::Debug;
 use std::num::NonZeroU32;
@@ -36,7 +37,8 @@ impl NodePath {
     }
 }
 
-/// An image of which a file is open: it is read on even if its name is gone, or another file has it.
+/// An image of which a file is open: it is read on even if its name is gone, or another file has
+/// it.
 #[derive(Debug)]
 pub(crate) struct OpenImage {
     pub(crate) place: NodePath,
@@ -53,8 +55,9 @@ pub(crate) trait Handover: Send + Sync + Debug {
     fn forget(&self, ino: u64);
     /// A file that passes through is open under this handle.
     fn hold(&self, handle: u64, ino: u64, file: BorrowedFd<'_>);
-    /// The number under which the kernel reads and writes that file itself; none if it cannot. An error if nobody can say: the kernel
-    /// mixes both ways never, so the file cannot be opened either way then.
+    /// The number under which the kernel reads and writes that file itself; none if it cannot. An
+    /// error if nobody can say: the kernel mixes both ways never, so the file cannot be opened
+    /// either way then.
     fn pass(&self, handle: u64) -> Result<Option<NonZeroU32>>;
     /// It is closed.
     fn close(&self, handle: u64);

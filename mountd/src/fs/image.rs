@@ -8,7 +8,8 @@ use bigsmall::archive;
 use bigsmall::archive::ImageId;
 use bigsmall::archive::PackageFile;
 
-/// Open images kept after the last file of theirs was closed: loaders open one file a thousand times.
+/// Open images kept after the last file of theirs was closed: loaders open one file a thousand
+/// times.
 pub(super) const IMAGES_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// An image, and its file once more.

@@ -132,7 +132,8 @@ impl Fs {
         Ok(Content::Ours(Arc::new(image)))
     }
 
-    /// The file of a node's image: by its path or, if another has that meanwhile, the one that an earlier worker had open.
+    /// The file of a node's image: by its path or, if another has that meanwhile, the one that an
+    /// earlier worker had open.
     fn image_file(&self, node: &Node) -> Result<File> {
         let opened = self.root.open_file(&node.path);
         match opened {
@@ -154,7 +155,8 @@ impl Fs {
         opened.and(Err(Errno::ESTALE))
     }
 
-    /// The node of an open image whose name is gone, or another file's, since an earlier worker opened it.
+    /// The node of an open image whose name is gone, or another file's, since an earlier worker
+    /// opened it.
     pub(super) fn kept_node(&self, ino: u64) -> Option<Node> {
         let (place, stat, file) = {
             let kept = self.inherited_images.lock();
@@ -171,7 +173,8 @@ impl Fs {
         (node.attr.ino == ino).then_some(node)
     }
 
-    /// A delta with the places where its bases may be. What they hold is compared when it is first read.
+    /// A delta with the places where its bases may be. What they hold is compared when it is first
+    /// read.
     fn with_bases(&self, image: archive::Image) -> Result<archive::Image, Error> {
         if !image.is_delta() {
             return Ok(image);
@@ -207,8 +210,8 @@ impl Fs {
         bases
     }
 
-    /// After an error: where a base is wrong or was written over, the right one may come, so whoever opens the file next has it
-    /// looked for again.
+    /// After an error: where a base is wrong or was written over, the right one may come, so
+    /// whoever opens the file next has it looked for again.
     pub(super) fn look_anew(&self, ino: u64) {
         let Some(node) = self.tree.get(ino) else {
             return;

@@ -44,8 +44,8 @@ impl Fs {
         Ok(listing)
     }
 
-    /// The listing of a folder behind a handle. One that was given by a worker before this one is taken anew: it is the same unless
-    /// the folder changed.
+    /// The listing of a folder behind a handle. One that was given by a worker before this one is
+    /// taken anew: it is the same unless the folder changed.
     pub(crate) fn listing(&self, ino: u64, handle: u64) -> Result<Arc<Vec<Listed>>> {
         if let Some(listing) = self.listings.lock().get(&handle) {
             return Ok(Arc::clone(listing));
@@ -93,14 +93,15 @@ impl Fs {
                 listing.push(Listed::new(name.into(), node));
             }
         }
-        // `a-b` stands between `a/x` and `a` never, but between `a` and `a/x` of another kind it may
+        // `a-b` stands between `a/x` and `a` never, but between `a` and `a/x` of another kind it
+        // may
         listing.sort_by(|a, b| a.name.cmp(&b.name));
         listing.dedup_by(|a, b| a.name == b.name);
         Ok(listing)
     }
 
-    /// What `name` directly under `inner` in an image of a folder is. Files stand in ascending order of their paths, so it
-    /// is found by halving.
+    /// What `name` directly under `inner` in an image of a folder is. Files stand in ascending
+    /// order of their paths, so it is found by halving.
     pub(super) fn find_within(
         &self,
         image: &Node,

@@ -1,4 +1,5 @@
-//! The file system without anything of the protocol: lookup, attributes, listings, opens and reads over the source tree.
+//! The file system without anything of the protocol: lookup, attributes, listings, opens and reads
+//! over the source tree.
 
 mod admission;
 mod attributes;

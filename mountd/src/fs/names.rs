@@ -96,8 +96,9 @@ impl Fs {
             .inspect_err(|_| self.unpin(pin))
     }
 
-    /// Keeps what is about to lose its last name on the disk until the kernel has forgotten it. The disk would give its number to the
-    /// next file at once, and the kernel would take that for this one, which it knows to be gone.
+    /// Keeps what is about to lose its last name on the disk until the kernel has forgotten it. The
+    /// disk would give its number to the next file at once, and the kernel would take that for this
+    /// one, which it knows to be gone.
     pub(super) fn pin(&self, path: &Path) -> Option<u64> {
         let Object { fd, stat } = self.root.hold(path).ok()?;
         let ino = self.passthrough_node(PathBuf::new(), stat).attr.ino;
@@ -141,7 +142,8 @@ impl Fs {
     ) -> Result<()> {
         let old = self.changeable(parent, name)?;
         let new = self.changeable(new_parent, new_name)?;
-        // two names that were swapped would be swapped back if the kernel asked twice, and nobody could tell
+        // two names that were swapped would be swapped back if the kernel asked twice, and nobody
+        // could tell
         let how = RenameFlags::from_bits_truncate(flags);
         if how.contains(RenameFlags::RENAME_EXCHANGE) {
             return Err(Errno::EINVAL);

@@ -27,7 +27,8 @@ impl Fs {
         }
         let place = self.inherited.lock().get(&ino).cloned();
         let Some(place) = place else {
-            // another thread may have found it again just now: it is in the tree before it is not here any more
+            // another thread may have found it again just now: it is in the tree before it is not
+            // here any more
             return self.tree.get(ino).ok_or(Errno::ESTALE);
         };
         let node = match self.find_again(&place) {
@@ -219,8 +220,8 @@ mod tests {
         fs
     }
 
-    /// The kernel counts what all workers told it, a worker only what it did: one that takes its own count for the whole would
-    /// forget what the kernel still uses.
+    /// The kernel counts what all workers told it, a worker only what it did: one that takes its
+    /// own count for the whole would forget what the kernel still uses.
     #[test]
     fn what_an_earlier_worker_told_of_is_never_forgotten_by_count() {
         let folder = tempfile::tempdir().unwrap();

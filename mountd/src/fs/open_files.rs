@@ -73,7 +73,8 @@ impl Fs {
         self.life
     }
 
-    /// Closes what [`open`](Self::open) opened. What an earlier worker opened is closed when the kernel forgets it.
+    /// Closes what [`open`](Self::open) opened. What an earlier worker opened is closed when the
+    /// kernel forgets it.
     pub(crate) fn release(&self, ino: u64, handle: u64) {
         if handle != self.life {
             return;

@@ -1,5 +1,5 @@
-//! What passes through to the source: files that are no images, and where a mount lies over its own folder every change to whatever
-//! is no model that is an image.
+//! What passes through to the source: files that are no images, and where a mount lies over its own
+//! folder every change to whatever is no model that is an image.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -218,7 +218,8 @@ impl Fs {
         Node::of_disk(path, EntryKind::Passthrough, stat, self.is_writable())
     }
 
-    /// Changes what the disk says of a file, folder or link; the length of one that is open, even if its name is gone.
+    /// Changes what the disk says of a file, folder or link; the length of one that is open, even
+    /// if its name is gone.
     pub(crate) fn change(
         &self,
         ino: u64,

@@ -1,6 +1,7 @@
-//! Read-ahead: blocks decoded before somebody asks for them. What counts are streams of requests, not handles: page faults of
-//! several processes come through one handle, and one reader may follow several tensors. A stream is followed once it was
-//! sequential for a while; nothing is decoded ahead while as many readers wait as there are cores.
+//! Read-ahead: blocks decoded before somebody asks for them. What counts are streams of requests,
+//! not handles: page faults of several processes come through one handle, and one reader may follow
+//! several tensors. A stream is followed once it was sequential for a while; nothing is decoded
+//! ahead while as many readers wait as there are cores.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -183,7 +184,8 @@ impl Readahead {
     }
 }
 
-/// The part of the window that each of the streams has which were read lately: together they must not push each other's blocks out.
+/// The part of the window that each of the streams has which were read lately: together they must
+/// not push each other's blocks out.
 fn share(window: u64, recent: &[u64; RECENT]) -> u64 {
     let mut streams = *recent;
     streams.sort_unstable();
@@ -191,8 +193,9 @@ fn share(window: u64, recent: &[u64; RECENT]) -> u64 {
     window / (changes as u64 + 1)
 }
 
-/// What is read next, most probably, when a request touches the beginning of a tensor: the rest of that, or the beginning of the
-/// next, as loaders do that map a file and look at every tensor first.
+/// What is read next, most probably, when a request touches the beginning of a tensor: the rest of
+/// that, or the beginning of the next, as loaders do that map a file and look at every tensor
+/// first.
 fn first_touch(file: &VirtualFile, offset: u64, len: u64) -> [Option<u64>; 2] {
     let end = offset + len;
     let Some(span) = file.span_at(end - 1) else {
@@ -205,7 +208,8 @@ fn first_touch(file: &VirtualFile, offset: u64, len: u64) -> [Option<u64>; 2] {
     [next, Some(span.end)]
 }
 
-/// Finds the stream that a request belongs to, or begins one; its number, and the bytes that are to be decoded ahead of it.
+/// Finds the stream that a request belongs to, or begins one; its number, and the bytes that are to
+/// be decoded ahead of it.
 fn follow(
     state: &mut State,
     ino: u64,

@@ -1,5 +1,5 @@
-//! The source tree, seen only through one descriptor that was opened before mounting. No path leads out of it: links are
-//! not followed, and the kernel holds every step beneath the root.
+//! The source tree, seen only through one descriptor that was opened before mounting. No path leads
+//! out of it: links are not followed, and the kernel holds every step beneath the root.
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -1,5 +1,6 @@
-//! Nodes: what an inode number stands for. A number follows from path and content, so it is the same after a restart, and
-//! a file that was replaced has another one: pages of the old never pass for the new.
+//! Nodes: what an inode number stands for. A number follows from path and content, so it is the
+//! same after a restart, and a file that was replaced has another one: pages of the old never pass
+//! for the new.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -71,7 +72,8 @@ impl Node {
         let is_folder = matches!(meaning, EntryKind::Folder);
         let identity = if is_folder { [0; 40] } else { stat.identity() };
         let ino = match &meaning {
-            // it stays the same file whatever is written to it, and under every name that it is given
+            // it stays the same file whatever is written to it, and under every name that it is
+            // given
             meaning if writable && meaning.is_plain() => number(Path::new(""), &stat.place(), ""),
             _ => number(&path, &identity, ""),
         };
@@ -230,8 +232,8 @@ impl Tree {
             .map(|known| Arc::clone(&known.node))
     }
 
-    /// Remembers a node that the kernel is told of once more; whether it is new, or was found at another path.
-    /// With `is_restored` an earlier worker told of it, too.
+    /// Remembers a node that the kernel is told of once more; whether it is new, or was found at
+    /// another path. With `is_restored` an earlier worker told of it, too.
     pub(crate) fn remember(&self, node: Arc<Node>, is_restored: bool) -> bool {
         let mut nodes = self.nodes.lock();
         let before = nodes.get(&node.attr.ino);

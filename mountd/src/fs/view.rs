@@ -51,7 +51,8 @@ pub(crate) struct FsOptions {
     pub(crate) cache_bytes: u64,
     /// How far blocks are decoded before somebody asks for them.
     pub(crate) ahead_bytes: u64,
-    /// The mount lies over its own source: it is for writing, too, and nothing is looked at by a path that leads into it.
+    /// The mount lies over its own source: it is for writing, too, and nothing is looked at by a
+    /// path that leads into it.
     pub(crate) in_place: bool,
     /// Models can be neither renamed nor replaced nor removed there.
     pub(crate) protect_models: bool,
@@ -78,7 +79,8 @@ pub(crate) struct Fs {
     /// Files of images of which the handover was told that they are open.
     pub(super) handed_over: Mutex<BTreeSet<u64>>,
     pub(super) handover: Option<Arc<dyn Handover>>,
-    /// Held while the handover is told of a node: the number of one that is forgotten may just be given to another.
+    /// Held while the handover is told of a node: the number of one that is forgotten may just be
+    /// given to another.
     pub(super) handing_over: Mutex<()>,
     pub(crate) cache: Arc<BlockCache>,
     pub(crate) tensors: Arc<TensorCache>,
@@ -147,7 +149,8 @@ impl Fs {
         })
     }
 
-    /// Tells `handover` of whatever a worker after this one will need, and knows what workers before it told.
+    /// Tells `handover` of whatever a worker after this one will need, and knows what workers
+    /// before it told.
     pub(crate) fn inherit(
         &mut self,
         handover: Arc<dyn Handover>,

@@ -1,5 +1,6 @@
-//! The bytes of the FUSE protocol, revision 7.31 and newer (`include/uapi/linux/fuse.h` of Linux): requests as the kernel writes
-//! them, and what it takes as replies. Numbers are in the machine's order, which is little-endian on all that we are built for.
+//! The bytes of the FUSE protocol, revision 7.31 and newer (`include/uapi/linux/fuse.h` of Linux):
+//! requests as the kernel writes them, and what it takes as replies. Numbers are in the machine's
+//! order, which is little-endian on all that we are built for.
 
 pub(crate) mod device;
 pub(crate) mod reply;
@@ -19,7 +20,8 @@ pub(crate) const MINOR: u32 = 41;
 /// Older kernels (before Linux 5.4) have other layouts.
 pub(crate) const MINOR_MIN: u32 = 31;
 
-/// What the two sides can, as bits of INIT: the low half in its first word, the other in its second.
+/// What the two sides can, as bits of INIT: the low half in its first word, the other in its
+/// second.
 pub(crate) mod feature {
     /// Reads of one file at the same time.
     pub(crate) const ASYNC_READ: u64 = 1;

@@ -200,8 +200,8 @@ impl Listing {
         }
     }
 
-    /// Adds a name if there is room: `next` is where the listing goes on behind it. With attributes if `entry` has some; an
-    /// inode of 0 in there means that they are not told.
+    /// Adds a name if there is room: `next` is where the listing goes on behind it. With attributes
+    /// if `entry` has some; an inode of 0 in there means that they are not told.
     pub(crate) fn add(
         &mut self,
         next: u64,

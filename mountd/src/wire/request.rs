@@ -1,4 +1,5 @@
-//! Requests, as they are read from the device. The kernel writes them; still nothing here trusts a length.
+//! Requests, as they are read from the device. The kernel writes them; still nothing here trusts a
+//! length.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -9,7 +9,8 @@ pub(crate) fn put(path: &Path, bytes: &[u8]) {
     File::create(path).unwrap().write_all(bytes).unwrap();
 }
 
-/// A safetensors file of one bf16 tensor `w` whose values look like weights; other seeds give other values.
+/// A safetensors file of one bf16 tensor `w` whose values look like weights; other seeds give other
+/// values.
 pub(crate) fn model(elements: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut element = || {
