@@ -1,23 +1,23 @@
 //! The read side: an open image, its original files as byte sources, the cache of decoded blocks, names.
 
 pub mod bases;
-pub mod cache;
+pub(crate) mod cache;
 mod decode;
-pub mod digests;
+pub(crate) mod digests;
 pub mod hf_cache;
-pub mod image;
-pub mod loading_cache;
+pub(crate) mod image;
+pub(crate) mod loading_cache;
 pub mod naming;
-pub mod needed;
+pub(crate) mod needed;
 mod needs;
-pub mod original;
-pub mod package_file;
+pub(crate) mod original;
+pub(crate) mod package_file;
 mod packed;
-pub mod shards;
+pub(crate) mod shards;
 mod standing;
-pub mod tensor_cache;
-pub mod tensors;
-pub mod virtual_file;
+pub(crate) mod tensor_cache;
+pub(crate) mod tensors;
+pub(crate) mod virtual_file;
 mod whole;
 
 pub use bases::Bases;

@@ -341,7 +341,7 @@ fn twice(
 }
 
 /// What is odd about the sharded models in this folder itself: files and images of them.
-pub fn notes_in(folder: &Path) -> Result<Vec<ShardNote>> {
+pub(crate) fn notes_in(folder: &Path) -> Result<Vec<ShardNote>> {
     let (indexes, files) = listed(folder)?;
     let mut notes = Vec::new();
     for path in indexes {
@@ -400,7 +400,7 @@ fn listed(folder: &Path) -> Result<(Vec<PathBuf>, BTreeMap<OsString, PathBuf>)> 
 }
 
 /// The same of the files of an image, if it is one of a folder.
-pub fn notes_of_image(archive: &Archive) -> Vec<ShardNote> {
+pub(crate) fn notes_of_image(archive: &Archive) -> Vec<ShardNote> {
     let mut notes = Vec::new();
     for (index, folder) in indexes_in(archive) {
         let index = match index {

@@ -15,7 +15,7 @@ const F_SETSIG: libc::c_int = 10;
 
 /// What became of the wish for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leased {
+pub(crate) enum Leased {
     /// It is held: nobody writes.
     Held,
     /// Somebody has the file open for writing.
@@ -25,7 +25,7 @@ pub enum Leased {
 }
 
 /// Takes a lease on a file that is open for reading. It goes with the file, or when it is released.
-pub fn take(file: &File) -> Leased {
+pub(crate) fn take(file: &File) -> Leased {
     let asked = fcntl(file, F_SETSIG, libc::SIGURG)
         .and_then(|_| fcntl(file, libc::F_SETLEASE, libc::F_RDLCK));
     match asked {
@@ -36,12 +36,12 @@ pub fn take(file: &File) -> Leased {
 }
 
 /// Whether the lease is held still, and nobody waits to write.
-pub fn is_held(file: &File) -> bool {
+pub(crate) fn is_held(file: &File) -> bool {
     fcntl(file, libc::F_GETLEASE, 0) == Ok(libc::F_RDLCK)
 }
 
 /// Gives the lease back; who waits to write goes on.
-pub fn release(file: &File) {
+pub(crate) fn release(file: &File) {
     // one that was broken is none to give back
     let _ = fcntl(file, libc::F_SETLEASE, libc::F_UNLCK);
 }

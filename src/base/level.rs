@@ -61,18 +61,18 @@ impl Level {
 }
 
 /// The levels of this processor, the widest last.
-pub fn available() -> impl DoubleEndedIterator<Item = Level> {
+pub(crate) fn available() -> impl DoubleEndedIterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.is_there())
 }
 
 /// The way that `BIGSMALL_SIMD` asks for; empty if it asks for none.
-pub fn wanted() -> &'static str {
+pub(crate) fn wanted() -> &'static str {
     static WANTED: LazyLock<String> = LazyLock::new(|| std::env::var(VARIABLE).unwrap_or_default());
     &WANTED
 }
 
 /// The level to use: that of the way that is asked for, if this processor has it; else the widest.
-pub fn chosen() -> Level {
+pub(crate) fn chosen() -> Level {
     of_way(wanted())
 }
 

@@ -2,21 +2,21 @@
 
 pub mod atomic;
 pub mod attributes;
-pub mod codec_id;
+pub(crate) mod codec_id;
 pub mod digest;
 pub mod error;
 pub mod file;
 pub mod in_use;
-pub mod lease;
-pub mod level;
-pub mod limits;
-pub mod lock;
+pub(crate) mod lease;
+pub(crate) mod level;
+pub(crate) mod limits;
+pub(crate) mod lock;
 pub mod mounts;
 pub mod mutex;
-pub mod parallel;
+pub(crate) mod parallel;
 pub mod progress;
-pub mod read_at;
-pub mod reader;
+pub(crate) mod read_at;
+pub(crate) mod reader;
 pub mod units;
 
 pub use atomic::OutputFile;

@@ -12,7 +12,7 @@ use crate::base::Result;
 const IN_FLIGHT_PER_THREAD: usize = 3;
 
 /// The number of threads to use when the person named none: one for each core.
-pub fn default_threads() -> usize {
+pub(crate) fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -88,7 +88,7 @@ impl<T> Drop for StopOnDrop<'_, T> {
 /// Does `work(state, 0..count)` on `threads` threads, each with a state of its own, and hands the
 /// results to `sink` on the calling thread in ascending order. The first error by number, from
 /// either, ends it.
-pub fn ordered<S, T: Send>(
+pub(crate) fn ordered<S, T: Send>(
     threads: usize,
     count: usize,
     state: impl Fn() -> S + Sync,

@@ -59,7 +59,7 @@ impl ReadAt for Vec<u8> {
 
 /// A part of something, as if it were all of it.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub(crate) struct Part {
     whole: Arc<dyn ReadAt>,
     start: u64,
     len: u64,
@@ -67,7 +67,7 @@ pub struct Part {
 
 impl Part {
     /// `len` bytes of `whole` from `start`, which must lie in it.
-    pub fn new(whole: Arc<dyn ReadAt>, start: u64, len: u64) -> Self {
+    pub(crate) fn new(whole: Arc<dyn ReadAt>, start: u64, len: u64) -> Self {
         let end = start.checked_add(len);
         assert!(
             end.is_some_and(|end| end <= whole.len()),

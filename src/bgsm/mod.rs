@@ -3,8 +3,8 @@
 
 mod blob;
 mod coder;
-pub mod package;
-pub mod plain;
+pub(crate) mod package;
+pub(crate) mod plain;
 
 pub use package::MAGIC;
 pub use package::Package;

@@ -14,7 +14,7 @@ const OPEN_MAX: usize = 16;
 
 /// Spans that share tables.
 #[derive(Debug)]
-pub struct DeltaPool {
+pub(crate) struct DeltaPool {
     /// Their numbers.
     pub spans: Vec<usize>,
     /// Encodes their blocks.
@@ -78,7 +78,7 @@ impl Group {
 
 /// Takes spans of one codec and finds the pools among them; they depend on the order of the spans.
 #[derive(Debug)]
-pub struct PoolFinder {
+pub(crate) struct PoolFinder {
     codec: CodecId,
     open: Vec<Group>,
     closed: Vec<DeltaPool>,
@@ -86,7 +86,7 @@ pub struct PoolFinder {
 
 impl PoolFinder {
     /// For spans of this codec.
-    pub fn new(codec: CodecId) -> Self {
+    pub(crate) fn new(codec: CodecId) -> Self {
         Self {
             codec,
             open: Vec::new(),
@@ -95,12 +95,12 @@ impl PoolFinder {
     }
 
     /// The codec of the spans.
-    pub fn codec(&self) -> CodecId {
+    pub(crate) fn codec(&self) -> CodecId {
         self.codec
     }
 
     /// Takes one more span, known by a number.
-    pub fn add(&mut self, span: usize, counts: DeltaCounts) {
+    pub(crate) fn add(&mut self, span: usize, counts: DeltaCounts) {
         self.put(Group::new(vec![span], counts), self.open.len());
         if self.open.len() > OPEN_MAX && !self.join_two() {
             let eldest = self.take(0);
@@ -109,7 +109,7 @@ impl PoolFinder {
     }
 
     /// The pools.
-    pub fn finish(mut self) -> Vec<DeltaPool> {
+    pub(crate) fn finish(mut self) -> Vec<DeltaPool> {
         while self.join_two() {}
         for group in std::mem::take(&mut self.open) {
             self.close(group);

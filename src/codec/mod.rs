@@ -2,22 +2,22 @@
 //! index, no name of a tensor is known here. What each codec writes is specified in docs/format.md,
 //! sections 6 to 8.
 
-pub mod analyse;
+pub(crate) mod analyse;
 mod block;
-pub mod decode;
+pub(crate) mod decode;
 pub mod delta;
-pub mod delta_pools;
+pub(crate) mod delta_pools;
 pub mod encode;
 pub mod frequency_table;
 mod gain;
-pub mod profile;
+pub(crate) mod profile;
 mod r16;
 mod r32;
 mod scratch;
 mod simple;
 pub mod span;
 pub mod tables;
-pub mod transform;
+pub(crate) mod transform;
 
 pub use analyse::Analysis;
 pub use analyse::Counts;

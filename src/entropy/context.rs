@@ -10,9 +10,9 @@ use crate::entropy::r32::LANES_MAX;
 use crate::entropy::r32::STATE_MIN;
 
 /// Lanes.
-pub const LANES: usize = LANES_MAX;
+pub(crate) const LANES: usize = LANES_MAX;
 /// Most tables.
-pub const TABLES_MAX: usize = 16;
+pub(crate) const TABLES_MAX: usize = 16;
 
 /// How an element of the base chooses a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,14 +128,14 @@ pub struct ContextBlock<'a> {
 
 /// Frequencies of a context, as the encoder needs them.
 #[derive(Debug, Clone)]
-pub struct ContextEncodeTable {
+pub(crate) struct ContextEncodeTable {
     /// For each symbol its frequency and start.
     symbols: Box<[(u32, u32); 256]>,
 }
 
 impl ContextEncodeTable {
     /// From frequencies with sum `2^bits`.
-    pub fn new(freqs: &[u16; 256]) -> Self {
+    pub(crate) fn new(freqs: &[u16; 256]) -> Self {
         let mut symbols = Box::new([(0, 0); 256]);
         let mut start = 0;
         for (symbol, &f) in symbols.iter_mut().zip(freqs) {
@@ -148,7 +148,7 @@ impl ContextEncodeTable {
 
 /// What the encoder makes of a row of differences.
 #[derive(Debug, Default)]
-pub struct ContextCoded {
+pub(crate) struct ContextCoded {
     /// The states at the end of coding, one a lane.
     pub states: Vec<u32>,
     /// The words in the order in which the encoder makes them: the decoder takes them from the end.
@@ -157,7 +157,7 @@ pub struct ContextCoded {
 
 /// Encodes zigzagged differences, element by element with the table of its context of a sum of
 /// `2^bits`. False if a symbol has no frequency there: then nothing in `coded` counts.
-pub fn encode(
+pub(crate) fn encode(
     differences: &[u32],
     contexts: &[u8],
     tables: &[ContextEncodeTable],

@@ -3,7 +3,7 @@
 //! exclusive or would cost up to half as much again.
 
 /// Contexts that an element's base may give.
-pub const CONTEXTS: usize = 16;
+pub(crate) const CONTEXTS: usize = 16;
 
 /// A float layout: one sign bit on top, then exponent and mantissa.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ fn ordered_32(bits: u32) -> i32 {
 }
 
 /// Turns exponents into contexts: how far each is below `highest`, at most 15.
-pub fn contexts(exponents: &mut [u8], highest: u8) {
+pub(crate) fn contexts(exponents: &mut [u8], highest: u8) {
     for exponent in exponents {
         *exponent = highest.saturating_sub(*exponent).min(CONTEXTS as u8 - 1);
     }
@@ -155,7 +155,7 @@ pub fn contexts(exponents: &mut [u8], highest: u8) {
 /// A zigzagged difference in two parts: a symbol that is coded, and how many of its low bits are
 /// kept as they are. Numbers below 16 are symbols of their own; above, a symbol holds the length
 /// and the three bits behind the highest.
-pub fn bucket(difference: u32) -> (u8, u32) {
+pub(crate) fn bucket(difference: u32) -> (u8, u32) {
     if difference < 16 {
         return (difference as u8, 0);
     }
@@ -165,13 +165,13 @@ pub fn bucket(difference: u32) -> (u8, u32) {
 }
 
 /// How many low bits a symbol leaves.
-pub fn raw_bits(symbol: u8) -> u32 {
+pub(crate) fn raw_bits(symbol: u8) -> u32 {
     u32::from(symbol >> 3).saturating_sub(1)
 }
 
 /// The difference of a symbol with its low bits; at most 28 of them, as no symbol of a difference
 /// is above 239.
-pub fn difference(symbol: u8, raw: u32) -> u32 {
+pub(crate) fn difference(symbol: u8, raw: u32) -> u32 {
     let raw_bits = raw_bits(symbol);
     if symbol < 8 {
         return u32::from(symbol);

@@ -2,8 +2,8 @@
 //! or an error.
 
 pub mod cluster;
-pub mod context;
-pub mod difference;
+pub(crate) mod context;
+pub(crate) mod difference;
 pub mod frequency;
 pub mod planes;
 pub mod r16;

@@ -14,7 +14,7 @@ use crate::format::header::ALIGN;
 use crate::format::header::TAIL_PADDING;
 
 /// Bytes of the record of a block.
-pub const BLOCK_RECORD_LEN: usize = 16;
+pub(crate) const BLOCK_RECORD_LEN: usize = 16;
 /// Most blocks: each has sixteen bytes of the index.
 pub(super) const BLOCK_COUNT_MAX: u64 = Limits::FORMAT_1.index_len_max >> 4;
 

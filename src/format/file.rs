@@ -25,7 +25,7 @@ pub struct FileRecord {
 }
 
 /// Whether `path` may name a file within a folder image.
-pub fn path_is_valid(path: &str) -> bool {
+pub(crate) fn path_is_valid(path: &str) -> bool {
     let plain = |part: &str| {
         !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.contains(['\0', '\\'])
     };

@@ -92,28 +92,28 @@ impl SpanLocation {
 
 /// Where the next data of an image go.
 #[derive(Debug, Clone, Copy)]
-pub struct OffsetAssigner(u64);
+pub(crate) struct OffsetAssigner(u64);
 
 impl OffsetAssigner {
     /// Data begin here.
-    pub fn new(data_offset: u64) -> Self {
+    pub(crate) fn new(data_offset: u64) -> Self {
         Self(data_offset)
     }
 
     /// Where the data so far end, padding included.
-    pub fn end(self) -> u64 {
+    pub(crate) fn end(self) -> u64 {
         self.0
     }
 
     /// Where the tables of a span begin, which are so long; its blocks come next.
-    pub fn span(&mut self, grid: Grid, own_tables_len: u32) -> Result<u64> {
+    pub(crate) fn span(&mut self, grid: Grid, own_tables_len: u32) -> Result<u64> {
         let start = self.0.checked_next_multiple_of(grid.align());
         self.0 = start.ok_or_else(too_far)?;
         self.take(own_tables_len)
     }
 
     /// Where the next block of the span begins, which has so many coded bytes.
-    pub fn block(&mut self, coded_len: u32) -> Result<u64> {
+    pub(crate) fn block(&mut self, coded_len: u32) -> Result<u64> {
         self.take(coded_len)
     }
 

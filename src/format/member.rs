@@ -20,11 +20,11 @@ use crate::format::file::FileRecord;
 use crate::format::file::path_is_valid;
 
 /// Bits of a mode that are stored.
-pub const MODE_BITS: u32 = 0o7777;
+pub(crate) const MODE_BITS: u32 = 0o7777;
 /// Longest target of a link; Linux has no longer ones.
-pub const TARGET_LEN_MAX: usize = 4095;
+pub(crate) const TARGET_LEN_MAX: usize = 4095;
 /// What the names of stored attributes begin with: those that belong to users.
-pub const ATTRIBUTE_PREFIX: &str = "user.";
+pub(crate) const ATTRIBUTE_PREFIX: &str = "user.";
 const ATTRIBUTE_NAME_LEN_MAX: usize = 255;
 const ATTRIBUTE_LEN_MAX: u32 = 64 << 10;
 /// Names of all attributes of one member, each with a zero behind it; Linux lists no more.
@@ -102,7 +102,7 @@ impl Member {
 }
 
 /// Whether `target` may stand in a link.
-pub fn target_is_valid(target: &str) -> bool {
+pub(crate) fn target_is_valid(target: &str) -> bool {
     (1..=TARGET_LEN_MAX).contains(&target.len()) && !target.contains('\0')
 }
 
@@ -250,7 +250,7 @@ fn parse_attributes(
 }
 
 /// Whether an attribute of this name and of so many bytes can be stored.
-pub fn attribute_is_valid(name: &str, len: u32) -> bool {
+pub(crate) fn attribute_is_valid(name: &str, len: u32) -> bool {
     let has_rest = name.len() > ATTRIBUTE_PREFIX.len() && name.starts_with(ATTRIBUTE_PREFIX);
     has_rest
         && name.len() <= ATTRIBUTE_NAME_LEN_MAX

@@ -2,13 +2,13 @@
 //! are known here, codecs are not.
 
 mod base;
-pub mod block;
-pub mod file;
+pub(crate) mod block;
+pub(crate) mod file;
 pub mod header;
-pub mod index;
-pub mod location;
-pub mod member;
-pub mod parse;
+pub(crate) mod index;
+pub(crate) mod location;
+pub(crate) mod member;
+pub(crate) mod parse;
 mod section;
 mod span;
 mod stream;

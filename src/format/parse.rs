@@ -47,7 +47,7 @@ const REFERENCE_LEN: usize = 4;
 const BASE_PLACE_LEN_MAX: u64 = 4096;
 
 /// Who keeps what is read of spans and blocks.
-pub trait Take {
+pub(crate) trait Take {
     /// A block of the next span that repeats no other, and the bytes of its record.
     fn block(&mut self, block: BlockRecord, stored: &[u8]);
 
@@ -60,7 +60,7 @@ pub trait Take {
 
 /// What an index holds beside spans and blocks.
 #[derive(Debug)]
-pub struct Parsed {
+pub(crate) struct Parsed {
     /// The files, by path.
     pub files: Vec<FileRecord>,
     /// The tensors that others are differences from.
@@ -77,7 +77,7 @@ pub struct Parsed {
 }
 
 /// Reads the index that lies at these bytes of `source`. Every contradiction is an error.
-pub fn parse(
+pub(crate) fn parse(
     source: &dyn ReadAt,
     bytes: Range<u64>,
     header: &Header,
@@ -105,7 +105,7 @@ pub fn parse(
 }
 
 /// The span with this number of an index that was read before, for what is seldom wanted of it.
-pub fn span(source: &dyn ReadAt, bytes: Range<u64>, number: usize) -> Result<SpanRecord> {
+pub(crate) fn span(source: &dyn ReadAt, bytes: Range<u64>, number: usize) -> Result<SpanRecord> {
     let sections = section::list(source, bytes)?;
     let mut spans = stream(source, &sections, section::SPANS, "list of spans")?;
     for _ in 0..number {

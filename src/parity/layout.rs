@@ -9,9 +9,9 @@ use crate::base::Result;
 use crate::parity::sidecar::Places;
 
 /// Shortest shard in bytes.
-pub const SHARD_LEN_MIN: u32 = 512;
+pub(crate) const SHARD_LEN_MIN: u32 = 512;
 /// Longest.
-pub const SHARD_LEN_MAX: u32 = 4 << 20;
+pub(crate) const SHARD_LEN_MAX: u32 = 4 << 20;
 /// Shards are no longer than this unless there would be more than [`SHARDS_MAX`].
 const SHARD_LEN_USUAL: u32 = 64 << 10;
 /// Shards are made shorter for so many: one of which a byte is lost is lost whole, and scattered
@@ -24,7 +24,7 @@ const COST_WANTED: (u128, u128) = (120, 100);
 const SHARDS_FEW: usize = 1024;
 const COST_OF_FEW: (u128, u128) = (170, 100);
 /// Most shards of a file: each has 16 bytes in a table that is held in memory.
-pub const SHARDS_MAX: u64 = 1 << 19;
+pub(crate) const SHARDS_MAX: u64 = 1 << 19;
 /// Most shards of a set, its parity rounded up to a power of two counted with it.
 const SET_MAX: u64 = 2048;
 

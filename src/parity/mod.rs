@@ -1,9 +1,9 @@
 //! Parity files: any bytes, protected so that they can be put together again after sectors went bad, an end was cut off, or bytes
 //! were put in or taken out (docs/parity.md). Nothing here knows what an image is.
 
-pub mod layout;
-pub mod locate;
-pub mod protect;
+pub(crate) mod layout;
+pub(crate) mod locate;
+pub(crate) mod protect;
 pub mod rebuild;
 pub mod sidecar;
 mod table;

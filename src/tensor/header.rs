@@ -45,7 +45,7 @@ pub struct Header {
 
 /// The header of a new file with these tensors (name, dtype, shape and length in bytes) in this order, as the safetensors library
 /// writes it: with its length before it, filled up with blanks so that the data are aligned.
-pub fn write<'a>(
+pub(crate) fn write<'a>(
     metadata: &BTreeMap<String, String>,
     tensors: impl Iterator<Item = (&'a str, &'a str, &'a [u64], u64)>,
 ) -> Result<Vec<u8>> {
@@ -79,7 +79,7 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
 }
 
 /// The order in which the safetensors library writes tensors: the widest dtypes first, and those of one dtype by name.
-pub fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
+pub(crate) fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
     let wider_first = dtype::place(b.1).cmp(&dtype::place(a.1));
     wider_first.then_with(|| a.0.cmp(b.0))
 }

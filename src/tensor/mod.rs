@@ -1,11 +1,11 @@
 //! What a checkpoint is: dtypes, the safetensors header, and a file as a row of spans.
 
 pub mod dtype;
-pub mod header;
-pub mod layout;
-pub mod lookalike;
-pub mod name;
-pub mod values;
+pub(crate) mod header;
+pub(crate) mod layout;
+pub(crate) mod lookalike;
+pub(crate) mod name;
+pub(crate) mod values;
 
 pub use dtype::Family;
 pub use header::Header;

@@ -2,7 +2,7 @@
 
 /// How the elements of a dtype become numbers.
 #[derive(Debug, Clone, Copy)]
-pub struct Values {
+pub(crate) struct Values {
     /// Bytes of an element.
     pub width: usize,
     /// The number of one element of `width` bytes; NaN where the bits say so.
@@ -71,7 +71,7 @@ fn unsigned(bytes: &[u8]) -> f64 {
 }
 
 /// How the elements of `dtype` become numbers; none where one element is no single number in whole bytes.
-pub fn of(dtype: &str) -> Option<Values> {
+pub(crate) fn of(dtype: &str) -> Option<Values> {
     let new = |width, value| Some(Values { width, value });
     match dtype {
         "F64" => new(8, |b| f64::from_bits(bits(b))),
