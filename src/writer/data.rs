@@ -3,17 +3,17 @@
 use crate::base::Error;
 use crate::base::OutputFile;
 use crate::base::Result;
+use crate::writer::journal::Entry;
 use crate::writer::journal::Journal;
-use crate::writer::journal::Known;
-use crate::writer::journal::Part;
+use crate::writer::journal::Resumed;
 
 /// Bytes gathered before they are written.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// Appends to an output and knows its place.
+/// Appends to an output and knows how far it is.
 #[derive(Debug)]
 pub(super) struct DataWriter<'a> {
-    /// None where only the places of what is put are wanted.
+    /// None where only the length of what is put is wanted.
     output: Option<&'a mut OutputFile>,
     buffer: Vec<u8>,
     position: u64,
@@ -42,17 +42,18 @@ impl<'a> DataWriter<'a> {
         }
     }
 
-    /// Keeps a journal for a job from here on; gives what is known of it already, whose bytes need not be put again.
-    pub(super) fn keep_journal(&mut self, job: &[u8; 32]) -> Result<Known> {
+    /// Keeps a journal for a job from here on; gives what an earlier run of it has left, whose
+    /// bytes need not be put again.
+    pub(super) fn keep_journal(&mut self, job: &[u8; 32]) -> Result<Resumed> {
         self.flush()?;
         let Some(output) = &mut self.output else {
-            return Ok(Known::default());
+            return Ok(Resumed::default());
         };
-        let (journal, known) = Journal::open(output, job, self.position)?;
-        self.there = known.end.max(self.position);
+        let (journal, resumed) = Journal::open(output, job, self.position)?;
+        self.there = resumed.end.max(self.position);
         output.cut(self.there)?;
         self.journal = Some(journal);
-        Ok(known)
+        Ok(resumed)
     }
 
     /// Passes over bytes that the output has.
@@ -64,12 +65,12 @@ impl<'a> DataWriter<'a> {
         self.position = position;
     }
 
-    /// Notes what was put since the last part, once it is written; nothing for what was there.
-    pub(super) fn note(&mut self, part: &Part) {
+    /// Notes what was put since the last entry, once it is written; nothing for what was there.
+    pub(super) fn note(&mut self, entry: &Entry) {
         if let Some(journal) = &mut self.journal
             && self.position > self.there
         {
-            journal.note(part);
+            journal.note(entry);
         }
     }
 
@@ -91,6 +92,11 @@ impl<'a> DataWriter<'a> {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Appends zeros up to a multiple of `align`.
+    pub(super) fn align_to(&mut self, align: u64) -> Result<()> {
+        self.pad_to(self.position.next_multiple_of(align))
     }
 
     /// Appends zeros up to `position`.

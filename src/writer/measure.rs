@@ -7,28 +7,24 @@ use crate::codec::Profile;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::format::Index;
-use crate::writer::Source;
-use crate::writer::WriteOptions;
-use crate::writer::against::Plan;
-use crate::writer::coding;
-use crate::writer::coding::Job;
-use crate::writer::coding::Owners;
-use crate::writer::coding::Task;
 use crate::writer::data::DataWriter;
-use crate::writer::image;
-use crate::writer::journal::Known;
-use crate::writer::small;
-use crate::writer::twins;
+use crate::writer::dedup;
+use crate::writer::delta::Plan;
+use crate::writer::image_writer::ImageWriter;
+use crate::writer::outline;
+use crate::writer::source::Source;
+use crate::writer::task::ImageJob;
+use crate::writer::task::Task;
 
 /// For each span the first earlier one that it most likely repeats.
 pub fn likely_repeats(source: &Source, progress: &dyn Progress) -> Result<Vec<Option<usize>>> {
-    twins::find_likely(source, progress)
+    dedup::find_likely(source, progress)
 }
 
 /// The index of an image of `source` before anything is coded.
 pub fn outline(source: &Source, repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
     let bases = vec![None; source.layout.spans.len()];
-    image::blank_index(std::slice::from_ref(source), repeats, &bases, profile)
+    outline::blank_index(std::slice::from_ref(source), repeats, &bases, profile)
 }
 
 /// The index of an image of `source` once all is coded. The spans have parts of others, of `lens`,
@@ -39,35 +35,13 @@ pub fn coded(
     profile: Profile,
     progress: &dyn Progress,
 ) -> Result<Index> {
-    let options = WriteOptions {
-        profile,
-        threads: 1,
-        base_place: String::new(),
-        members: Vec::new(),
-    };
-    let mut index = outline(source, &vec![None; lens.len()], profile)?;
+    let job = ImageJob::new(profile, 1, progress);
+    let index = outline(source, &vec![None; lens.len()], profile)?;
     let bases = vec![None; lens.len()];
-    let tasks = image::tasks(std::slice::from_ref(source), &bases, &index);
-    let job = Job {
-        options: &options,
-        known: &Known::default(),
-        progress,
-    };
-    let mut data = DataWriter::nowhere();
-    let (plan, mut owners) = (Plan::default(), Owners::default());
-    let is_small = |task: &Task<'_>| lens[task.number] <= coding::SMALL_SPAN_LEN;
-    let mut rest = tasks.as_slice();
-    while let Some(first) = rest.first() {
-        let small = rest.iter().take_while(|task| is_small(task)).count();
-        let (now, later) = rest.split_at(small.max(1));
-        if small > 0 {
-            small::code(now, &plan, &mut owners, &job, &mut data, &mut index)?;
-        } else {
-            coding::code_large(*first, &job, &mut data, &mut index)?;
-        }
-        rest = later;
-    }
-    Ok(index)
+    let tasks = Task::of_sources(std::slice::from_ref(source), &bases, &index);
+    let mut writer = ImageWriter::new(index, 0, DataWriter::nowhere(), &job);
+    writer.code_window(&tasks, &Plan::default(), |task| lens[task.number])?;
+    Ok(writer.into_index())
 }
 
 /// The length of the image of this index.

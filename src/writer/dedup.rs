@@ -1,4 +1,5 @@
-//! Spans with the same bytes, such as a head tied to the embeddings or twelve equal masks: they are stored once.
+//! Spans with the same bytes, such as a head tied to the embeddings or twelve equal masks: they are
+//! stored once.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::base::parallel;
 use crate::tensor::Span;
-use crate::writer::image::Source;
+use crate::writer::source::Source;
 
 /// Shorter spans are not looked at: there is little to save.
 const LEN_MIN: u64 = 4 << 10;
@@ -17,22 +18,22 @@ const LOOK_LEN: u64 = 4 << 10;
 /// Bytes of a piece of two spans that are compared.
 const PIECE_LEN: u64 = 512 << 10;
 
-/// Longer spans are compared only in so many places where likeness is enough.
+/// Longer spans are compared only in so many pieces where likeness is enough.
 const WHOLE_LEN_MAX: u64 = 8 << 20;
-const LIKELY_PLACES: u64 = 64;
+const LIKELY_PIECES: u64 = 64;
 
 /// Most different spans that look the same and are kept to compare later ones with.
 const ALIKE_MAX: usize = 8;
 
 /// A span and where its bytes come from.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Candidate<'a> {
     number: usize,
     span: &'a Span,
     bytes: &'a dyn ReadAt,
 }
 
-impl Place<'_> {
+impl Candidate<'_> {
     fn read(&self, start: u64, len: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len as usize];
         self.bytes
@@ -49,8 +50,8 @@ impl Place<'_> {
     }
 }
 
-/// For each span of the sources, in order, the first earlier one with the same bytes. Spans that look the same are compared
-/// byte by byte.
+/// For each span of the sources, in order, the first earlier one with the same bytes. Spans that
+/// look the same are compared byte by byte.
 pub(super) fn find(
     sources: &[Source],
     threads: usize,
@@ -65,8 +66,8 @@ pub(super) fn find_likely(source: &Source, progress: &dyn Progress) -> Result<Ve
         if a.span.len <= WHOLE_LEN_MAX {
             return same(a, b, 1, progress);
         }
-        let step = a.span.len / LIKELY_PLACES;
-        for start in (0..LIKELY_PLACES).map(|place| place * step) {
+        let step = a.span.len / LIKELY_PIECES;
+        for start in (0..LIKELY_PIECES).map(|piece| piece * step) {
             if a.read(start, LOOK_LEN)? != b.read(start, LOOK_LEN)? {
                 return Ok(false);
             }
@@ -78,40 +79,45 @@ pub(super) fn find_likely(source: &Source, progress: &dyn Progress) -> Result<Ve
 fn find_by<'a>(
     sources: &'a [Source],
     progress: &dyn Progress,
-    same: impl Fn(&Place<'a>, &Place<'a>) -> Result<bool>,
+    same: impl Fn(&Candidate<'a>, &Candidate<'a>) -> Result<bool>,
 ) -> Result<Vec<Option<usize>>> {
     let all = sources.iter().flat_map(|source| {
         let with_bytes = |span| (span, &*source.bytes);
         source.layout.spans.iter().map(with_bytes)
     });
     let mut repeats = Vec::new();
-    let mut firsts: BTreeMap<(u64, u64, u64), Vec<Place<'_>>> = BTreeMap::new();
+    let mut firsts: BTreeMap<(u64, u64, u64), Vec<Candidate<'_>>> = BTreeMap::new();
     for (number, (span, bytes)) in all.enumerate() {
         repeats.push(None);
         if span.len < LEN_MIN {
             continue;
         }
         progress.check()?;
-        let place = Place {
+        let candidate = Candidate {
             number,
             span,
             bytes,
         };
-        let alike = firsts.entry(place.look()?).or_default();
+        let alike = firsts.entry(candidate.look()?).or_default();
         for first in &*alike {
-            if same(first, &place)? {
+            if same(first, &candidate)? {
                 repeats[number] = Some(first.number);
                 break;
             }
         }
         if repeats[number].is_none() && alike.len() < ALIKE_MAX {
-            alike.push(place);
+            alike.push(candidate);
         }
     }
     Ok(repeats)
 }
 
-fn same(a: &Place<'_>, b: &Place<'_>, threads: usize, progress: &dyn Progress) -> Result<bool> {
+fn same(
+    a: &Candidate<'_>,
+    b: &Candidate<'_>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<bool> {
     let mut equal = true;
     let pieces = a.span.len.div_ceil(PIECE_LEN) as usize;
     let different = std::sync::atomic::AtomicBool::new(false);

@@ -1,31 +1,31 @@
-//! The receipts: sha256 of each file and md5 of each span, taken by a thread of its own from the files themselves, so
-//! that they also prove that the coders read the same bytes.
+//! Digests: sha256 of each file and md5 of each span, taken by a thread of its own from the files
+//! themselves, so that they also prove that the coders read the same bytes.
 
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::digest::Md5;
 use crate::base::digest::Sha256;
-use crate::writer::image::Source;
+use crate::writer::source::Source;
 
 /// Bytes read at once: enough to keep the disk busy, few enough to stay in the second-level cache.
 const READ_LEN: usize = 256 << 10;
 
 /// The digests of one file.
 #[derive(Debug)]
-pub(super) struct FileReceipts {
+pub(super) struct FileDigests {
     pub(super) sha256: [u8; 32],
     pub(super) md5s: Vec<[u8; 16]>,
 }
 
 /// Reads every source once, from its first byte to its last.
-pub(super) fn take(sources: &[Source], progress: &dyn Progress) -> Result<Vec<FileReceipts>> {
+pub(super) fn take(sources: &[Source], progress: &dyn Progress) -> Result<Vec<FileDigests>> {
     sources
         .iter()
         .map(|source| take_one(source, progress))
         .collect()
 }
 
-fn take_one(source: &Source, progress: &dyn Progress) -> Result<FileReceipts> {
+fn take_one(source: &Source, progress: &dyn Progress) -> Result<FileDigests> {
     let mut sha256 = Sha256::default();
     let mut md5s = Vec::with_capacity(source.layout.spans.len());
     let mut buffer = vec![0; READ_LEN];
@@ -43,7 +43,7 @@ fn take_one(source: &Source, progress: &dyn Progress) -> Result<FileReceipts> {
         }
         md5s.push(md5.finish());
     }
-    Ok(FileReceipts {
+    Ok(FileDigests {
         sha256: sha256.finish(),
         md5s,
     })
