@@ -15,7 +15,7 @@ use bigsmall::base::ErrorKind;
 use bigsmall::base::FileSource;
 use bigsmall::base::ReadAt;
 use bigsmall::base::Result;
-use bigsmall::base::file::Identity;
+use bigsmall::base::SourceIdentity;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -212,11 +212,11 @@ impl ReadAt for Counted {
         Ok(())
     }
 
-    fn will_read(&self, range: Range<u64>) {
-        self.file.will_read(range);
+    fn will_read(&self, ranges: &[Range<u64>]) {
+        self.file.will_read(ranges);
     }
 
-    fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> SourceIdentity {
         self.file.identity()
     }
 }

@@ -9,12 +9,19 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::archive::BlockCache;
+use crate::archive::cache::BlockCache;
 use crate::archive::digests::DigestIndex;
-use crate::archive::image::Image;
+use crate::archive::image::Need;
+use crate::archive::model::Model;
+use crate::archive::model::Tensor;
+use crate::archive::model_file::Opening;
+use crate::archive::resolve::Availability;
+use crate::archive::resolve::BaseResolver;
+use crate::archive::resolve::BoundImage;
+use crate::archive::settled;
+use crate::archive::settled::Settled;
 use crate::archive::shards::ShardNote;
-use crate::archive::tensors::Tensor;
-use crate::archive::tensors::Tensors;
+use crate::archive::tensor_digests::TensorDigests;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::ReadAt;
@@ -24,7 +31,6 @@ use crate::base::error::escaped;
 use crate::base::units::counted;
 use crate::format::BaseRecord;
 use crate::tensor::Span;
-use crate::tensor::SpanKind;
 
 /// Most deltas one on another: as many blocks and one more are decoded for a block of the last.
 pub const DELTAS_MAX: usize = 4;
@@ -38,31 +44,50 @@ const LOOKS_MAX: usize = 1 << 20;
 /// Of so many of the tensors that a delta needs it is looked whether they are what they should be.
 const LOOKED_AT: usize = 32;
 
-/// Whether a base is at hand, as far as is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hope {
-    /// Nothing has its name and length and is not known to be another.
-    None,
-    /// Something has its name and length, and was not compared.
-    Some,
-    /// It is at hand.
-    Sure,
-}
-
 /// The tensors of some models, any of which may be a base.
 #[derive(Debug)]
 pub struct Bases {
-    tensors: Tensors,
+    model: Model,
+    digests: TensorDigests,
     /// Files of which a tensor was found to be a base: their other tensors are tried first.
     proven: Mutex<BTreeSet<usize>>,
+    /// The deltas whose bases were found.
+    settled: Settled,
+}
+
+impl Drop for Bases {
+    fn drop(&mut self) {
+        self.keep_digests();
+    }
+}
+
+impl BaseResolver for Bases {
+    fn resolve(&self, need: &Need) -> Result<Arc<dyn ReadAt>> {
+        self.find(&need.record, need.len)
+    }
+
+    fn availability(&self, need: &Need) -> Availability {
+        self.availability_of(&need.record, need.len)
+    }
+
+    fn search_paths(&self) -> &[PathBuf] {
+        self.model.paths()
+    }
 }
 
 impl Bases {
-    /// None yet. Decoded blocks of images go to `cache`; digests of tensors are looked up and kept in `index`.
+    /// None yet. Decoded blocks of images go to `cache`; digests of tensors are looked up and kept
+    /// in `index`.
     pub fn new(cache: Arc<BlockCache>, index: Option<DigestIndex>) -> Self {
+        let opening = Opening {
+            cache,
+            ..Opening::default()
+        };
         Self {
-            tensors: Tensors::new(cache, index),
+            model: Model::new(opening),
+            digests: TensorDigests::new(index),
             proven: Mutex::default(),
+            settled: Settled::default(),
         }
     }
 
@@ -78,88 +103,73 @@ impl Bases {
         Ok(bases)
     }
 
-    /// From now on each tensor is read for its digest, whatever is known of it: what a delta names as its base must be what is there,
-    /// and a file that was written to by mapping may have kept all that the disk says of it.
+    /// From now on each tensor is read for its digest, whatever is known of it: what a delta names
+    /// as its base must be what is there, and a file that was written to by mapping may have kept
+    /// all that the disk says of it.
     pub fn trust_no_index(&mut self) {
-        self.tensors.trusts_index = false;
+        self.digests.trust_no_index();
     }
 
     /// From now on links in folders are passed over.
     pub fn follow_no_links(&mut self) {
-        self.tensors.follows_links = false;
+        self.model.follow_no_links();
     }
 
-    /// Adds another place to look: a model file, an image, or a folder, in which what cannot be read is passed over.
+    /// Adds another place to look: a model file, an image, or a folder, in which what cannot be
+    /// read is passed over.
     pub fn add(&mut self, path: &Path) -> Result<()> {
-        self.tensors.add(path)
+        self.model.add(path)
     }
 
     /// Adds these files; those that are no models or cannot be read are passed over.
     pub fn add_files<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
-        self.tensors.add_files(paths);
+        self.model.add_files(paths);
     }
 
     /// Adds files in which only the bases of those that were named are looked for.
     pub fn add_support<'a>(&mut self, paths: impl Iterator<Item = &'a PathBuf>) {
-        self.tensors.add_support(paths);
+        self.model.add_support(paths);
     }
 
     /// Adds the models in a folder, but not those in folders below it.
     pub fn add_beside(&mut self, folder: &Path) -> Result<()> {
-        self.tensors.add_beside(folder)
+        self.model.add_beside(folder)
     }
 
     /// What could not be read of what was named, or is under it.
     pub fn faults(&self) -> impl Iterator<Item = &Error> {
-        let faults = self.tensors.faults.iter();
-        faults
-            .filter(|(is_named, _)| *is_named)
-            .map(|fault| &fault.1)
+        self.model.faults()
     }
 
     /// Where was looked.
-    pub fn places(&self) -> &[PathBuf] {
-        &self.tensors.places
+    pub fn search_paths(&self) -> &[PathBuf] {
+        self.model.paths()
     }
 
     /// All tensors of what was named, but for those in other files than the index of the shards
     /// says.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let all = self.tensors.by_name.values().flatten();
-        let standing = self.tensors.standing();
-        all.filter(|tensor| tensor.is_named && standing.counts(tensor))
+        self.model.tensors()
     }
 
     /// What is odd about which tensors count, as far as no index of shards decides.
     pub fn shard_notes(&self) -> &[ShardNote] {
-        &self.tensors.standing().notes
-    }
-
-    /// The folders in which the file of a tensor stands.
-    pub fn folders_of(&self, tensor: &Tensor) -> impl Iterator<Item = &Path> {
-        let homes = self.tensors.files[tensor.file].homes.get(&tensor.place.0);
-        homes
-            .into_iter()
-            .flatten()
-            .map(|home| home.folder.as_path())
+        self.model.shard_notes()
     }
 
     /// All files with tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.tensors.files.iter().map(|file| file.path.as_path())
+        self.model.files()
     }
 
     /// The images among them that are deltas.
-    pub fn deltas(&self) -> impl Iterator<Item = &Arc<Image>> {
-        self.tensors
-            .files
-            .iter()
-            .filter_map(|file| file.delta.as_ref())
+    pub fn deltas(&self) -> impl Iterator<Item = &Arc<BoundImage>> {
+        self.model.deltas()
     }
 
     /// The file that a tensor is in.
     pub fn file_of(&self, tensor: &Tensor) -> &Path {
-        &self.tensors.files[tensor.file].path
+        self.model.file_of(tensor)
     }
 
     /// The first tensor of the same name, dtype and shape as `span`.
@@ -169,16 +179,12 @@ impl Bases {
 
     /// All tensors of the same name, dtype and shape as `span`.
     pub fn all_like(&self, span: &Span) -> impl Iterator<Item = &Tensor> {
-        let may_have = span.kind == SpanKind::Tensor && span.len > 0;
-        let alike = self.tensors.by_name.get(&span.name).filter(|_| may_have);
-        let standing = self.tensors.standing();
-        alike.into_iter().flatten().filter(|tensor| {
-            let other = &tensor.span;
-            tensor.is_named
-                && standing.counts(tensor)
-                && other.dtype == span.dtype
-                && other.shape == span.shape
-        })
+        self.model.all_like(span)
+    }
+
+    /// How many deltas are read for a tensor, as far as its base was found.
+    pub fn depth(&self, tensor: &Tensor) -> usize {
+        self.settled.depth(tensor).unwrap_or_default()
     }
 
     /// The bytes of a tensor. If it is stored as differences, its base is looked for.
@@ -190,15 +196,26 @@ impl Bases {
         Search::new(self)
             .settle(tensor, deltas)
             .map_err(|e| e.file(self.file_of(tensor)))?;
-        Ok(Arc::clone(&tensor.bytes))
+        Ok(self.settled.bytes(&self.model, tensor))
+    }
+
+    /// The digest of a tensor whose base, if it has one, was found.
+    fn blake3(&self, tensor: &Tensor) -> Result<[u8; 32]> {
+        let bytes = self.settled.bytes(&self.model, tensor);
+        self.digests.take(&self.model, tensor, &*bytes)
+    }
+
+    /// The digest of a tensor, if it need not be read for it.
+    fn known_blake3(&self, tensor: &Tensor) -> Option<[u8; 32]> {
+        self.digests.known(&self.model, tensor)
     }
 
     /// What a tensor is as a base, and its bytes. They are read for the digest, if it is not known.
     pub fn identify(&self, tensor: &Tensor) -> Result<(BaseRecord, Arc<dyn ReadAt>)> {
         let bytes = self.settled(tensor, DELTAS_MAX - 1)?;
         let record = BaseRecord {
-            blake3: self.tensors.blake3(tensor)?,
-            name: tensor.span.name.clone(),
+            blake3: self.blake3(tensor)?,
+            name: tensor.span().name.clone(),
         };
         Ok((record, bytes))
     }
@@ -206,7 +223,7 @@ impl Bases {
     /// The bytes of the base of this record and length; an error that says where it was looked for if none is it.
     pub fn find(&self, record: &BaseRecord, len: u64) -> Result<Arc<dyn ReadAt>> {
         let tensor = Search::new(self).find(record, len, DELTAS_MAX - 1)?;
-        Ok(Arc::clone(&tensor.bytes))
+        Ok(self.settled.bytes(&self.model, tensor))
     }
 
     /// The file in which the base of this record and length is.
@@ -217,8 +234,7 @@ impl Bases {
 
     /// Whether there is a tensor of the name and this length, whatever its content.
     pub fn names(&self, record: &BaseRecord, len: u64) -> bool {
-        let alike = self.tensors.by_name.get(&record.name);
-        alike.is_some_and(|alike| alike.iter().any(|tensor| tensor.span.len == len))
+        self.alike(record, len).next().is_some()
     }
 
     /// The files that have bases of these records and lengths, or may have them: none of which is
@@ -227,17 +243,17 @@ impl Bases {
         let (mut may_be, mut others) = (BTreeSet::new(), BTreeSet::new());
         for (record, len) in records {
             for tensor in self.alike(record, *len) {
-                let known = self.tensors.known_blake3(tensor);
+                let known = self.known_blake3(tensor);
                 if known.is_none_or(|known| known == record.blake3) {
-                    may_be.insert(tensor.file);
+                    may_be.insert(tensor.file());
                 } else {
-                    others.insert(tensor.file);
+                    others.insert(tensor.file());
                 }
             }
         }
         let files = may_be.difference(&others);
         files
-            .map(|&file| self.tensors.files[file].path.as_path())
+            .map(|&file| self.model.file(file).path.as_path())
             .collect()
     }
 
@@ -251,57 +267,53 @@ impl Bases {
                 if *len > left {
                     return;
                 }
-                if self.tensors.known_blake3(tensor).is_none() {
+                if self.known_blake3(tensor).is_none() {
                     left -= len;
                     // one that cannot be read stays unknown
                     let settled = self.settled(tensor, DELTAS_MAX - 1);
-                    let _ = settled.and_then(|_| self.tensors.blake3(tensor));
+                    let _ = settled.and_then(|_| self.blake3(tensor));
                 }
             }
         }
     }
 
     fn alike(&self, record: &BaseRecord, len: u64) -> impl Iterator<Item = &Tensor> {
-        let alike = self.tensors.by_name.get(&record.name).into_iter().flatten();
-        alike.filter(move |tensor| tensor.span.len == len)
+        let alike = self.model.all_named(&record.name);
+        alike.filter(move |tensor| tensor.span().len == len)
     }
 
     /// What can be said of the base of this record and length without reading tensors.
-    pub fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
-        Search::new(self).hope(record, len)
+    pub fn availability_of(&self, record: &BaseRecord, len: u64) -> Availability {
+        Search::new(self).availability(record, len)
     }
 
     /// Keeps the digests that were taken for later searches; also done when nobody needs the bases any more.
     pub fn keep_digests(&self) {
-        self.tensors.keep_digests();
+        self.digests.keep(&self.model);
     }
 
     fn not_found(&self, record: &BaseRecord, is_alike: bool) -> Error {
-        let places: Vec<String> = self
-            .places()
-            .iter()
-            .map(|place| format!("`{}`", place.display()))
-            .collect();
-        let places = if places.is_empty() {
+        let paths = self.search_paths().iter();
+        let paths: Vec<String> = paths.map(|path| format!("`{}`", path.display())).collect();
+        let paths = if paths.is_empty() {
             "no place: none was named".to_owned()
         } else {
-            places.join(", ")
+            paths.join(", ")
         };
-        let faults = match self.tensors.faults.as_slice() {
-            [] => String::new(),
-            [(_, first), ..] => {
-                let count = counted(self.tensors.faults.len() as u64, "file");
-                format!("; {count} there could not be read, such as: {first}")
-            }
-        };
+        let mut all_faults = self.model.all_faults();
+        let count = counted(all_faults.len() as u64, "file");
+        let faults = all_faults.next().map_or_else(String::new, |first| {
+            format!("; {count} there could not be read, such as: {first}")
+        });
         let name = escaped(&record.name);
         if !is_alike {
-            let what = format!("its base tensor `{name}` is not in {places}{faults}");
+            let what = format!("its base tensor `{name}` is not in {paths}{faults}");
             return Error::new(ErrorKind::MissingBase, what);
         }
         let blake3 = digest::hex(&record.blake3);
         let what = format!(
-            "no tensor `{name}` in {places} is its base, which was changed or is another model: BLAKE3 {blake3} expected{faults}"
+            "no tensor `{name}` in {paths} is its base, which was changed or is another model: \
+             BLAKE3 {blake3} expected{faults}"
         );
         Error::new(ErrorKind::MissingBase, what)
     }
@@ -331,9 +343,8 @@ struct AtHand<'a> {
 
 impl<'a> AtHand<'a> {
     /// The base of a tensor, if it is among these.
-    fn base_of(&self, tensor: &Tensor) -> Option<&'a Tensor> {
-        let (image, number) = tensor.delta.as_ref()?;
-        let blake3 = &image.need(*number).record.blake3;
+    fn base_of(&self, bases: &Bases, tensor: &Tensor) -> Option<&'a Tensor> {
+        let blake3 = &settled::need_of(&bases.model, tensor)?.record.blake3;
         self.by_digest.get(blake3).copied()
     }
 }
@@ -351,11 +362,9 @@ impl<'a> Search<'a> {
 
     /// Tensors of the name and length of a base: those of files that were bases before come first.
     fn alike(&self, record: &BaseRecord, len: u64) -> Vec<&'a Tensor> {
-        let alike = self.bases.tensors.by_name.get(&record.name);
-        let alike = alike.into_iter().flatten();
-        let mut alike: Vec<&Tensor> = alike.filter(|tensor| tensor.span.len == len).collect();
+        let mut alike: Vec<&Tensor> = self.bases.alike(record, len).collect();
         let proven = self.bases.proven.lock();
-        alike.sort_by_key(|tensor| !proven.contains(&tensor.file));
+        alike.sort_by_key(|tensor| !proven.contains(&tensor.file()));
         alike
     }
 
@@ -375,7 +384,7 @@ impl<'a> Search<'a> {
         self.sought.pop();
         match found {
             Ok(found) => {
-                self.bases.proven.lock().insert(found.file);
+                self.bases.proven.lock().insert(found.file());
                 Ok(found)
             }
             Err(error) => {
@@ -395,7 +404,7 @@ impl<'a> Search<'a> {
         let alike = self.alike(record, len);
         self.looks += alike.len();
         let known = |tensor: &&&Tensor| {
-            let known = self.bases.tensors.known_blake3(tensor);
+            let known = self.bases.known_blake3(tensor);
             known == Some(record.blake3)
         };
         let known: Vec<&Tensor> = alike.iter().filter(known).copied().collect();
@@ -408,7 +417,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        let is_plain = |tensor: &&&Tensor| tensor.delta.is_none();
+        let is_plain = |tensor: &&&Tensor| !tensor.is_delta();
         for tensor in alike.iter().filter(is_plain) {
             if self.is_it(tensor, record, &mut at_hand) {
                 return Ok(tensor);
@@ -431,7 +440,7 @@ impl<'a> Search<'a> {
             return Err(fault);
         }
         // only among those of its name: a search without end for others would say no more
-        let is_next = |tensor: &&&Tensor| at_hand.base_of(tensor).is_some();
+        let is_next = |tensor: &&&Tensor| at_hand.base_of(self.bases, tensor).is_some();
         if let Some(too_deep) = above.iter().find(is_next) {
             return Err(self.too_deep(too_deep));
         }
@@ -440,7 +449,7 @@ impl<'a> Search<'a> {
 
     /// Whether this tensor, which can be read, has the digest; then it is at hand for others, too.
     fn is_it(&self, tensor: &'a Tensor, record: &BaseRecord, at_hand: &mut AtHand<'a>) -> bool {
-        match self.bases.tensors.blake3(tensor) {
+        match self.bases.blake3(tensor) {
             Ok(blake3) => {
                 at_hand.by_digest.entry(blake3).or_insert(tensor);
                 blake3 == record.blake3
@@ -452,36 +461,39 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the base of a tensor that is stored as differences is at hand, so that at most `depth` deltas are read for the tensor.
+    /// Whether the base of a tensor that is stored as differences is at hand, so that at most
+    /// `depth` deltas are read for the tensor.
     fn base_is_at_hand(&mut self, tensor: &Tensor, depth: usize, at_hand: &AtHand<'a>) -> bool {
-        if let Some(known) = tensor.depth.get() {
-            return *known <= depth;
+        let bases = self.bases;
+        if let Some(known) = bases.settled.depth(tensor) {
+            return known <= depth;
         }
-        let Some((image, number)) = &tensor.delta else {
+        let Some(need) = settled::need_of(&bases.model, tensor) else {
             return true;
         };
-        let below = image.need(*number).record.clone();
-        let base = if below.name == tensor.span.name {
-            at_hand.base_of(tensor)
+        let base = if need.record.name == tensor.span().name {
+            at_hand.base_of(bases, tensor)
         } else {
-            self.find(&below, tensor.span.len, depth - 1).ok()
+            self.find(&need.record, tensor.span().len, depth - 1).ok()
         };
-        base.is_some_and(|base| base.depth() < depth && settle_on(tensor, base))
+        let base = base.filter(|base| bases.depth(base) < depth);
+        base.inspect(|base| bases.settled.settle(&bases.model, tensor, base))
+            .is_some()
     }
 
     /// Finds the base of a tensor that is stored as differences, so that it can be read.
     fn settle(&mut self, tensor: &Tensor, deltas: usize) -> Result<()> {
-        if let Some((image, number)) = &tensor.delta
-            && tensor.depth.get().is_none()
+        let bases = self.bases;
+        if let Some(need) = settled::need_of(&bases.model, tensor)
+            && bases.settled.depth(tensor).is_none()
         {
             let Some(below) = deltas.checked_sub(1) else {
                 return Err(self.too_deep(tensor));
             };
-            let record = image.need(*number).record.clone();
-            let base = self.find(&record, tensor.span.len, below)?;
-            settle_on(tensor, base);
+            let base = self.find(&need.record, tensor.span().len, below)?;
+            bases.settled.settle(&bases.model, tensor, base);
         }
-        if tensor.depth() > deltas {
+        if bases.depth(tensor) > deltas {
             return Err(self.too_deep(tensor));
         }
         Ok(())
@@ -490,63 +502,56 @@ impl<'a> Search<'a> {
     fn too_deep(&self, tensor: &Tensor) -> Error {
         Error::unsupported(format!(
             "tensor `{}` is the end of a chain of more than {DELTAS_MAX} deltas",
-            escaped(&tensor.span.name)
+            escaped(&tensor.span().name)
         ))
         .file(self.bases.file_of(tensor))
         .hint("restore a model of the chain, and name the restored one as the base")
     }
 
     /// As [`Search::find`] goes, by what is known of digests alone.
-    fn hope(&self, record: &BaseRecord, len: u64) -> Hope {
+    fn availability(&self, record: &BaseRecord, len: u64) -> Availability {
         let alike = self.alike(record, len);
-        let mut hopes: BTreeMap<[u8; 32], Hope> = BTreeMap::new();
+        let mut known: BTreeMap<[u8; 32], Availability> = BTreeMap::new();
         // for whatever digest, as something is not compared yet
-        let mut any = Hope::None;
-        for tensor in alike.iter().filter(|tensor| tensor.delta.is_none()) {
-            if let Some(blake3) = self.bases.tensors.known_blake3(tensor) {
-                hopes.insert(blake3, Hope::Sure);
+        let mut any = Availability::Missing;
+        for tensor in alike.iter().filter(|tensor| !tensor.is_delta()) {
+            if let Some(blake3) = self.bases.known_blake3(tensor) {
+                known.insert(blake3, Availability::Present);
             } else {
-                any = Hope::Some;
+                any = Availability::Unchecked;
             }
         }
-        let hope_for = |hopes: &BTreeMap<[u8; 32], Hope>, any: Hope, blake3: &[u8; 32]| {
-            any.max(hopes.get(blake3).copied().unwrap_or(Hope::None))
-        };
+        let of =
+            |known: &BTreeMap<[u8; 32], Availability>, any: Availability, blake3: &[u8; 32]| {
+                let known = known.get(blake3).copied();
+                any.max(known.unwrap_or(Availability::Missing))
+            };
         for _ in 1..DELTAS_MAX {
-            let before = hopes.clone();
+            let before = known.clone();
             for tensor in &alike {
-                let Some((image, number)) = &tensor.delta else {
+                let Some(need) = settled::need_of(&self.bases.model, tensor) else {
                     continue;
                 };
-                let below = &image.need(*number).record;
+                let below = &need.record;
                 // what is called otherwise is not looked into
-                let is_elsewhere = below.name != record.name;
-                let of_base = if is_elsewhere {
-                    Hope::Some
+                let of_base = if below.name == record.name {
+                    of(&before, any, &below.blake3)
                 } else {
-                    hope_for(&before, any, &below.blake3)
+                    Availability::Unchecked
                 };
-                match self.bases.tensors.known_blake3(tensor) {
+                match self.bases.known_blake3(tensor) {
                     Some(blake3) => {
-                        let hope = hopes.entry(blake3).or_insert(Hope::None);
-                        *hope = of_base.max(*hope);
+                        let found = known.entry(blake3).or_insert(Availability::Missing);
+                        *found = of_base.max(*found);
                     }
                     // it may be the base of any, but not what it is itself made from
-                    None if below.blake3 != record.blake3 => any = any.max(of_base.min(Hope::Some)),
+                    None if below.blake3 != record.blake3 => {
+                        any = any.max(of_base.min(Availability::Unchecked));
+                    }
                     None => {}
                 }
             }
         }
-        hope_for(&hopes, any, &record.blake3)
+        of(&known, any, &record.blake3)
     }
-}
-
-/// Notes the base of a tensor, which then can be read.
-fn settle_on(tensor: &Tensor, base: &Tensor) -> bool {
-    let Some((image, number)) = &tensor.delta else {
-        return false;
-    };
-    image.settle_base(*number, &base.bytes);
-    tensor.depth.get_or_init(|| base.depth() + 1);
-    true
 }

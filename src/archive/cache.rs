@@ -9,7 +9,7 @@ use crate::archive::loading_cache::LoadingCache;
 use crate::archive::loading_cache::Prefetched;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::file::Identity;
+use crate::base::SourceIdentity;
 use crate::base::mutex::Mutex;
 use crate::codec::SpanTables;
 
@@ -24,8 +24,8 @@ const TABLES_SHARE: u64 = 4;
 /// deltas that have it as their base share what is decoded of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ImageId {
-    /// A file of the disk.
-    File(Identity),
+    /// What is known to be the same whenever it is opened: a file of the disk, a remote one.
+    Source(SourceIdentity),
     /// Whatever else; a number that no other open image of this process has.
     Other(u64),
 }
@@ -35,7 +35,8 @@ impl ImageId {
     pub(super) fn of(source: &dyn ReadAt) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        source.identity().map_or(Self::Other(number), Self::File)
+        let identity = source.identity().known();
+        identity.map_or(Self::Other(number), Self::Source)
     }
 }
 

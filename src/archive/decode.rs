@@ -1,6 +1,6 @@
-//! Decoding the blocks of an image, each checked against its checksum before anybody gets it.
+//! Coded bytes of some blocks to their original bytes, each block checked against its checksum.
+//! Nothing is read here: whoever has the bytes, from wherever, can have them decoded.
 
-use crate::archive::image::Image;
 use crate::base::CodecId;
 use crate::base::Error;
 use crate::base::Remedy;
@@ -11,135 +11,148 @@ use crate::codec::CodedBlock;
 use crate::codec::Scratch;
 use crate::codec::SpanTables;
 use crate::format::BlockRecord;
+use crate::format::Grid;
 
-/// Buffers that a thread keeps from block to block.
-#[derive(Debug, Default)]
-pub struct ReadScratch {
-    coded: Vec<u8>,
-    second: Vec<u8>,
-    base: Vec<u8>,
-    codec: Scratch,
-}
-
-/// What a block's record does not say of it.
+/// Blocks of one span, one behind another, as they lie in an image.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Within {
-    /// Lanes of R16 and R32 blocks.
-    pub(super) lanes: usize,
-    /// Number of the base of its span.
-    pub(super) base: Option<usize>,
-    /// Where its bytes begin in its span.
-    pub(super) start: u64,
+pub struct CodedRun<'a> {
+    /// What the index says of each.
+    pub blocks: &'a [BlockRecord],
+    /// Number of the first of them in its span.
+    pub first: u64,
+    /// How the span is cut into blocks.
+    pub grid: Grid,
+    /// Their coded bytes, from those of the first on, the padding between them included.
+    pub bytes: &'a [u8],
 }
 
-impl Image {
-    /// Decodes a block into `out`, which has its length. On an error `out` holds rubbish and must
-    /// not be used.
-    pub(super) fn decode(
-        &self,
-        block: &BlockRecord,
-        within: Within,
-        tables: Option<&SpanTables>,
-        out: &mut [u8],
-        scratch: &mut ReadScratch,
-    ) -> Result<()> {
-        let is_raw = block.codec == CodecId::RAW && block.codec_version == block.codec.version();
-        if is_raw && block.coded_len as usize == out.len() {
-            self.source().read_exact_at(block.offset, out)?;
-        } else {
-            let ReadScratch {
-                coded, base, codec, ..
-            } = scratch;
-            self.read_base(block.codec, within, out.len(), base)?;
-            let coded = CodedBlock {
-                codec: block.codec,
-                version: block.codec_version,
-                bytes: self.coded(block, coded)?,
-                lanes: within.lanes,
-                base,
-            };
-            codec::decode_block(&coded, tables, out, codec)?;
-        }
-        check(block, out)
+impl<'a> CodedRun<'a> {
+    /// Original bytes of them all.
+    pub fn original_len(&self) -> usize {
+        let lens = (0..self.blocks.len()).map(|at| self.block_len(at));
+        lens.sum()
     }
 
-    /// Decodes two blocks, one behind the other, of a codec that has a kernel for two.
-    pub(super) fn decode_two(
-        &self,
-        [a, b]: [&BlockRecord; 2],
-        within: Within,
-        tables: Option<&SpanTables>,
-        [out_a, out_b]: [&mut [u8]; 2],
-        scratch: &mut ReadScratch,
-    ) -> [Result<()>; 2] {
-        let ReadScratch {
-            coded,
-            second,
+    /// A buffer of their length, cut into one for each.
+    pub(super) fn split<'o>(&self, out: &'o mut [u8]) -> Vec<&'o mut [u8]> {
+        let (mut outs, mut rest) = (Vec::with_capacity(self.blocks.len()), out);
+        for at in 0..self.blocks.len() {
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(self.block_len(at));
+            outs.push(out);
+            rest = after;
+        }
+        outs
+    }
+
+    /// Original bytes of one of them.
+    fn block_len(&self, at: usize) -> usize {
+        let range = self.grid.block_range(self.first + at as u64);
+        (range.end - range.start) as usize
+    }
+
+    fn coded(&self, at: usize) -> Result<&'a [u8]> {
+        let block = &self.blocks[at];
+        let start = (block.offset - self.blocks[0].offset) as usize;
+        let coded = self.bytes.get(start..start + block.coded_len as usize);
+        coded.ok_or_else(|| Error::damaged("the coded bytes of a block are not all there"))
+    }
+
+    fn block(&self, at: usize, base: &'a [u8]) -> Result<CodedBlock<'a>> {
+        Ok(CodedBlock {
+            codec: self.blocks[at].codec,
+            version: self.blocks[at].codec_version,
+            bytes: self.coded(at)?,
+            lanes: self.grid.lanes(),
             base,
-            ..
-        } = scratch;
-        let of_both = self.read_base(a.codec, within, out_a.len() + out_b.len(), base);
-        if let Err(error) = of_both {
-            return [Err(error), Ok(())];
-        }
-        let (base_a, base_b) = base.split_at(base.len().min(out_a.len()));
-        let (bytes_a, bytes_b) = match (self.coded(a, coded), self.coded(b, second)) {
-            (Ok(bytes_a), Ok(bytes_b)) => (bytes_a, bytes_b),
-            (a, b) => return [a.map(|_| ()), b.map(|_| ())],
-        };
-        let block = |record: &BlockRecord, bytes, base| CodedBlock {
-            codec: record.codec,
-            version: record.codec_version,
-            bytes,
-            lanes: within.lanes,
-            base,
-        };
-        let blocks = [&block(a, bytes_a, base_a), &block(b, bytes_b, base_b)];
-        let [first, second] = codec::decode_two(blocks, tables, [&mut *out_a, &mut *out_b]);
-        [
-            first.and_then(|()| check(a, out_a)),
-            second.and_then(|()| check(b, out_b)),
-        ]
+        })
     }
+}
 
-    /// Reads as many bytes of the base as are decoded, where the codec needs them; else nothing.
-    fn read_base(
-        &self,
-        codec: CodecId,
-        within: Within,
-        len: usize,
-        base: &mut Vec<u8>,
-    ) -> Result<()> {
-        if !codec.needs_base() {
-            base.clear();
-            return Ok(());
-        }
-        base.resize(len, 0);
-        let number = within
-            .base
-            .ok_or_else(|| Error::damaged("a block of differences in a tensor without a base"))?;
-        self.base(number)?
-            .read_exact_at(within.start, base)
-            .map_err(|e| e.hint("this was read from the base"))
-    }
+/// Whether one of these blocks can only be decoded with the bytes of its base.
+pub(super) fn needs_base(blocks: &[BlockRecord]) -> bool {
+    blocks.iter().any(|block| block.codec.needs_base())
+}
 
-    /// The coded bytes of a block, read into `buffer` if they are not in memory.
-    fn coded<'a>(&'a self, block: &BlockRecord, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
-        let len = block.coded_len as usize;
-        if let Some(coded) = self.source().slice_at(block.offset, len) {
-            return Ok(coded);
-        }
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
-        self.source()
-            .read_exact_at(block.offset, &mut buffer[..len])?;
-        Ok(&buffer[..len])
+/// Whether a block may be faster decoded in turns with the next one.
+pub(super) fn may_pair(block: &BlockRecord) -> bool {
+    codec::is_paired(block.codec, block.codec_version)
+}
+
+/// Whether these two blocks of one span are faster decoded in turns than one after the other.
+pub(super) fn is_pair(a: &BlockRecord, b: &BlockRecord) -> bool {
+    a.codec == b.codec && may_pair(a) && may_pair(b)
+}
+
+/// Whether the coded bytes of a block are its original bytes.
+pub(super) fn is_raw(block: &BlockRecord, original_len: usize) -> bool {
+    block.codec == CodecId::RAW
+        && block.codec_version == CodecId::RAW.version()
+        && block.coded_len as usize == original_len
+}
+
+/// Decodes a run into `out`, which has its length, two blocks in turns where that is faster. `base`
+/// has the bytes of the base at the same place, where a codec needs them; else it may be empty.
+/// The first block that is damaged ends it: its error says which. On an error `out` holds rubbish
+/// and must not be used.
+pub fn decode_run(
+    coded: &CodedRun<'_>,
+    tables: Option<&SpanTables>,
+    base: &[u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    assert_eq!(
+        out.len(),
+        coded.original_len(),
+        "the buffer has the run's length"
+    );
+    if coded.blocks.len() == 1 {
+        return decode_blocks(coded, tables, base, &mut [out], scratch);
     }
+    decode_blocks(coded, tables, base, &mut coded.split(out), scratch)
+}
+
+/// The same, each block into a buffer of its length.
+pub(super) fn decode_blocks(
+    coded: &CodedRun<'_>,
+    tables: Option<&SpanTables>,
+    base: &[u8],
+    outs: &mut [&mut [u8]],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    let located = |at: usize| move |e: Error| e.block(coded.first + at as u64);
+    let base_at = |start: usize, len: usize| base.get(start..start + len).unwrap_or_default();
+    let (mut at, mut start) = (0, 0);
+    while let Some(block) = coded.blocks.get(at) {
+        match (&mut outs[at..], coded.blocks.get(at + 1)) {
+            ([a, b, ..], Some(next)) if is_pair(block, next) => {
+                let bases = [base_at(start, a.len()), base_at(start + a.len(), b.len())];
+                let blocks = [
+                    &coded.block(at, bases[0]).map_err(located(at))?,
+                    &coded.block(at + 1, bases[1]).map_err(located(at + 1))?,
+                ];
+                let [of_a, of_b] = codec::decode_two(blocks, tables, [&mut **a, &mut **b]);
+                of_a.and_then(|()| check(block, a)).map_err(located(at))?;
+                of_b.and_then(|()| check(next, b))
+                    .map_err(located(at + 1))?;
+                (at, start) = (at + 2, start + a.len() + b.len());
+            }
+            (rest, _) => {
+                let out = &mut *rest[0];
+                let coded_block = coded.block(at, base_at(start, out.len()));
+                coded_block
+                    .and_then(|coded| codec::decode_block(&coded, tables, out, scratch))
+                    .and_then(|()| check(block, out))
+                    .map_err(located(at))?;
+                (at, start) = (at + 1, start + out.len());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares decoded bytes with the checksum of the original ones.
-fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
+pub(super) fn check(block: &BlockRecord, decoded: &[u8]) -> Result<()> {
     if digest::xxh3(decoded) != block.checksum {
         let error = Error::damaged("the bytes are not what was stored (checksum differs)");
         return Err(error.remedy(Remedy::Repair));

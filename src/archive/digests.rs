@@ -18,7 +18,7 @@ use crate::base::digest;
 use crate::base::file::Identity;
 
 /// Which tensor of a file: the number of the original file in an image, and where it begins there.
-pub(super) type Place = (usize, u64);
+pub(super) type TensorKey = (usize, u64);
 
 /// A file that was changed less than this ago may be changed again without another time: what is known of it is not kept.
 const SETTLED_AGE: Duration = Duration::from_secs(2);
@@ -73,11 +73,11 @@ impl DigestIndex {
     }
 
     /// What is known of the file of this identity.
-    pub(super) fn read(&self, identity: &Identity) -> BTreeMap<Place, [u8; 32]> {
+    pub(super) fn read(&self, identity: &Identity) -> BTreeMap<TensorKey, [u8; 32]> {
         self.try_read(identity).unwrap_or_default()
     }
 
-    fn try_read(&self, identity: &Identity) -> Option<BTreeMap<Place, [u8; 32]>> {
+    fn try_read(&self, identity: &Identity) -> Option<BTreeMap<TensorKey, [u8; 32]>> {
         // whatever lies there, it neither blocks nor fills the memory
         let file = FileSource::open(&self.page(identity)).ok()?;
         let mut page = vec![
@@ -102,7 +102,7 @@ impl DigestIndex {
         &self,
         path: &Path,
         identity: &Identity,
-        known: &BTreeMap<Place, [u8; 32]>,
+        known: &BTreeMap<TensorKey, [u8; 32]>,
     ) {
         let is_settled = SystemTime::now()
             .duration_since(identity.changed())

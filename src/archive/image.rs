@@ -6,11 +6,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::archive::bases::Bases;
 use crate::archive::cache::BlockCache;
 use crate::archive::cache::Charge;
 use crate::archive::cache::ImageId;
-use crate::archive::needs::Needs;
 use crate::archive::packed::Packed;
 use crate::archive::packed::Spans;
 use crate::base::Error;
@@ -20,6 +18,7 @@ use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::digest::Xxh3;
 use crate::codec::SpanTables;
+use crate::format::BaseRecord;
 use crate::format::BlockRecord;
 use crate::format::FileRecord;
 use crate::format::HEADER_LEN;
@@ -33,8 +32,21 @@ use crate::format::parse;
 /// Bytes of an index that are read at once to be checked.
 const PIECE_LEN: usize = 64 << 10;
 
-/// An open image. It holds of each span a few bytes, and reads the rest of what its index says
-/// again where that is needed.
+/// A base of an image: a tensor of another model that some of it is stored as differences from.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// Its number in the image.
+    pub number: usize,
+    /// What it is, with its name.
+    pub record: BaseRecord,
+    /// Its bytes, and those of the tensors that are differences from it.
+    pub len: u64,
+    /// The first of these.
+    pub tensor: String,
+}
+
+/// An open image, and the coded bytes in it. It holds of each span a few bytes, and reads the rest
+/// of what its index says again where that is needed. Nothing is decoded here.
 #[derive(Debug, Clone)]
 pub struct Image {
     source: Arc<dyn ReadAt>,
@@ -46,7 +58,8 @@ pub struct Image {
     /// Where the index lies that was read.
     index: Range<u64>,
     base_place: String,
-    pub(super) needs: Needs,
+    /// By their number; none for one that no tensor has.
+    needs: Arc<[Option<Need>]>,
     faults: Vec<Error>,
     id: ImageId,
     /// What it takes of a cache's bound.
@@ -162,7 +175,7 @@ impl Image {
             packed: Arc::new(packed),
             index,
             base_place: parsed.base_place,
-            needs: Needs::new(&parsed.bases, users),
+            needs: needs(&parsed.bases, users),
             faults,
             id,
             charge: None,
@@ -182,14 +195,10 @@ impl Image {
         let files = size_of_val(&*self.files) + paths.sum::<usize>();
         let paths = self.members.iter().map(|member| member.path.len());
         let members = size_of_val(&*self.members) + paths.sum::<usize>();
-        (files + members + self.packed.memory_bytes() + self.needs.memory_bytes()) as u64
-    }
-
-    /// The same, with its bases among those tensors. Each is looked for when it is first needed.
-    #[must_use]
-    pub fn with_bases(mut self, bases: Arc<Bases>) -> Self {
-        self.needs.bases = Some(bases);
-        self
+        let names = self.needs();
+        let names = names.map(|need| need.record.name.len() + need.tensor.len());
+        let needs = size_of_val(&*self.needs) + names.sum::<usize>();
+        (files + members + self.packed.memory_bytes() + needs) as u64
     }
 
     /// The coded bytes, as they lie in the image.
@@ -225,7 +234,23 @@ impl Image {
 
     /// Whether some of it is stored as differences from other files.
     pub fn is_delta(&self) -> bool {
-        !self.needs.is_empty()
+        self.needs().next().is_some()
+    }
+
+    /// The bases that it needs.
+    pub fn needs(&self) -> impl Iterator<Item = &Need> {
+        self.needs.iter().flatten()
+    }
+
+    /// How many numbers its bases have.
+    pub(super) fn base_count(&self) -> usize {
+        self.needs.len()
+    }
+
+    /// The base with this number, which a tensor has.
+    pub(super) fn need(&self, number: usize) -> &Need {
+        let need = self.needs.get(number).and_then(Option::as_ref);
+        need.unwrap_or_else(|| unreachable!("a tensor's base is listed"))
     }
 
     /// Damage that did not stop the image from being opened: a copy of header or index that is not right.
@@ -314,6 +339,32 @@ impl Image {
         self.packed.block(place, number, page)
     }
 
+    /// Where the coded bytes of these blocks of one span lie, the padding between them included.
+    pub(super) fn coded_range(blocks: &[BlockRecord]) -> Range<u64> {
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
+            return 0..0;
+        };
+        first.offset..last.offset + u64::from(last.coded_len)
+    }
+
+    /// Their coded bytes in one read, into `buffer` if they are not in memory.
+    pub(super) fn coded<'a>(
+        &'a self,
+        blocks: &[BlockRecord],
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
+        let range = Self::coded_range(blocks);
+        let len = (range.end - range.start) as usize;
+        if let Some(coded) = self.source.slice_at(range.start, len) {
+            return Ok(coded);
+        }
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        self.source.read_exact_at(range.start, &mut buffer[..len])?;
+        Ok(&buffer[..len])
+    }
+
     /// Reads and parses tables; `None` if there are none.
     pub(super) fn read_tables(&self, offset: u64, len: u32) -> Result<Option<SpanTables>> {
         if len == 0 {
@@ -323,6 +374,20 @@ impl Image {
         self.source.read_exact_at(offset, &mut bytes)?;
         SpanTables::parse(&bytes).map(Some)
     }
+}
+
+/// Those bases, with name and length of the first tensor that has each.
+fn needs(records: &[BaseRecord], mut users: BTreeMap<usize, (String, u64)>) -> Arc<[Option<Need>]> {
+    let need = |(number, record): (usize, &BaseRecord)| {
+        let (tensor, len) = users.remove(&number)?;
+        Some(Need {
+            number,
+            record: record.named(&tensor),
+            len,
+            tensor,
+        })
+    };
+    records.iter().enumerate().map(need).collect()
 }
 
 /// An error unless the index that lies there is what the header says it is.

@@ -102,3 +102,19 @@ impl PackageFile {
         Ok((bytes?, range))
     }
 }
+
+impl ReadAt for PackageFile {
+    fn len(&self) -> u64 {
+        self.byte_len()
+    }
+
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut rest = out;
+        for piece in self.pieces(offset, rest.len() as u64)? {
+            let (now, after) = rest.split_at_mut(piece.len());
+            now.copy_from_slice(&piece);
+            rest = after;
+        }
+        Ok(())
+    }
+}

@@ -13,11 +13,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::archive;
-use crate::archive::BlockCache;
-use crate::archive::VirtualFile;
+use crate::archive::cache::BlockCache;
+use crate::archive::image;
 use crate::archive::naming;
-use crate::archive::standing::Home;
+use crate::archive::virtual_file::VirtualFile;
 use crate::archive::whole::Archive;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -33,6 +32,13 @@ use crate::tensor::SpanKind;
 
 /// What it is called behind the model's name, but for the name of a variant and `.json`.
 const INDEX: &str = ".safetensors.index";
+
+/// Where a file with tensors stands: its folder, and its name there as restored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Home {
+    pub(super) folder: PathBuf,
+    pub(super) name: OsString,
+}
 
 /// The index of a model's shards.
 #[derive(Debug, Clone)]
@@ -480,7 +486,7 @@ fn original_of(path: &Path) -> Option<OsString> {
         return None;
     }
     let source = FileSource::open(path).ok()?;
-    let header = archive::peek(&source, path).ok()?;
+    let header = image::peek(&source, path).ok()?;
     let is_file = header.kind == ImageKind::File;
     naming::original_name(name, &header).filter(|_| is_file)
 }
@@ -488,7 +494,7 @@ fn original_of(path: &Path) -> Option<OsString> {
 /// The names of the tensors of a file or an image.
 fn tensor_names(path: &Path) -> Result<Vec<String>> {
     let source = FileSource::open(path)?;
-    if !archive::claims_to_be_image(&source) {
+    if !image::claims_to_be_image(&source) {
         let header = Header::read(&source)?;
         return Ok(header
             .tensors

@@ -8,53 +8,60 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::archive::digests::Place;
 use crate::archive::shards;
 use crate::archive::shards::Groups;
+use crate::archive::shards::Home;
 use crate::archive::shards::ShardIndex;
 use crate::archive::shards::ShardNote;
-use crate::archive::tensors::Tensor;
-use crate::archive::tensors::Tensors;
 
-/// Where a file with tensors stands: its folder, and its name there as restored.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Home {
-    pub(super) folder: PathBuf,
-    pub(super) name: OsString,
+/// One of several tensors of a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    /// What tells it from the others.
+    pub(super) number: usize,
+    /// Where its file stands as restored: links give several.
+    pub(super) homes: &'a [Home],
+    /// Where its file is.
+    pub(super) path: &'a Path,
+    /// Whether that is an image.
+    pub(super) is_image: bool,
+}
+
+/// The indexes of shards that decide: those in images, and those on the disk, not read yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Indexes<'a> {
+    pub(super) in_images: &'a [ShardIndex],
+    pub(super) on_disk: &'a BTreeSet<PathBuf>,
 }
 
 /// Which tensors do not count, and what is odd.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    overruled: BTreeSet<(usize, Place)>,
+    overruled: BTreeSet<usize>,
     pub(super) notes: Vec<ShardNote>,
 }
 
 impl Standing {
     /// Whether a tensor counts.
-    pub(super) fn counts(&self, tensor: &Tensor) -> bool {
-        !self.overruled.contains(&key(tensor))
+    pub(super) fn counts(&self, number: usize) -> bool {
+        !self.overruled.contains(&number)
     }
 }
 
-fn key(tensor: &Tensor) -> (usize, Place) {
-    (tensor.file, tensor.place)
-}
-
-/// Decides for all tensors of what was named.
-pub(super) fn decide(tensors: &Tensors) -> Standing {
+/// Decides for all names that several tensors have.
+pub(super) fn decide<'a>(
+    names: impl Iterator<Item = (&'a str, Vec<Candidate<'a>>)>,
+    indexes: Indexes<'a>,
+) -> Standing {
     let mut decision = Decision {
-        tensors,
-        indexes: None,
+        indexes,
+        read: None,
         standing: Standing::default(),
         beside: BTreeSet::new(),
         undecided: Groups::default(),
     };
-    for (name, alike) in &tensors.by_name {
-        let named: Vec<&Tensor> = alike.iter().filter(|tensor| tensor.is_named).collect();
-        if named.len() > 1 {
-            decision.decide(name, &named);
-        }
+    for (name, candidates) in names {
+        decision.decide(name, &candidates);
     }
     let Decision {
         mut standing,
@@ -70,9 +77,9 @@ pub(super) fn decide(tensors: &Tensors) -> Standing {
 }
 
 struct Decision<'a> {
-    tensors: &'a Tensors,
+    indexes: Indexes<'a>,
     /// Those of each folder, read when the first is needed.
-    indexes: Option<BTreeMap<PathBuf, Vec<ShardIndex>>>,
+    read: Option<BTreeMap<PathBuf, Vec<ShardIndex>>>,
     standing: Standing,
     /// Files that stand beside their images.
     beside: BTreeSet<(PathBuf, PathBuf)>,
@@ -80,23 +87,23 @@ struct Decision<'a> {
 }
 
 impl<'a> Decision<'a> {
-    fn decide(&mut self, name: &str, named: &[&'a Tensor]) {
-        let mut by_folder: BTreeMap<&Path, Vec<(&OsStr, &Tensor)>> = BTreeMap::new();
-        for tensor in named {
-            let homes = self.tensors.files[tensor.file].homes.get(&tensor.place.0);
-            for home in homes.into_iter().flatten() {
+    fn decide(&mut self, name: &str, candidates: &[Candidate<'a>]) {
+        let mut by_folder: BTreeMap<&Path, Vec<(&OsStr, &Candidate<'_>)>> = BTreeMap::new();
+        for candidate in candidates {
+            for home in candidate.homes {
                 let group = by_folder.entry(&home.folder).or_default();
-                group.push((&home.name, tensor));
+                group.push((&home.name, candidate));
             }
         }
         let (mut counting, mut overruled) = (BTreeSet::new(), BTreeSet::new());
         for (folder, group) in by_folder {
+            let numbers = group.iter().map(|(_, candidate)| candidate.number);
             let kept = if group.len() > 1 {
                 self.of_folder(name, folder, &group)
             } else {
-                group.iter().map(|(_, tensor)| key(tensor)).collect()
+                numbers.clone().collect()
             };
-            overruled.extend(group.iter().map(|(_, tensor)| key(tensor)));
+            overruled.extend(numbers);
             counting.extend(kept);
         }
         // one that is in several folders counts if it does in any of them
@@ -109,59 +116,54 @@ impl<'a> Decision<'a> {
         &mut self,
         name: &str,
         folder: &Path,
-        group: &[(&OsStr, &Tensor)],
-    ) -> Vec<(usize, Place)> {
+        group: &[(&OsStr, &Candidate<'_>)],
+    ) -> Vec<usize> {
         let chosen = self.chosen(name, folder);
         let chosen = chosen.filter(|chosen| group.iter().any(|(file, _)| chosen == file));
         let in_question = group
             .iter()
             .filter(|(file, _)| chosen.as_deref().is_none_or(|chosen| chosen == *file));
-        let mut kept: BTreeMap<&OsStr, &Tensor> = BTreeMap::new();
-        for &(file, tensor) in in_question {
-            let Some(before) = kept.insert(file, tensor) else {
+        let mut kept: BTreeMap<&OsStr, &Candidate<'_>> = BTreeMap::new();
+        for &(file, candidate) in in_question {
+            let Some(before) = kept.insert(file, candidate) else {
                 continue;
             };
-            let is_image = |tensor: &Tensor| self.tensors.files[tensor.file].header.is_some();
-            let (plain, image) = if is_image(before) {
-                (tensor, before)
+            let (plain, image) = if before.is_image {
+                (candidate, before)
             } else {
-                (before, tensor)
+                (before, candidate)
             };
             kept.insert(file, plain);
-            self.beside.insert((self.path(plain), self.path(image)));
+            let paths = (plain.path.to_owned(), image.path.to_owned());
+            self.beside.insert(paths);
         }
         if kept.len() > 1 {
-            let files = kept.values().map(|tensor| self.path(tensor)).collect();
-            self.undecided.add(name, files, None);
+            let files = kept.values().map(|candidate| candidate.path.to_owned());
+            self.undecided.add(name, files.collect(), None);
         }
-        kept.into_values().map(key).collect()
-    }
-
-    fn path(&self, tensor: &Tensor) -> PathBuf {
-        self.tensors.files[tensor.file].path.clone()
+        kept.into_values().map(|one| one.number).collect()
     }
 
     /// The file that the index of the folder names for a tensor.
     fn chosen(&mut self, name: &str, folder: &Path) -> Option<OsString> {
-        let indexes = self.indexes.get_or_insert_with(|| {
-            let mut indexes: BTreeMap<PathBuf, Vec<ShardIndex>> = BTreeMap::new();
-            for index in self.tensors.in_images.iter().cloned() {
+        let Indexes { in_images, on_disk } = self.indexes;
+        let notes = &mut self.standing.notes;
+        let read = self.read.get_or_insert_with(|| {
+            let mut read: BTreeMap<PathBuf, Vec<ShardIndex>> = BTreeMap::new();
+            for index in in_images.iter().cloned() {
                 let folder = crate::base::atomic::folder_of(index.path()).to_owned();
-                indexes.entry(folder).or_default().push(index);
+                read.entry(folder).or_default().push(index);
             }
-            for path in &self.tensors.indexes {
+            for path in on_disk {
                 let folder = crate::base::atomic::folder_of(path).to_owned();
                 match ShardIndex::open(path) {
-                    Ok(index) => indexes.entry(folder).or_default().push(index),
-                    Err(error) => {
-                        let note = shards::unreadable(path.clone(), &error);
-                        self.standing.notes.push(note);
-                    }
+                    Ok(index) => read.entry(folder).or_default().push(index),
+                    Err(error) => notes.push(shards::unreadable(path.clone(), &error)),
                 }
             }
-            indexes
+            read
         });
-        let mut of_folder = indexes.get(folder).into_iter().flatten();
+        let mut of_folder = read.get(folder).into_iter().flatten();
         of_folder.find_map(|index| index.file_of(name).map(OsString::from))
     }
 }

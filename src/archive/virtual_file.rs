@@ -5,15 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::archive::cache::BlockCache;
-use crate::archive::cache::ImageId;
-use crate::archive::decode::ReadScratch;
-use crate::archive::decode::Within;
-use crate::archive::image::Image;
+use crate::archive::decode;
 use crate::archive::packed::Packed;
+use crate::archive::resolve::BoundImage;
+use crate::archive::resolve::ReadScratch;
+use crate::archive::resolve::Run;
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::file::Identity;
+use crate::base::SourceIdentity;
+use crate::codec::SpanTables;
 use crate::format::BlockRecord;
 use crate::format::FileRecord;
 use crate::format::SpanLocation;
@@ -25,7 +26,7 @@ const JOINED_BELOW: usize = 4 << 10;
 /// One original file of an image. It is exact by construction: every byte comes from a checked block.
 #[derive(Debug, Clone)]
 pub struct VirtualFile {
-    image: Arc<Image>,
+    image: Arc<BoundImage>,
     cache: Arc<BlockCache>,
     number: usize,
     /// First of its bytes among those of all files of the image.
@@ -37,7 +38,7 @@ type Numbered = (usize, SpanLocation);
 
 impl VirtualFile {
     /// File `number` of the image. The cache may be shared with other files.
-    pub fn new(image: Arc<Image>, number: usize, cache: Arc<BlockCache>) -> Result<Self> {
+    pub fn new(image: Arc<BoundImage>, number: usize, cache: Arc<BlockCache>) -> Result<Self> {
         let Some(before) = image
             .files()
             .get(..number)
@@ -55,40 +56,104 @@ impl VirtualFile {
         })
     }
 
+    /// All files of the image, in its order.
+    pub fn all(image: &Arc<BoundImage>, cache: &Arc<BlockCache>) -> Vec<Self> {
+        let mut start = 0;
+        let files = image.files().iter().enumerate();
+        let file = files.map(|(number, record)| {
+            let file = Self {
+                image: Arc::clone(image),
+                cache: Arc::clone(cache),
+                number,
+                start,
+            };
+            start += record.len;
+            file
+        });
+        file.collect()
+    }
+
     /// What the index says of the file.
     pub fn record(&self) -> &FileRecord {
         &self.image.files()[self.number]
     }
 
-    /// Block `number` of a span.
-    fn block(&self, (_, place): Numbered, number: u64) -> Result<Arc<Vec<u8>>> {
-        let range = place.grid.block_range(number);
-        let len = range.end - range.start;
-        let decode = || self.decode(&place, number, &range);
+    /// Block `number` of a span, of which somebody wants what begins before `wanted_end`.
+    fn block(&self, (_, place): Numbered, number: u64, wanted_end: u64) -> Result<Arc<Vec<u8>>> {
+        let decode = || self.decode(&place, number, wanted_end);
+        let (id, len) = (self.image.id(), block_len(&place, number));
         let number = place.first_block + number as usize;
-        self.cache.block(self.image.id(), number, len, decode)
+        self.cache.block(id, number, len, decode)
     }
 
-    /// Decodes block `number` of a span, which are the bytes `range` of that.
-    fn decode(&self, place: &SpanLocation, number: u64, range: &Range<u64>) -> Result<Vec<u8>> {
-        let (image, cache) = (&self.image, &self.cache);
+    /// Decodes block `number` of a span, and the next with it where two in turns are faster and
+    /// that is wanted, too.
+    fn decode(&self, place: &SpanLocation, number: u64, wanted_end: u64) -> Result<Vec<u8>> {
         let record = self.block_record(place, number)?;
-        let read = || image.read_tables(place.tables_offset, place.tables_len);
-        let tables = if place.tables_len > 0 {
-            cache.tables(image.id(), place.tables_owner, read)?
-        } else {
-            None
-        };
-        let within = Within {
-            lanes: place.grid.lanes(),
-            base: place.base,
-            start: range.start,
-        };
-        let mut block = cache.buffer((range.end - range.start) as usize);
-        with_scratch(|scratch| {
-            image.decode(&record, within, tables.as_deref(), &mut block, scratch)
-        })?;
+        let with_next = self.decode_with_next(place, number, (&record, wanted_end));
+        with_next.map_or_else(|| self.decode_alone(place, number, &record), Ok)
+    }
+
+    fn decode_alone(
+        &self,
+        place: &SpanLocation,
+        number: u64,
+        record: &BlockRecord,
+    ) -> Result<Vec<u8>> {
+        let mut block = self.cache.buffer(block_len(place, number) as usize);
+        let records = std::slice::from_ref(record);
+        self.decode_into(place, number, records, &mut [&mut block])?;
         Ok(block)
+    }
+
+    /// Decodes a block in turns with the next, which goes to the cache; none if the next is no such
+    /// block, is not wanted, is in the cache already, or one of them is damaged.
+    fn decode_with_next(
+        &self,
+        place: &SpanLocation,
+        number: u64,
+        (record, wanted_end): (&BlockRecord, u64),
+    ) -> Option<Vec<u8>> {
+        let next = number + 1;
+        let next_start = place.grid.block_range(next).start;
+        if next_start >= wanted_end.min(place.grid.len) || !decode::may_pair(record) {
+            return None;
+        }
+        let records = [*record, self.block_record(place, next).ok()?];
+        if !decode::is_pair(&records[0], &records[1]) {
+            return None;
+        }
+        let lens = [number, next].map(|number| block_len(place, number));
+        let mut own = None;
+        let decode = || {
+            let [mut block, mut other] = lens.map(|len| self.cache.buffer(len as usize));
+            self.decode_into(place, number, &records, &mut [&mut block, &mut other])?;
+            own = Some(block);
+            Ok(other)
+        };
+        let number_of_all = place.first_block + next as usize;
+        let id = self.image.id();
+        self.cache
+            .prefetch_block(id, number_of_all, lens[1], decode);
+        own
+    }
+
+    /// Decodes blocks of a span, from `first` on, each into a buffer of its length.
+    fn decode_into(
+        &self,
+        place: &SpanLocation,
+        first: u64,
+        records: &[BlockRecord],
+        outs: &mut [&mut [u8]],
+    ) -> Result<()> {
+        let run = Run {
+            blocks: records,
+            first,
+            grid: place.grid,
+            base: place.base,
+        };
+        let tables = self.tables(place)?;
+        with_scratch(|scratch| self.image.read_run(run, tables.as_deref(), outs, scratch))
     }
 
     /// What the index says of block `number` of a span.
@@ -99,6 +164,40 @@ impl VirtualFile {
             .cache
             .page(image.id(), page, || image.read_page(page))?;
         image.block_record(place, number, &page)
+    }
+
+    /// What the index says of the blocks of the span at `offset` that hold `range` of its bytes,
+    /// the number of the first of them, and where the span lies in the image.
+    pub(super) fn block_records(
+        &self,
+        offset: u64,
+        range: Range<u64>,
+    ) -> Result<(SpanLocation, u64, Vec<BlockRecord>)> {
+        let Some(((_, place), _)) = self.find(offset).filter(|_| !range.is_empty()) else {
+            let error = Error::invalid("no bytes of a tensor have no blocks");
+            return Err(error.file(self.image.path()));
+        };
+        let block_len = place.grid.block_len();
+        let numbers = range.start / block_len..range.end.div_ceil(block_len);
+        let records = numbers.clone().map(|at| self.block_record(&place, at));
+        let records = records.collect::<Result<_>>();
+        let records = records.map_err(|e| e.file(self.image.path()))?;
+        Ok((place, numbers.start, records))
+    }
+
+    /// The tables of a span.
+    pub(super) fn tables(&self, place: &SpanLocation) -> Result<Option<Arc<SpanTables>>> {
+        let (image, cache) = (&self.image, &self.cache);
+        if place.tables_len == 0 {
+            return Ok(None);
+        }
+        let read = || image.read_tables(place.tables_offset, place.tables_len);
+        cache.tables(image.id(), place.tables_owner, read)
+    }
+
+    /// The image that it is in.
+    pub(super) fn image(&self) -> &Arc<BoundImage> {
+        &self.image
     }
 
     /// Where the block that holds `offset` lies in the image.
@@ -135,19 +234,19 @@ impl VirtualFile {
         Some(start + range.start..start + range.end)
     }
 
-    /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded.
-    /// Nothing is told of an error: it meets whoever reads there.
-    pub fn prefetch(&self, offset: u64) {
+    /// Decodes the block that holds `offset` into the cache, unless it is there or being decoded;
+    /// with it the next, where two in turns are faster and that begins before `wanted_end`. Nothing
+    /// is told of an error: it meets whoever reads there.
+    pub fn prefetch(&self, offset: u64, wanted_end: u64) {
         let Some(((_, place), within)) = self.find(offset) else {
             return;
         };
         let number = within / place.grid.block_len();
-        let range = place.grid.block_range(number);
-        let len = range.end - range.start;
-        let decode = || self.decode(&place, number, &range);
+        let wanted_end = (self.start + wanted_end).saturating_sub(place.start);
+        let decode = || self.decode(&place, number, wanted_end);
+        let (id, len) = (self.image.id(), block_len(&place, number));
         let number = place.first_block + number as usize;
-        self.cache
-            .prefetch_block(self.image.id(), number, len, decode);
+        self.cache.prefetch_block(id, number, len, decode);
     }
 
     /// Calls `take` with the parts of blocks that make up `len` bytes from `offset`, in order.
@@ -176,7 +275,7 @@ impl VirtualFile {
                 let within = at - place.start;
                 let number = within / place.grid.block_len();
                 let range = place.grid.block_range(number);
-                let block = self.block(span, number);
+                let block = self.block(span, number, end - place.start);
                 let block = block.map_err(|error| self.located(error, span, number))?;
                 let len = (range.end - within).min(end - at);
                 let from = (within - range.start) as usize;
@@ -220,6 +319,12 @@ impl VirtualFile {
     }
 }
 
+/// Original bytes of block `number` of a span.
+fn block_len(place: &SpanLocation, number: u64) -> u64 {
+    let range = place.grid.block_range(number);
+    range.end - range.start
+}
+
 /// A part of a decoded block.
 #[derive(Debug, Clone)]
 pub struct Piece {
@@ -248,26 +353,21 @@ impl ReadAt for VirtualFile {
     }
 
     /// That of the image.
-    fn identity(&self) -> Option<Identity> {
-        match self.image.id() {
-            ImageId::File(identity) => Some(identity),
-            ImageId::Other(_) => None,
-        }
+    fn identity(&self) -> SourceIdentity {
+        self.image.source().identity()
     }
 
     /// Hands the hint on for the coded bytes.
-    fn will_read(&self, range: Range<u64>) {
-        let last = range.end.checked_sub(1);
-        let ends = (
-            self.coded_at(range.start),
-            last.and_then(|last| self.coded_at(last)),
-        );
-        // bytes that repeat others lie elsewhere
-        if let (Some(first), Some(last)) = ends
-            && last.end.saturating_sub(first.start) <= range.end - range.start
-        {
-            self.image.source().will_read(first.start..last.end);
-        }
+    fn will_read(&self, ranges: &[Range<u64>]) {
+        let coded = ranges.iter().filter_map(|range| {
+            let last = range.end.checked_sub(1)?;
+            let (first, last) = (self.coded_at(range.start)?, self.coded_at(last)?);
+            // bytes that repeat others lie elsewhere
+            let is_run = last.end.saturating_sub(first.start) <= range.end - range.start;
+            is_run.then_some(first.start..last.end)
+        });
+        let coded: Vec<Range<u64>> = coded.collect();
+        self.image.source().will_read(&coded);
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {

@@ -4,18 +4,16 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::archive::bases::Bases;
-use crate::archive::decode::ReadScratch;
-use crate::archive::decode::Within;
+use crate::archive::decode;
 use crate::archive::image::Image;
-use crate::archive::virtual_file::VirtualFile;
-use crate::base::Error;
+use crate::archive::resolve::BaseResolver;
+use crate::archive::resolve::BoundImage;
+use crate::archive::resolve::ReadScratch;
+use crate::archive::resolve::Run;
 use crate::base::FileSource;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::codec;
 use crate::codec::SpanTables;
-use crate::format::BlockRecord;
 use crate::format::FileRecord;
 use crate::format::Index;
 use crate::format::SpanRecord;
@@ -24,14 +22,14 @@ use crate::tensor::Layout;
 /// An open image, and all that its index says: names, shapes and digests, too.
 #[derive(Debug)]
 pub struct Archive {
-    image: Arc<Image>,
+    image: Arc<BoundImage>,
     index: Index,
 }
 
 impl Deref for Archive {
-    type Target = Image;
+    type Target = BoundImage;
 
-    fn deref(&self) -> &Image {
+    fn deref(&self) -> &BoundImage {
         &self.image
     }
 }
@@ -51,22 +49,21 @@ impl Archive {
         let index = read.and_then(|()| Index::parse(&bytes, image.header()));
         Ok(Self {
             index: index.map_err(|e| e.file(path))?,
-            image: Arc::new(image),
+            image: Arc::new(BoundImage::new(image, None)),
         })
     }
 
-    /// The same, with its bases among those tensors. Each is looked for when it is first needed.
+    /// The same, whose bases are found so. Each is looked for when it is first needed.
     #[must_use]
-    pub fn with_bases(self, bases: Arc<Bases>) -> Self {
-        let image = Arc::unwrap_or_clone(self.image).with_bases(bases);
+    pub fn with_bases(self, resolver: Arc<dyn BaseResolver>) -> Self {
         Self {
-            image: Arc::new(image),
+            image: Arc::new(self.image.rebound(resolver)),
             index: self.index,
         }
     }
 
     /// What is needed to read its files.
-    pub fn image(&self) -> &Arc<Image> {
+    pub fn image(&self) -> &Arc<BoundImage> {
         &self.image
     }
 
@@ -80,21 +77,14 @@ impl Archive {
         &self.index.spans[file.spans.clone()]
     }
 
-    /// The layout of one of its files as its own bytes say it; an error if the index says
-    /// otherwise.
-    pub fn layout(&self, file: &VirtualFile) -> Result<Layout> {
-        let record = file.record();
-        let layout = if record.is_safetensors {
-            Layout::of_safetensors(file).map_err(|e| e.file(self.path()))?
-        } else {
-            Layout::of_bytes(record.len)
-        };
-        let spans = self.spans(record).iter().map(|record| &record.span);
-        if !layout.spans.iter().eq(spans) {
-            let error = Error::damaged("its index lists other tensors than its header");
-            return Err(error.file(self.path()));
+    /// The layout of one of its files as the index says it.
+    pub fn layout_of(&self, file: &FileRecord) -> Layout {
+        let spans = self.spans(file).iter().map(|record| record.span.clone());
+        Layout {
+            spans: spans.collect(),
+            len: file.len,
+            is_safetensors: file.is_safetensors,
         }
-        Ok(layout)
     }
 
     /// Reads and parses the tables of a span; `None` if it has none.
@@ -120,10 +110,7 @@ impl Archive {
             range.end - range.start,
             "the buffer has the block's length"
         );
-        let block = &self.index.blocks[span.blocks.start + number as usize];
-        self.image
-            .decode(block, self.within(span, number), tables, out, scratch)
-            .map_err(|e| e.block(number).tensor(span.span.label()).file(self.path()))
+        self.decode_blocks(span, number, tables, out, scratch)
     }
 
     /// Decodes as many blocks of `span` from `first` on as `out` holds, one after another, as
@@ -139,51 +126,45 @@ impl Archive {
     ) -> Result<()> {
         let (mut number, mut rest) = (first, out);
         while !rest.is_empty() {
+            let blocks = &self.index.blocks[span.blocks.start + number as usize..span.blocks.end];
+            let count = match blocks {
+                [a, b, ..] if decode::is_pair(a, b) => 2,
+                _ => 1,
+            };
             let len = |number| {
                 let range = span.block_range(number);
                 (range.end - range.start) as usize
             };
-            let at = span.blocks.start + number as usize;
-            let is_paired =
-                |block: &BlockRecord| codec::is_paired(block.codec, block.codec_version);
-            let blocks = &self.index.blocks[at..span.blocks.end];
-            let (out, after) = std::mem::take(&mut rest).split_at_mut(len(number));
+            // of a pair the second may be no longer wanted
+            let wanted = rest.len();
+            let count = if len(number) == wanted { 1 } else { count };
+            let (a, after) = std::mem::take(&mut rest).split_at_mut(len(number));
+            let second_len = if count == 2 { len(number + 1) } else { 0 };
+            let (b, after) = after.split_at_mut(second_len);
             rest = after;
-            if let [a, b, ..] = blocks
-                && !rest.is_empty()
-                && is_paired(a)
-                && is_paired(b)
-                && a.codec == b.codec
-            {
-                let (second, after) = std::mem::take(&mut rest).split_at_mut(len(number + 1));
-                rest = after;
-                let results = self.image.decode_two(
-                    [a, b],
-                    self.within(span, number),
-                    tables,
-                    [out, second],
-                    scratch,
-                );
-                for (number, result) in (number..).zip(results) {
-                    result
-                        .map_err(|e| e.block(number).tensor(span.span.label()).file(self.path()))?;
-                }
-                number += 2;
-                continue;
-            }
-            self.decode_block(span, number, tables, out, scratch)?;
-            number += 1;
+            let run = Run {
+                blocks: &blocks[..count as usize],
+                first: number,
+                grid: span.grid(),
+                base: self.stored(span).base,
+            };
+            let outs = &mut [a, b][..count as usize];
+            self.image
+                .read_run(run, tables, outs, scratch)
+                .map_err(|e| e.tensor(span.span.label()).file(self.path()))?;
+            number += count;
         }
         Ok(())
     }
 
-    fn within(&self, span: &SpanRecord, number: u64) -> Within {
-        // what repeats another has that one's blocks, and so its base
-        let stored = span.repeats.map_or(span, |of| &self.index.spans[of]);
-        Within {
-            lanes: span.grid().lanes(),
-            base: stored.base,
-            start: span.block_range(number).start,
-        }
+    /// The number of the base of a span of an original file, if it is stored as differences.
+    pub(super) fn base_of(&self, file: usize, span: usize) -> Option<u32> {
+        let spans = self.spans(&self.files()[file]);
+        self.stored(&spans[span]).base.map(|base| base as u32)
+    }
+
+    /// The span whose blocks these are: what repeats another has that one's, and so its base.
+    fn stored<'a>(&'a self, span: &'a SpanRecord) -> &'a SpanRecord {
+        span.repeats.map_or(span, |of| &self.index.spans[of])
     }
 }

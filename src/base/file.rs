@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::base::Error;
 use crate::base::ReadAt;
 use crate::base::Result;
+use crate::base::SourceIdentity;
 
 /// The kernel takes no longer hint than a disk takes in one request.
 const HINT_LEN_MAX: u64 = 128 << 10;
@@ -202,17 +203,19 @@ impl ReadAt for FileSource {
     }
 
     /// Has the kernel begin to read them from the disk.
-    fn will_read(&self, range: Range<u64>) {
-        let mut at = range.start;
-        while let Some(len) = NonZeroU64::new(range.end.saturating_sub(at).min(HINT_LEN_MAX)) {
-            // whatever comes of it, the bytes can be read
-            let _ = rustix::fs::fadvise(&self.file, at, Some(len), Advice::WillNeed);
-            at += len.get();
+    fn will_read(&self, ranges: &[Range<u64>]) {
+        for range in ranges {
+            let mut at = range.start;
+            while let Some(len) = NonZeroU64::new(range.end.saturating_sub(at).min(HINT_LEN_MAX)) {
+                // whatever comes of it, the bytes can be read
+                let _ = rustix::fs::fadvise(&self.file, at, Some(len), Advice::WillNeed);
+                at += len.get();
+            }
         }
     }
 
-    fn identity(&self) -> Option<Identity> {
-        Some(self.identity)
+    fn identity(&self) -> SourceIdentity {
+        SourceIdentity::Disk(self.identity)
     }
 
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {

@@ -32,4 +32,6 @@ pub use lock::LockedFile;
 pub use lock::TreeLock;
 pub use progress::Progress;
 pub use read_at::ReadAt;
+pub use read_at::RemoteTag;
+pub use read_at::SourceIdentity;
 pub use reader::ByteReader;

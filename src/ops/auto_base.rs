@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::archive::Bases;
 use crate::archive::DigestIndex;
-use crate::archive::tensors::Tensor;
+use crate::archive::Tensor;
 use crate::base::Error;
 use crate::base::Progress;
 use crate::base::ReadAt;

@@ -6,15 +6,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use crate::archive;
 use crate::archive::Archive;
+use crate::archive::Availability;
+use crate::archive::BaseResolver;
 use crate::archive::Bases;
 use crate::archive::DigestIndex;
-use crate::archive::tensors::Tensor;
+use crate::archive::ModelFile;
+use crate::archive::Need;
+use crate::archive::Opening;
+use crate::archive::Tensor;
+use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::parallel;
+use crate::ops::folder;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 use crate::writer::Base;
@@ -120,16 +128,16 @@ fn renamed<'a>(
 }
 
 /// Where bases are, seen from the folder of `image`: words for a person who looks for them later.
-pub fn place_from(bases: &Bases, image: &Path) -> String {
-    let Some(place) = bases.places().first() else {
+pub fn path_from(bases: &Bases, image: &Path) -> String {
+    let Some(path) = bases.search_paths().first() else {
         return String::new();
     };
-    let found = way(place, image).unwrap_or_else(|| place.clone());
+    let found = way(path, image).unwrap_or_else(|| path.clone());
     found.to_string_lossy().into_owned()
 }
 
 /// The same for an image `to` that takes over the bases of another one: as that has it, if there is nothing at that place any more.
-pub fn place_moved(image: &Archive, to: &Path) -> String {
+pub fn path_moved(image: &Archive, to: &Path) -> String {
     let old = &image.index().base_place;
     let place = atomic::folder_of(image.path()).join(old);
     let place = if old.is_empty() {
@@ -159,13 +167,13 @@ fn way(place: &Path, image: &Path) -> Option<PathBuf> {
 
 /// Where the bases of images are looked for. Nothing is looked at before an image needs it.
 #[derive(Debug)]
-pub struct Places {
+pub struct SearchPaths {
     paths: Vec<PathBuf>,
     beside: Option<PathBuf>,
     opened: OnceLock<Arc<Bases>>,
 }
 
-impl Places {
+impl SearchPaths {
     /// Those that were named and, where the images are all in a folder, that folder.
     pub fn new(named: &[PathBuf], source: &Path) -> Self {
         let mut paths = named.to_vec();
@@ -188,6 +196,11 @@ impl Places {
         self
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.beside.is_none()
+    }
+
     /// What is there.
     pub fn open(&self) -> Result<&Arc<Bases>> {
         if let Some(opened) = self.opened.get() {
@@ -202,29 +215,59 @@ impl Places {
         }
         Ok(self.opened.get_or_init(|| Arc::new(bases)))
     }
+}
 
-    /// An image with the places where its bases may be; they are looked for when they are needed.
-    pub fn lend(&self, archive: Archive) -> Result<Archive> {
-        if !archive.index().is_delta() || self.paths.is_empty() {
-            return Ok(archive);
-        }
-        Ok(archive.with_bases(Arc::clone(self.open()?)))
+impl BaseResolver for SearchPaths {
+    fn resolve(&self, need: &Need) -> Result<Arc<dyn ReadAt>> {
+        self.open()?.resolve(need)
     }
 
-    /// Opens an image, with its bases if it has any, all of which must be there.
-    pub fn open_archive(
-        &self,
-        path: &Path,
-        threads: usize,
-        progress: &dyn Progress,
-    ) -> Result<Archive> {
-        let archive = self.lend(Archive::open(path)?)?;
-        if archive.index().is_delta() {
-            let label = path.file_name().unwrap_or_default().to_string_lossy();
-            progress.begin(&format!("reading the base of {label}"), 0);
-            archive.find_bases(threads, progress)?;
-            progress.end();
-        }
-        Ok(archive)
+    fn availability(&self, need: &Need) -> Availability {
+        let opened = self.open();
+        opened.map_or(Availability::Missing, |bases| bases.availability(need))
     }
+
+    fn search_paths(&self) -> &[PathBuf] {
+        let opened = self.opened.get();
+        opened.map_or(&self.paths, |bases| bases.search_paths())
+    }
+}
+
+/// Opens an image, with its bases if it has any, all of which must be there.
+pub fn open_archive(
+    path: &Path,
+    bases: &Arc<SearchPaths>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<Archive> {
+    let archive = Archive::open(path)?;
+    if !archive.is_delta() {
+        return Ok(archive);
+    }
+    let archive = if bases.is_empty() {
+        archive
+    } else {
+        // an error in opening them says more than that a base is missing
+        bases.open()?;
+        archive.with_bases(bases.clone())
+    };
+    let label = path.file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(&format!("reading the base of {label}"), 0);
+    archive.find_bases(threads, progress)?;
+    progress.end();
+    Ok(archive)
+}
+
+/// Opens a file with tensors, in any form; a delta with its bases, all of which must be there.
+pub fn open_model_file(
+    path: &Path,
+    bases: &Arc<SearchPaths>,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<ModelFile> {
+    if folder::is_image(path) && !archive::is_package(&FileSource::open(path)?) {
+        let archive = open_archive(path, bases, threads, progress)?;
+        return ModelFile::of_archive(archive, &Opening::default());
+    }
+    ModelFile::open(path, &Opening::default())
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -23,7 +24,8 @@ use crate::format::FileRecord;
 use crate::format::ImageKind;
 use crate::format::Member;
 use crate::format::MemberKind;
-use crate::ops::base::Places;
+use crate::ops::base;
+use crate::ops::base::SearchPaths;
 use crate::ops::companions;
 use crate::ops::compress::Output;
 use crate::ops::folder;
@@ -86,7 +88,7 @@ pub struct DecompressReport {
 
 struct Job<'a> {
     options: &'a DecompressOptions,
-    places: Places,
+    bases: Arc<SearchPaths>,
     progress: &'a dyn Progress,
     report: DecompressReport,
 }
@@ -108,7 +110,7 @@ pub fn decompress(
     };
     let mut job = Job {
         options,
-        places: Places::new(&options.bases, source),
+        bases: Arc::new(SearchPaths::new(&options.bases, source)),
         progress,
         report,
     };
@@ -125,7 +127,7 @@ pub fn decompress(
 impl Job<'_> {
     fn open(&self, image: &Path) -> Result<Archive> {
         let threads = self.options.threads;
-        self.places.open_archive(image, threads, self.progress)
+        base::open_archive(image, &self.bases, threads, self.progress)
     }
 
     fn image(&mut self, source: &Path) -> Result<()> {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::archive;
-use crate::archive::BlockCache;
-use crate::archive::Image;
-use crate::archive::VirtualFile;
+use crate::archive::Model;
+use crate::archive::Opening;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -23,6 +22,7 @@ use crate::bgsm::Package;
 use crate::bgsm::Plain;
 use crate::bgsm::package::BaseTensors;
 use crate::codec::Profile;
+use crate::ops::base::SearchPaths;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
@@ -32,14 +32,13 @@ use crate::ops::folder;
 use crate::ops::folder::Stamp;
 use crate::ops::origin::Replacing;
 use crate::ops::protect::Protected;
-use crate::tensor::Layout;
 
 /// How to import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     /// Where the image goes; beside the file under its name with `.safetensors.bs`, if none is named.
     pub output: Option<PathBuf>,
-    /// The model that differences are from: a safetensors file, or an image of one.
+    /// The model that differences are from, in any form.
     pub base: Option<PathBuf>,
     /// What matters more: size or latency.
     pub profile: Profile,
@@ -49,48 +48,23 @@ pub struct ImportOptions {
     pub threads: usize,
 }
 
-/// The tensors of a plain model.
+/// The model that a file of the package is differences from.
 #[derive(Debug)]
-struct PlainBase {
-    bytes: Arc<dyn ReadAt>,
-    layout: Layout,
-    path: PathBuf,
-}
+struct Base(Model);
 
-impl PlainBase {
-    fn open(path: &Path) -> Result<Self> {
-        let bytes: Arc<dyn ReadAt> = if folder::is_image(path) {
-            let image = Arc::new(Image::open(path)?);
-            let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-            Arc::new(VirtualFile::new(image, 0, cache)?)
-        } else {
-            Arc::new(FileSource::open(path)?)
-        };
-        let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(path))?;
-        Ok(Self {
-            bytes,
-            layout,
-            path: path.to_owned(),
-        })
-    }
-}
-
-impl BaseTensors for PlainBase {
+impl BaseTensors for Base {
     fn bytes(&self, name: &str, len: u64) -> Result<Vec<u8>> {
-        let span = self
-            .layout
-            .spans
-            .iter()
-            .find(|span| span.name == name && span.len == len);
-        let span = span.ok_or_else(|| {
-            let error = Error::new(
-                ErrorKind::MissingBase,
-                "has no tensor of this name and length",
+        let tensor = self.0.tensor(name)?;
+        if tensor.info().len != len {
+            let what = format!(
+                "has {} bytes, and the base of the model {len}",
+                tensor.info().len
             );
-            error.tensor(name).file(&self.path)
-        })?;
+            let error = Error::new(ErrorKind::MissingBase, what);
+            return Err(error.tensor(name).file(tensor.path()));
+        }
         let mut bytes = vec![0; len as usize];
-        self.bytes.read_exact_at(span.start, &mut bytes)?;
+        tensor.read(0..len, &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -197,7 +171,14 @@ fn import_to(
     let stamp = Stamp::of(source)?;
     let package = Package::open(Arc::new(FileSource::open(source)?), source)?;
     let package = match (&options.base, package.needs_base()) {
-        (Some(base), true) => package.with_base(Arc::new(PlainBase::open(base)?)),
+        (Some(base), true) => {
+            let bases = Arc::new(SearchPaths::new(&[], base).or_beside(base));
+            let opening = Opening {
+                resolver: Some(bases),
+                ..Opening::default()
+            };
+            package.with_base(Arc::new(Base(Model::open_with(base, opening)?)))
+        }
         (None, true) => {
             let error = Error::new(
                 ErrorKind::MissingBase,

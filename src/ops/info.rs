@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::archive::Archive;
+use crate::archive::Availability;
 use crate::archive::Bases;
-use crate::archive::bases::Hope;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::Progress;
@@ -20,7 +20,7 @@ use crate::format::ImageKind;
 use crate::format::Member;
 use crate::format::MemberKind;
 use crate::format::SpanRecord;
-use crate::ops::base::Places;
+use crate::ops::base::SearchPaths;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::ops::shard_notes;
@@ -173,7 +173,7 @@ pub fn info(source: &Path, bases: &[PathBuf], progress: &dyn Progress) -> Result
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
     }
-    let places = Places::new(bases, source).or_beside(source);
+    let search_paths = SearchPaths::new(bases, source).or_beside(source);
     let mut images = Vec::new();
     for path in &paths {
         let archive = match Archive::open(path) {
@@ -186,7 +186,7 @@ pub fn info(source: &Path, bases: &[PathBuf], progress: &dyn Progress) -> Result
         };
         let mut info = image_info(&archive);
         if archive.index().is_delta() {
-            info.base = Some(base_summary(&archive, places.open()?));
+            info.base = Some(base_summary(&archive, search_paths.open()?));
         }
         images.push(info);
     }
@@ -204,14 +204,14 @@ fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
         }
     }
     bases.look_at_some(&records, BASE_BYTES_MAX);
-    let (mut least, mut tensors, mut missing) = (Hope::Sure, 0, None);
+    let (mut least, mut tensors, mut missing) = (Availability::Present, 0, None);
     for (record, len) in &records {
         tensors += 1;
-        let hope = bases.hope(record, *len);
-        if hope == Hope::None {
+        let found = bases.availability_of(record, *len);
+        if found == Availability::Missing {
             missing.get_or_insert(record.name.clone());
         }
-        least = least.min(hope);
+        least = least.min(found);
     }
     let files = bases.files_of(&records).into_iter();
     let files = files.filter(|file| *file != archive.path());
@@ -219,9 +219,9 @@ fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
         place: index.base_place.clone(),
         tensors,
         at_hand: match least {
-            Hope::Sure => "yes",
-            Hope::Some => "not compared",
-            Hope::None => "no",
+            Availability::Present => "yes",
+            Availability::Unchecked => "not compared",
+            Availability::Missing => "no",
         },
         missing,
         files: files.map(Path::to_owned).collect(),

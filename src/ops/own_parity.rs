@@ -16,7 +16,8 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::format::HEADER_LEN;
 use crate::format::Header;
-use crate::ops::base::Places;
+use crate::ops::base;
+use crate::ops::base::SearchPaths;
 use crate::ops::protect::parity_path;
 use crate::ops::stream;
 use crate::parity;
@@ -106,8 +107,8 @@ pub(super) fn own_checks_hold(
 }
 
 fn check_all(path: &Path, threads: usize, progress: &dyn Progress) -> Result<bool> {
-    let places = Places::new(&[], path).or_beside(path);
-    let archive = places.open_archive(path, threads, progress)?;
+    let bases = Arc::new(SearchPaths::new(&[], path).or_beside(path));
+    let archive = base::open_archive(path, &bases, threads, progress)?;
     if !archive.check_copies().is_empty() {
         return Ok(false);
     }

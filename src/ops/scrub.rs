@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -20,7 +21,7 @@ use crate::base::atomic::OutputFile;
 use crate::base::digest::hex;
 use crate::base::file;
 use crate::base::file::Identity;
-use crate::ops::base::Places;
+use crate::ops::base::SearchPaths;
 use crate::ops::folder;
 use crate::ops::report;
 use crate::ops::verify;
@@ -242,7 +243,7 @@ fn verify_all(
     let (begun, mut written) = (Instant::now(), Instant::now());
     let limited = Limited::new(progress, options.rate);
     let whole = VerifyOptions::whole(&options.bases, options.threads);
-    let places = Places::new(&options.bases, library);
+    let bases = Arc::new(SearchPaths::new(&options.bases, library));
     for (done, path) in due.iter().enumerate() {
         let is_over = options.at_most.is_some_and(|most| begun.elapsed() > most);
         if is_over && done > 0 {
@@ -250,7 +251,7 @@ fn verify_all(
             break;
         }
         let found = identity_of(path).and_then(|identity| {
-            let image = verify::verify_path(path, &places, (false, None), &whole, &limited)?;
+            let image = verify::verify_path(path, &bases, (false, None), &whole, &limited)?;
             Ok((identity, image))
         });
         let (identity, image) = match found {

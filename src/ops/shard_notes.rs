@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::Archive;
-use crate::archive::Bases;
+use crate::archive::Model;
 use crate::archive::ShardIndex;
 use crate::archive::ShardNote;
 use crate::archive::shards;
@@ -43,7 +43,7 @@ pub fn beside(files: impl Iterator<Item = PathBuf>) -> Vec<String> {
 }
 
 /// Of models that were opened, each once.
-pub(super) fn of_models<const N: usize>(models: [(&Path, &Bases); N]) -> Vec<String> {
+pub(super) fn of_models<const N: usize>(models: [(&Path, &Model); N]) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for (path, model) in models {
         for note in under(path).into_iter().chain(words(model.shard_notes())) {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::archive::Archive;
-use crate::base::FileSource;
+use crate::archive::FileRecord;
+use crate::archive::ModelFile;
+use crate::archive::Opening;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::progress::Skipped;
@@ -16,7 +17,7 @@ use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::info;
 use crate::ops::report;
-use crate::tensor::Layout;
+use crate::tensor::Span;
 use crate::tensor::SpanKind;
 
 /// What a table is sorted by.
@@ -148,48 +149,47 @@ fn compare(a: &Row, b: &Row, sort_by: SortBy) -> Ordering {
 }
 
 fn rows_of(path: &Path) -> Result<Vec<Row>> {
-    if folder::is_image(path) {
-        let archive = Archive::open(path)?;
-        let of_file = |file: &crate::format::FileRecord| {
-            let spans = archive.spans(file).iter();
-            let tensors = spans.filter(|record| record.span.kind == SpanKind::Tensor);
-            let rows = tensors.map(|record| {
-                let span = info::span_info(&archive, record);
-                Row {
-                    path: path.to_owned(),
-                    file: file.path.clone(),
-                    name: span.name,
-                    dtype: span.dtype,
-                    shape: span.shape,
-                    bytes: span.original_bytes,
-                    coded_bytes: Some(span.coded_bytes),
-                    percent: Some(units::percent(span.coded_bytes, span.original_bytes)),
-                    codecs: span.codecs,
-                    base: span.base.map(|base| base.name),
-                    repeats: span.repeats,
-                }
-            });
-            rows.collect::<Vec<_>>()
-        };
-        return Ok(archive.files().iter().flat_map(of_file).collect());
+    let file = ModelFile::open(path, &Opening::default())?;
+    let Some(archive) = file.archive() else {
+        let spans = file.originals().iter().flat_map(|file| &file.layout.spans);
+        let tensors = spans.filter(|span| span.kind == SpanKind::Tensor);
+        return Ok(tensors.map(|span| Row::plain(path, span)).collect());
+    };
+    let of_file = |file: &FileRecord| {
+        let spans = archive.spans(file).iter();
+        let tensors = spans.filter(|record| record.span.kind == SpanKind::Tensor);
+        let rows = tensors.map(|record| {
+            let info = info::span_info(archive, record);
+            Row {
+                file: file.path.clone(),
+                coded_bytes: Some(info.coded_bytes),
+                percent: Some(units::percent(info.coded_bytes, info.original_bytes)),
+                codecs: info.codecs,
+                base: info.base.map(|base| base.name),
+                repeats: info.repeats,
+                ..Row::plain(path, &record.span)
+            }
+        });
+        rows.collect::<Vec<_>>()
+    };
+    Ok(archive.files().iter().flat_map(of_file).collect())
+}
+
+impl Row {
+    /// A tensor that is not compressed.
+    fn plain(path: &Path, span: &Span) -> Self {
+        Self {
+            path: path.to_owned(),
+            file: String::new(),
+            name: span.name.clone(),
+            dtype: span.dtype.clone(),
+            shape: span.shape.clone(),
+            bytes: span.len,
+            coded_bytes: None,
+            percent: None,
+            codecs: std::collections::BTreeMap::new(),
+            base: None,
+            repeats: None,
+        }
     }
-    let layout = Layout::of_safetensors(&FileSource::open(path)?).map_err(|e| e.file(path))?;
-    let tensors = layout
-        .spans
-        .into_iter()
-        .filter(|span| span.kind == SpanKind::Tensor);
-    let rows = tensors.map(|span| Row {
-        path: path.to_owned(),
-        file: String::new(),
-        name: span.name,
-        dtype: span.dtype,
-        shape: span.shape,
-        bytes: span.len,
-        coded_bytes: None,
-        percent: None,
-        codecs: std::collections::BTreeMap::new(),
-        base: None,
-        repeats: None,
-    });
-    Ok(rows.collect())
 }

@@ -93,7 +93,7 @@ pub fn write_image(
 fn identity_of(sources: &[Source], index: &Index, options: &WriteOptions) -> Option<[u8; 32]> {
     let identities: Option<Vec<_>> = sources
         .iter()
-        .map(|source| source.bytes.identity())
+        .map(|source| source.bytes.identity().known())
         .collect();
     let words = format!(
         "{} {} {:?}",

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bigsmall::archive::Archive;
+use bigsmall::archive::Availability;
 use bigsmall::archive::Bases;
 use bigsmall::archive::DigestIndex;
-use bigsmall::archive::bases::Hope;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use bigsmall::base::progress::Silent;
@@ -184,7 +184,10 @@ fn digests_are_kept_and_trusted_only_for_the_same_file() {
     let bases = Bases::open(&base, Some(index.clone())).unwrap();
     let archive = Archive::open(&run.at("1.bs")).unwrap();
     let record = archive.index().bases[0].named("a");
-    assert_eq!(bases.hope(&record, COUNT as u64), Hope::Sure);
+    assert_eq!(
+        bases.availability_of(&record, COUNT as u64),
+        Availability::Present
+    );
     // another content of the same length under the same time
     put(&base, &run.steps[1]);
     let file = fs::File::options().write(true).open(&base).unwrap();
@@ -208,7 +211,7 @@ fn a_chain_is_found_whatever_its_names_and_whatever_was_read_before() {
         let bases = Arc::new(Bases::open(&run.path(), None).unwrap());
         for step in order {
             let archive = Archive::open(&run.at(&format!("{step}.bs"))).unwrap();
-            let archive = archive.with_bases(Arc::clone(&bases));
+            let archive = archive.with_bases(bases.clone());
             archive.expect_bases().unwrap();
             archive.find_bases(2, &Silent).unwrap();
         }

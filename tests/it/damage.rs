@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bigsmall::archive::Archive;
 use bigsmall::archive::Bases;
 use bigsmall::archive::BlockCache;
-use bigsmall::archive::Image;
+use bigsmall::archive::BoundImage;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::CodecId;
 use bigsmall::base::ErrorKind;
@@ -27,7 +27,7 @@ use crate::roundtrip::options;
 use crate::roundtrip::put;
 
 fn read_whole(image: Vec<u8>) -> Result<Vec<u8>> {
-    let image = Image::from_source(Arc::new(image), Path::new("m.bs"))?;
+    let image = BoundImage::from_source(Arc::new(image), Path::new("m.bs"))?;
     let file = VirtualFile::new(Arc::new(image), 0, BlockCache::new(1 << 20))?;
     let mut bytes = vec![0; file.len() as usize];
     file.read_exact_at(0, &mut bytes)?;
@@ -251,9 +251,9 @@ fn images_of_every_kind(folder: &Path) -> Vec<Sample> {
 }
 
 fn read_all(image: Vec<u8>, base: Option<&Path>) -> Result<Vec<Result<Vec<u8>>>> {
-    let image = Image::from_source(Arc::new(image), Path::new("m.bs"))?;
+    let image = BoundImage::from_source(Arc::new(image), Path::new("m.bs"))?;
     let image = match base {
-        Some(base) => image.with_bases(Arc::new(Bases::open(base, None)?)),
+        Some(base) => image.rebound(Arc::new(Bases::open(base, None)?)),
         None => image,
     };
     let image = Arc::new(image);

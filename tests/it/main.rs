@@ -38,6 +38,7 @@ mod look;
 mod members;
 mod mirrors;
 mod models;
+mod open_model;
 mod pages;
 mod parity;
 mod program;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use bigsmall::archive::BlockCache;
-use bigsmall::archive::Image;
+use bigsmall::archive::BoundImage;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::ReadAt;
 use bigsmall::base::Result;
@@ -18,7 +18,7 @@ use crate::models;
 use crate::roundtrip::image_of;
 
 fn open(image: Vec<u8>, cache_bytes: u64) -> VirtualFile {
-    let image = Image::from_source(Arc::new(image), Path::new("m.bs")).unwrap();
+    let image = BoundImage::from_source(Arc::new(image), Path::new("m.bs")).unwrap();
     VirtualFile::new(Arc::new(image), 0, BlockCache::new(cache_bytes)).unwrap()
 }
 
@@ -105,8 +105,8 @@ impl ReadAt for Watched {
         self.bytes.read_exact_at(offset, out)
     }
 
-    fn will_read(&self, range: Range<u64>) {
-        self.hints.lock().unwrap().push(range);
+    fn will_read(&self, ranges: &[Range<u64>]) {
+        self.hints.lock().unwrap().extend(ranges.iter().cloned());
     }
 }
 
@@ -125,10 +125,10 @@ fn a_hint_names_the_coded_bytes_that_are_read_then() {
         hints: Mutex::default(),
         reads: Mutex::default(),
     });
-    let image = Image::from_source(Arc::clone(&watched) as _, Path::new("m.bs")).unwrap();
+    let image = BoundImage::from_source(Arc::clone(&watched) as _, Path::new("m.bs")).unwrap();
     let file = VirtualFile::new(Arc::new(image), 0, BlockCache::new(1 << 20)).unwrap();
     let wanted = 300_000..900_000;
-    file.will_read(wanted.clone());
+    file.will_read(std::slice::from_ref(&wanted));
     let hint = watched.hints.lock().unwrap().pop().unwrap();
     assert!(hint.end - hint.start < 600_000, "{hint:?}");
     watched.reads.lock().unwrap().clear();

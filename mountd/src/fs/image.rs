@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use bigsmall::archive;
+use bigsmall::archive::BoundImage;
 use bigsmall::archive::ImageId;
 use bigsmall::archive::PackageFile;
 
@@ -23,7 +23,7 @@ pub(super) struct Image {
 /// Who made the file small.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    Ours(Arc<archive::Image>),
+    Ours(Arc<BoundImage>),
     Package(PackageFile),
 }
 

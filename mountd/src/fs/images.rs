@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bigsmall::archive;
 use bigsmall::archive::Bases;
+use bigsmall::archive::BoundImage;
 use bigsmall::archive::Original;
 use bigsmall::archive::PackageFile;
 use bigsmall::archive::VirtualFile;
@@ -68,7 +69,7 @@ impl Fs {
     }
 
     /// The archive that a node stands for or is in; none if it is a file of the Python package.
-    pub(crate) fn image(&self, node: &Node) -> Result<Option<Arc<archive::Image>>> {
+    pub(crate) fn image(&self, node: &Node) -> Result<Option<Arc<BoundImage>>> {
         match &self.open_image(node)?.content {
             Content::Ours(image) => Ok(Some(Arc::clone(image))),
             Content::Package(_) => Ok(None),
@@ -175,16 +176,16 @@ impl Fs {
 
     /// A delta with the places where its bases may be. What they hold is compared when it is first
     /// read.
-    fn with_bases(&self, image: archive::Image) -> Result<archive::Image, Error> {
+    fn with_bases(&self, image: archive::Image) -> Result<BoundImage, Error> {
         if !image.is_delta() {
-            return Ok(image);
+            return Ok(BoundImage::new(image, None));
         }
-        let image = image.with_bases(self.bases(Duration::MAX));
-        if image.expect_bases().is_ok() {
-            return Ok(image);
+        let bound = BoundImage::new(image, Some(self.bases(Duration::MAX)));
+        if bound.expect_bases().is_ok() {
+            return Ok(bound);
         }
-        let image = image.with_bases(self.bases(BASES_AGE_MAX));
-        image.expect_bases().map(|()| image)
+        let bound = bound.rebound(self.bases(BASES_AGE_MAX));
+        bound.expect_bases().map(|()| bound)
     }
 
     /// What may be bases, as it was found at most so long ago.

@@ -271,12 +271,16 @@ fn decode_ahead(shared: &Shared) {
         let streams = state.files.get(&task.ino);
         let stream = streams.and_then(|all| all.iter().find(|known| known.id == task.stream));
         let is_past = stream.is_none_or(|stream| stream.next > task.hint_to.unwrap_or(task.offset));
+        // a block may be decoded in turns with the next
+        let wanted_end = stream.map_or(0, |stream| stream.ahead_to);
         drop(state);
         if !is_past {
             // a fault in here would meet whoever reads there, too
             let work = std::panic::AssertUnwindSafe(|| match task.hint_to {
-                Some(end) => task.file.will_read(task.offset..end),
-                None => task.file.prefetch(task.offset),
+                Some(end) => task
+                    .file
+                    .will_read(std::slice::from_ref(&(task.offset..end))),
+                None => task.file.prefetch(task.offset, wanted_end),
             });
             let _ = std::panic::catch_unwind(work);
         }

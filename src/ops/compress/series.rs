@@ -263,7 +263,7 @@ impl Series<'_> {
             self.progress.check()?;
             let hint = "a step that it stands on is gone: put it back, or remove this image, and the step is compressed anew";
             bases.bytes(tensor).map_err(|e| e.hint(hint))?;
-            depth = depth.max(tensor.depth());
+            depth = depth.max(bases.depth(tensor));
         }
         Ok(depth)
     }

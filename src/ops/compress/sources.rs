@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::Archive;
+use crate::archive::BaseResolver;
 use crate::archive::Bases;
-use crate::archive::BlockCache;
-use crate::archive::VirtualFile;
+use crate::archive::ModelFile;
+use crate::archive::Opening;
+use crate::archive::OriginalFile;
 use crate::base::Error;
 use crate::base::ErrorKind;
 use crate::base::FileSource;
@@ -28,7 +30,6 @@ use crate::ops::compress::plan::no_model;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::Stamp;
-use crate::tensor::Layout;
 use crate::writer::Base;
 use crate::writer::Source;
 
@@ -42,27 +43,34 @@ pub(super) struct Opened {
     pub(super) md5s: BTreeMap<String, [u8; 16]>,
 }
 
-/// Opens a file that is to go into an image. What safetensors refuses is refused here, unless `opaque`.
+impl Opened {
+    /// An original file, with the bases of its spans; empty if there are none.
+    fn new(file: OriginalFile, bases: Vec<Option<Base>>, stamp: Stamp) -> Self {
+        Self {
+            source: Source {
+                path: file.path,
+                bytes: file.bytes,
+                layout: file.layout,
+                bases,
+            },
+            stamp,
+            base_place: None,
+            md5s: BTreeMap::new(),
+        }
+    }
+}
+
+/// Opens a file that is to go into an image. What safetensors refuses is refused here, unless
+/// `opaque`.
 pub(super) fn open_source(path: &Path, within: String, opaque: bool) -> Result<Opened> {
     let stamp = Stamp::of(path)?;
-    let file = FileSource::open(path)?;
-    let layout = match Layout::of_safetensors(&file) {
-        Ok(layout) => layout,
-        Err(error) if opaque && error.kind() == ErrorKind::Invalid => Layout::of_bytes(file.len()),
-        Err(error) => return Err(named_better(error, &file).file(path)),
-    };
-    let source = Source {
-        path: within,
-        bytes: Arc::new(file),
-        layout: Arc::new(layout),
-        bases: Vec::new(),
-    };
-    Ok(Opened {
-        source,
-        stamp,
-        base_place: None,
-        md5s: BTreeMap::new(),
-    })
+    let open = || FileSource::open(path);
+    let file = OriginalFile::plain(open()?, path);
+    let file = file.or_else(|error| match error.kind() {
+        ErrorKind::Invalid if opaque => Ok(OriginalFile::opaque(open()?)),
+        _ => Err(named_better(error, &open()?)),
+    })?;
+    Ok(Opened::new(file.named(within), Vec::new(), stamp))
 }
 
 /// All that goes into an image.
@@ -95,33 +103,30 @@ pub(super) fn restored(
     keeps: Option<&Path>,
 ) -> Result<Contents> {
     let stamp = Stamp::of(path)?;
-    let mut archive = Archive::open(path)?;
-    if let Some(bases) = bases {
-        archive = archive.with_bases(Arc::clone(bases));
+    let opening = Opening {
+        resolver: bases.map(|bases| bases.clone() as Arc<dyn BaseResolver>),
+        ..Opening::default()
+    };
+    let file = ModelFile::of_archive(Archive::open(path)?, &opening)?;
+    let archive = file
+        .archive()
+        .unwrap_or_else(|| unreachable!("it is an image"));
+    if bases.is_some() {
         archive.expect_bases()?;
     }
-    let archive = Arc::new(archive);
-    let base_place = keeps.map(|target| base::place_moved(&archive, target));
-    let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-    let open = |(number, record): (usize, &FileRecord)| {
-        let file = VirtualFile::new(Arc::clone(archive.image()), number, Arc::clone(&cache))?;
-        let layout = archive.layout(&file)?;
+    let base_path = keeps.map(|target| base::path_moved(archive, target));
+    let open = |(original, record): (&OriginalFile, &FileRecord)| {
+        original.check_layout(path)?;
         let kept = bases.filter(|_| keeps.is_some());
-        let bases = kept.map(|bases| bases_kept(&archive, record, bases));
-        let source = Source {
-            path: record.path.clone(),
-            bytes: Arc::new(file),
-            layout: Arc::new(layout),
-            bases: bases.transpose()?.unwrap_or_default(),
-        };
+        let kept = kept.map(|bases| bases_kept(archive, record, bases));
+        let bases = kept.transpose()?.unwrap_or_default();
+        let opened = Opened::new(original.clone(), bases, stamp.clone());
         Ok(Opened {
-            source,
-            stamp: stamp.clone(),
-            base_place: base_place.clone(),
-            md5s: BTreeMap::new(),
+            base_place: base_path.clone(),
+            ..opened
         })
     };
-    let sources = archive.files().iter().enumerate().map(open);
+    let sources = file.originals().iter().zip(archive.files()).map(open);
     Ok(Contents {
         kind: archive.header().kind,
         suffix: archive.header().suffix.clone(),

@@ -9,7 +9,7 @@ use crate::archive::Archive;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::codec::Profile;
-use crate::ops::base::Places;
+use crate::ops::base::SearchPaths;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
@@ -43,15 +43,22 @@ pub fn transcode(
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     let begun = Instant::now();
-    let places = Places::new(&options.bases, source).or_beside(source);
+    let search_paths = SearchPaths::new(&options.bases, source).or_beside(source);
     let mut report = CompressReport::new(options.profile);
     if source.is_dir() {
         folder::check_apart(source, target)?;
-        transcode_folder(source, target, &places, options, &mut report, progress)?;
+        transcode_folder(
+            source,
+            target,
+            &search_paths,
+            options,
+            &mut report,
+            progress,
+        )?;
     } else {
         folder::check_image(source)?;
         folder::check_not_same(source, target)?;
-        let image = transcode_image(source, target, &places, options, progress)?;
+        let image = transcode_image(source, target, &search_paths, options, progress)?;
         report.images.push(image);
     }
     report.add_up(begun);
@@ -61,12 +68,12 @@ pub fn transcode(
 fn transcode_image(
     source: &Path,
     target: &Path,
-    places: &Places,
+    search_paths: &SearchPaths,
     options: &TranscodeOptions,
     progress: &dyn Progress,
 ) -> Result<ImageWritten> {
     let is_delta = Archive::open(source)?.index().is_delta();
-    let bases = is_delta.then(|| places.open()).transpose()?;
+    let bases = is_delta.then(|| search_paths.open()).transpose()?;
     Replacing::forced(options.force).check_recoded(target, source)?;
     let contents = restored(source, bases, bases.map(|_| target))?;
     let options = CompressOptions {
@@ -86,7 +93,7 @@ fn transcode_image(
 fn transcode_folder(
     root: &Path,
     target: &Path,
-    places: &Places,
+    search_paths: &SearchPaths,
     options: &TranscodeOptions,
     report: &mut CompressReport,
     progress: &dyn Progress,
@@ -99,7 +106,7 @@ fn transcode_folder(
         let (full, to) = (root.join(&entry.path), output.path(&entry.path));
         match &entry.kind {
             EntryKind::File if folder::is_image(&full) => {
-                let mut image = transcode_image(&full, &to, places, options, progress)?;
+                let mut image = transcode_image(&full, &to, search_paths, options, progress)?;
                 image.output = output.target_path(&entry.path);
                 report.images.push(image);
             }

@@ -104,11 +104,8 @@ fn write_and_prove(
     warn_of_profile(&sources, source, options.profile, progress);
     warn_of_trailing(&sources, source, progress);
     let base_place = options.base.as_ref();
-    let found_place = || {
-        base_place.map_or_else(String::new, |bases| {
-            base::place_from(bases, output.target())
-        })
-    };
+    let found_place =
+        || base_place.map_or_else(String::new, |bases| base::path_from(bases, output.target()));
     let base_place = kept_place.unwrap_or_else(found_place);
     let write = WriteOptions {
         profile: options.profile,
@@ -207,7 +204,7 @@ fn prove(
 ) -> Result<()> {
     let mut archive = Archive::open(image)?;
     if let Some(bases) = bases {
-        archive = archive.with_bases(Arc::clone(bases));
+        archive = archive.with_bases(bases.clone());
     }
     for (file, expected) in archive.files().iter().zip(sha256s) {
         if stream::sha256_of(&archive, file, threads, progress)? != *expected {

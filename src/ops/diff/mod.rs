@@ -5,17 +5,18 @@ mod pairs;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::archive::Bases;
-use crate::archive::DigestIndex;
-use crate::archive::tensors::Tensor;
-use crate::base::Error;
+use crate::archive::Model;
+use crate::archive::Opening;
+use crate::archive::Tensor;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::codec::Profile;
 use crate::ops::base;
+use crate::ops::base::SearchPaths;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
@@ -127,7 +128,6 @@ pub struct DiffReport {
 /// their names; of those that stand in two files of a folder the one counts that the index of the
 /// shards names, and where none does, each is compared.
 pub fn diff(a: &Path, b: &Path, threads: usize, progress: &dyn Progress) -> Result<DiffReport> {
-    let open = |path| Bases::open(path, DigestIndex::of_user());
     let (model_a, model_b) = (open(a)?, open(b)?);
     // of what was not read nobody can say that it is the same
     if let Some(fault) = model_a.faults().chain(model_b.faults()).next() {
@@ -168,9 +168,19 @@ pub fn diff(a: &Path, b: &Path, threads: usize, progress: &dyn Progress) -> Resu
     Ok(report)
 }
 
+/// A model, with what its deltas need looked for in it, or beside it.
+fn open(path: &Path) -> Result<Model> {
+    let bases = SearchPaths::new(&[], path).or_beside(path);
+    let opening = Opening {
+        resolver: Some(Arc::new(bases)),
+        ..Opening::default()
+    };
+    Model::open_with(path, opening)
+}
+
 /// Two models being compared.
 struct Comparison<'a> {
-    models: (&'a Bases, &'a Bases),
+    models: (&'a Model, &'a Model),
     threads: usize,
     progress: &'a dyn Progress,
 }
@@ -188,9 +198,8 @@ impl Comparison<'_> {
         let files = files.iter().filter(|_| pair.is_one_of_several);
         let files = files.map(|&file| file.to_owned()).collect();
         let values = distance::values_of(span_a, span_b);
-        let read = || Ok::<_, Error>((self.models.0.bytes(a)?, self.models.1.bytes(b)?));
+        let (bytes_a, bytes_b) = (self.models.0.of(a).bytes(), self.models.1.of(b).bytes());
         if (&span_a.dtype, &span_a.shape) == (&span_b.dtype, &span_b.shape) {
-            let (bytes_a, bytes_b) = read()?;
             let sums = distance::compare((span_a, &*bytes_a), &*bytes_b, threads, progress)?;
             match sums.bytes {
                 0 => report.same_tensors += 1,
@@ -200,7 +209,6 @@ impl Comparison<'_> {
         }
         let mut distance = Distance::default();
         if let Some((of_a, of_b)) = values {
-            let (bytes_a, bytes_b) = read()?;
             let (a, b) = ((&*bytes_a, of_a), (&*bytes_b, of_b));
             let sums = distance::compare_values(a, b, threads, progress)?;
             distance = Distance::of(span_a.len / of_a.width as u64, &sums);

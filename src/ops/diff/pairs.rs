@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::archive::Bases;
-use crate::archive::tensors::Tensor;
+use crate::archive::Model;
+use crate::archive::Tensor;
 
 /// Two tensors to be compared, or one that has no counterpart.
 #[derive(Debug, Clone, Copy)]
@@ -19,37 +19,37 @@ pub(super) struct Pair<'a> {
 }
 
 /// The tensors of one name, by their folder within the model.
-type Places<'a> = BTreeMap<PathBuf, Vec<&'a Tensor>>;
+type ByFolder<'a> = BTreeMap<PathBuf, Vec<&'a Tensor>>;
 
 /// All pairs, by name.
 pub(super) fn pairs<'a>(
-    (model_a, root_a): (&'a Bases, &Path),
-    (model_b, root_b): (&'a Bases, &Path),
+    (model_a, root_a): (&'a Model, &Path),
+    (model_b, root_b): (&'a Model, &Path),
 ) -> Vec<Pair<'a>> {
     let (in_a, in_b) = (by_name(model_a, root_a), by_name(model_b, root_b));
     let names: BTreeSet<&str> = in_a.keys().chain(in_b.keys()).copied().collect();
-    let none = Places::new();
+    let none = ByFolder::new();
     let mut pairs = Vec::new();
     for name in names {
         let (a, b) = (in_a.get(name), in_b.get(name));
-        pair_places(a.unwrap_or(&none), b.unwrap_or(&none), &mut pairs);
+        pair_folders(a.unwrap_or(&none), b.unwrap_or(&none), &mut pairs);
     }
     pairs
 }
 
-fn by_name<'a>(model: &'a Bases, root: &Path) -> BTreeMap<&'a str, Places<'a>> {
-    let mut tensors: BTreeMap<&str, Places<'_>> = BTreeMap::new();
+fn by_name<'a>(model: &'a Model, root: &Path) -> BTreeMap<&'a str, ByFolder<'a>> {
+    let mut tensors: BTreeMap<&str, ByFolder<'_>> = BTreeMap::new();
     for tensor in model.tensors() {
         let folder = model.folders_of(tensor).next().unwrap_or(root);
         let folder = folder.strip_prefix(root).unwrap_or(Path::new(""));
-        let places = tensors.entry(&tensor.span().name).or_default();
-        places.entry(folder.to_owned()).or_default().push(tensor);
+        let folders = tensors.entry(&tensor.span().name).or_default();
+        folders.entry(folder.to_owned()).or_default().push(tensor);
     }
     tensors
 }
 
-fn pair_places<'a>(a: &Places<'a>, b: &Places<'a>, pairs: &mut Vec<Pair<'a>>) {
-    let count = |places: &Places<'_>| places.values().map(Vec::len).sum::<usize>();
+fn pair_folders<'a>(a: &ByFolder<'a>, b: &ByFolder<'a>, pairs: &mut Vec<Pair<'a>>) {
+    let count = |folders: &ByFolder<'_>| folders.values().map(Vec::len).sum::<usize>();
     let is_one_of_several = count(a) > 1 || count(b) > 1;
     let mut put = |a: &[&'a Tensor], b: &[&'a Tensor]| {
         // where one side has more, each of them is compared, the last of the other with the rest
@@ -78,6 +78,6 @@ fn pair_places<'a>(a: &Places<'a>, b: &Places<'a>, pairs: &mut Vec<Pair<'a>>) {
     }
 }
 
-fn values<'a, 'b>(places: &'b Places<'a>) -> Vec<&'b [&'a Tensor]> {
-    places.values().map(Vec::as_slice).collect()
+fn values<'a, 'b>(folders: &'b ByFolder<'a>) -> Vec<&'b [&'a Tensor]> {
+    folders.values().map(Vec::as_slice).collect()
 }

@@ -5,8 +5,8 @@ mod parts;
 pub mod sample;
 
 use std::path::Path;
-use std::sync::Arc;
 
+use crate::archive::OriginalFile;
 use crate::base::Error;
 use crate::base::FileSource;
 use crate::base::Progress;
@@ -15,7 +15,6 @@ use crate::base::digest;
 use crate::base::progress::Silent;
 use crate::base::units;
 use crate::codec::Profile;
-use crate::tensor::Layout;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 use crate::writer::Source;
@@ -46,12 +45,11 @@ pub struct Look {
 impl Look {
     /// Looks at the model at `path`.
     pub fn at(path: &Path) -> Result<Self> {
-        let file = FileSource::open(path)?;
-        let layout = Layout::of_safetensors(&file).map_err(|e| e.file(path))?;
+        let file = OriginalFile::plain(FileSource::open(path)?, path)?;
         let source = Source {
             path: String::new(),
-            bytes: Arc::new(file),
-            layout: Arc::new(layout),
+            bytes: file.bytes,
+            layout: file.layout,
             bases: Vec::new(),
         };
         Self::of(&source, &Silent).map_err(|e| e.file(path))

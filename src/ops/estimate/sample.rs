@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::archive::Bases;
-use crate::archive::tensors::Tensor;
+use crate::archive::Tensor;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::codec::Profile;

@@ -14,10 +14,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::archive::Archive;
-use crate::archive::BlockCache;
 use crate::archive::ImageKind;
+use crate::archive::ModelFile;
+use crate::archive::OriginalFile;
 use crate::archive::ShardIndex;
-use crate::archive::VirtualFile;
 use crate::archive::naming;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -29,7 +29,7 @@ use crate::base::digest;
 use crate::base::error::escaped;
 use crate::format::SpanRecord;
 use crate::ops::base;
-use crate::ops::base::Places;
+use crate::ops::base::SearchPaths;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -90,11 +90,11 @@ pub struct ReshardReport {
     pub seconds: f64,
 }
 
-/// The images of one model.
-struct Model {
+/// The images of one model, and what else is in its folder.
+struct Images {
     /// Where they are.
     source: PathBuf,
-    archives: Vec<Arc<Archive>>,
+    files: Vec<ModelFile>,
     stamps: Vec<Stamp>,
     /// What its shards' names begin with.
     stem: String,
@@ -118,8 +118,8 @@ pub fn reshard(
 ) -> Result<ReshardReport> {
     let begun = Instant::now();
     folder::check_apart(source, target)?;
-    let places = Places::new(&options.bases, source).or_beside(source);
-    let model = Model::open(source, &places, options.threads, progress)?;
+    let bases = Arc::new(SearchPaths::new(&options.bases, source).or_beside(source));
+    let model = Images::open(source, &bases, options.threads, progress)?;
     let lens: Vec<(&str, u64)> = model
         .tensors
         .iter()
@@ -141,7 +141,7 @@ pub fn reshard(
     }
     let mut report = ReshardReport {
         shards: Vec::new(),
-        source_images: model.archives.len() as u64,
+        source_images: model.files.len() as u64,
         copied_files,
         seconds: 0.0,
     };
@@ -156,7 +156,7 @@ pub fn reshard(
             &model,
             shard,
             &output.path(&image),
-            &places,
+            &bases,
             options,
             progress,
         )?;
@@ -182,10 +182,10 @@ fn shard_name(stem: &str, number: usize, count: usize) -> String {
     }
 }
 
-impl Model {
+impl Images {
     fn open(
         source: &Path,
-        places: &Places,
+        bases: &Arc<SearchPaths>,
         threads: usize,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -197,7 +197,7 @@ impl Model {
         };
         let mut model = Self {
             source: source.to_owned(),
-            archives: Vec::new(),
+            files: Vec::new(),
             stamps: Vec::new(),
             stem: String::new(),
             list: None,
@@ -209,23 +209,20 @@ impl Model {
         let mut names = Vec::new();
         for path in &images {
             model.stamps.push(Stamp::of(path)?);
-            let archive = Arc::new(places.open_archive(path, threads, progress)?);
-            names.extend(naming::original_name(
-                path.file_name().unwrap_or_default(),
-                archive.header(),
-            ));
-            model.archives.push(archive);
+            let file = base::open_model_file(path, bases, threads, progress)?;
+            let image = path.file_name().unwrap_or_default();
+            let header = file.archive().map(|archive| archive.header());
+            names.extend(header.and_then(|header| naming::original_name(image, header)));
+            model.files.push(file);
         }
         model.stem = match &list {
             Some(list) => list.stem.clone(),
             None => common_stem(&names),
         };
         model.list = list;
-        for number in 0..model.archives.len() {
-            let path = model.archives[number].path().to_owned();
-            model
-                .take_tensors(number, progress)
-                .map_err(|e| e.file(&path))?;
+        for (number, path) in images.iter().enumerate() {
+            let taken = model.take_tensors(number, progress);
+            taken.map_err(|e| e.file(path))?;
         }
         Ok(model)
     }
@@ -253,34 +250,26 @@ impl Model {
     }
 
     fn take_tensors(&mut self, number: usize, progress: &dyn Progress) -> Result<()> {
-        let archive = Arc::clone(&self.archives[number]);
-        let [file] = archive.files() else {
-            return Err(one_file_only());
-        };
-        if archive.header().kind != ImageKind::File {
-            return Err(one_file_only());
-        }
-        if !file.is_safetensors {
-            return Err(Error::invalid("holds plain bytes and no tensors"));
-        }
-        let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-        let bytes = VirtualFile::new(Arc::clone(archive.image()), 0, cache)?;
-        archive.layout(&bytes)?;
-        let header = Header::read(&bytes)?;
+        let (archive, file) = image_of_one(&self.files[number])?;
+        file.check_layout(archive.path())?;
+        let header = Header::read(&*file.bytes)?;
         for (key, value) in &header.metadata {
             self.metadata
                 .entry(key.clone())
                 .or_insert_with(|| value.clone());
         }
-        for record in &archive.spans(file)[1..] {
-            let name = &record.span.name;
+        let record = &archive.files()[0];
+        let records = &archive.spans(record)[1..];
+        let moved: Vec<MovedSpan> = records.iter().map(|r| moved(archive, number, r)).collect();
+        for moved in moved {
+            let name = &moved.record.span.name;
             let Some(known) = self.numbers.get(name).copied() else {
                 self.numbers.insert(name.clone(), self.tensors.len());
-                self.tensors.push(moved(&archive, number, record));
+                self.tensors.push(moved);
                 continue;
             };
-            if self.is_replaced(known, (record, number), progress)? {
-                self.tensors[known] = moved(&archive, number, record);
+            if self.is_replaced(known, (&moved.record, number), progress)? {
+                self.tensors[known] = moved;
             }
         }
         Ok(())
@@ -306,9 +295,10 @@ impl Model {
         // the list of the shards decides
         let named = self.list.as_ref().and_then(|list| list.file_of(&span.name));
         let is_named = |number: usize| {
-            let archive = &self.archives[number];
-            let image = archive.path().file_name().unwrap_or_default();
-            let original = naming::original_name(image, archive.header());
+            let file = &self.files[number];
+            let image = file.path().file_name().unwrap_or_default();
+            let header = file.archive().map(|archive| archive.header());
+            let original = header.and_then(|header| naming::original_name(image, header));
             original.is_some_and(|original| Some(original.as_os_str()) == named.map(OsStr::new))
         };
         let (is_known, is_this) = (is_named(known.image_number), is_named(number));
@@ -338,6 +328,20 @@ fn moved(archive: &Archive, number: usize, record: &SpanRecord) -> MovedSpan {
         image: Arc::clone(archive.source()),
         image_number: number,
     }
+}
+
+/// The image, and the safetensors file that it stands for.
+fn image_of_one(file: &ModelFile) -> Result<(&Archive, &OriginalFile)> {
+    let archive = file
+        .archive()
+        .filter(|a| a.header().kind == ImageKind::File);
+    let (Some(archive), [original]) = (archive, file.originals()) else {
+        return Err(one_file_only());
+    };
+    if !original.layout.is_safetensors {
+        return Err(Error::invalid("holds plain bytes and no tensors"));
+    }
+    Ok((archive, original))
 }
 
 fn one_file_only() -> Error {
@@ -431,10 +435,10 @@ fn common_stem(names: &[std::ffi::OsString]) -> String {
 
 /// Writes one image, reads it back and puts it in place.
 fn write_shard(
-    model: &Model,
+    model: &Images,
     shard: &[usize],
     to: &Path,
-    places: &Places,
+    bases: &SearchPaths,
     options: &ReshardOptions,
     progress: &dyn Progress,
 ) -> Result<Shard> {
@@ -467,24 +471,20 @@ fn write_shard(
     let original_bytes = header.len() as u64 + tensor_bytes;
     let mut output = OutputFile::create(to, false)?;
     progress.begin(&format!("moving to {label}"), original_bytes);
-    let mut deltas = model
-        .archives
-        .iter()
-        .filter(|archive| archive.index().is_delta());
-    let base_place = deltas
-        .next()
-        .map_or_else(String::new, |archive| base::place_moved(archive, to));
+    let archives = model.files.iter().filter_map(ModelFile::archive);
+    let mut deltas = archives.filter(|archive| archive.is_delta());
+    let base_path = deltas.next().map(|archive| base::path_moved(archive, to));
     let unsealed = writer::write_moved(
         naming::MODEL_EXTENSION,
         &header,
         &spans,
-        &base_place,
+        &base_path.unwrap_or_default(),
         &mut output,
         progress,
     )?;
     output.sync()?;
     progress.begin(&format!("reading back {label}"), original_bytes);
-    let sha256 = read_back(&output, model, places, options.threads, progress)?;
+    let sha256 = read_back(&output, model, bases, options.threads, progress)?;
     let image_bytes = unsealed.image_len();
     unsealed.seal(sha256, &output)?;
     let sealed = Archive::open(output.temporary())?;
@@ -513,8 +513,8 @@ fn newest(stamps: &[Stamp]) -> Option<&Stamp> {
 /// Decodes all of an image from the disk; every block has its checksum and every tensor its md5, or it is an error.
 fn read_back(
     output: &OutputFile,
-    model: &Model,
-    places: &Places,
+    model: &Images,
+    bases: &SearchPaths,
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<[u8; 32]> {
@@ -522,7 +522,7 @@ fn read_back(
     // what is wrong came from there
     let mut archive = Archive::from_source(Arc::new(written), &model.source)?;
     if archive.index().is_delta() {
-        archive = archive.with_bases(Arc::clone(places.open()?));
+        archive = archive.with_bases(bases.open()?.clone());
     }
     let [file] = archive.files() else {
         return Err(one_file_only());

@@ -6,6 +6,7 @@ pub mod whole;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -17,7 +18,8 @@ use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
-use crate::ops::base::Places;
+use crate::ops::base;
+use crate::ops::base::SearchPaths;
 use crate::ops::folder;
 use crate::ops::own_parity;
 use crate::ops::own_parity::ParityState;
@@ -60,7 +62,7 @@ pub struct VerifyOptions {
 }
 
 impl VerifyOptions {
-    /// Everything, with bases in these places.
+    /// Everything, with bases under these paths.
     pub fn whole(bases: &[PathBuf], threads: usize) -> Self {
         Self {
             bases: bases.to_owned(),
@@ -181,7 +183,7 @@ pub fn verify(
     options: &VerifyOptions,
     progress: &dyn Progress,
 ) -> Result<VerifyReport> {
-    let places = Places::new(&options.bases, source);
+    let bases = Arc::new(SearchPaths::new(&options.bases, source));
     let paths = folder::own_images_under(source, progress)?;
     if paths.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, "no image (`.bs`) here").file(source));
@@ -203,7 +205,7 @@ pub fn verify(
         let original = original.transpose()?;
         images.push(verify_path(
             &path,
-            &places,
+            &bases,
             (alone, original.as_deref()),
             options,
             progress,
@@ -235,7 +237,7 @@ fn original_of(image: &Path, source: &Path, original: &Path) -> Result<PathBuf> 
 /// An image of a folder that cannot be opened, for whatever reason, is a finding and not the end.
 pub(super) fn verify_path(
     path: &Path,
-    places: &Places,
+    bases: &Arc<SearchPaths>,
     (alone, original): (bool, Option<&Path>),
     options: &VerifyOptions,
     progress: &dyn Progress,
@@ -245,7 +247,7 @@ pub(super) fn verify_path(
     let checked = match options.depth {
         // the base is not needed for that
         Depth::Structure => Archive::open(path).map(|archive| structure(&archive)),
-        _ => match places.open_archive(path, threads, progress) {
+        _ => match base::open_archive(path, bases, threads, progress) {
             Ok(archive) => match options.depth {
                 Depth::Sample { share, seed } => {
                     Ok(sample::verify(&archive, share, seed, threads, progress)?)

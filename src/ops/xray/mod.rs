@@ -14,18 +14,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::archive::BlockCache;
-use crate::archive::VirtualFile;
+use crate::archive::OriginalFile;
 use crate::base::Error;
-use crate::base::FileSource;
+use crate::base::ErrorKind;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::parallel;
-use crate::ops::base::Places;
-use crate::ops::folder;
+use crate::ops::base;
+use crate::ops::base::SearchPaths;
 use crate::ops::report;
-use crate::tensor::Layout;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 
@@ -99,7 +97,7 @@ pub struct XrayReport {
 
 /// Looks at a safetensors file, or at what an image of one holds.
 pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<XrayReport> {
-    let (source, layout) = open(path, options, progress)?;
+    let model = open(path, options, progress)?;
     let wanted = |span: &&Span| {
         let elements: u64 = span.shape.iter().product();
         let is_named = options
@@ -108,7 +106,7 @@ pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Resu
             .is_none_or(|part| span.name.contains(part.as_str()));
         span.kind == SpanKind::Tensor && is_named && elements >= options.elements_min
     };
-    let spans: Vec<&Span> = layout.spans.iter().filter(wanted).collect();
+    let spans: Vec<&Span> = model.layout.spans.iter().filter(wanted).collect();
     let label = path.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(
         &format!("looking at {label}"),
@@ -119,7 +117,7 @@ pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Resu
         options.threads,
         spans.len(),
         || (),
-        |(), number| look(&*source, spans[number], options.spectrum, progress),
+        |(), number| look(&*model.bytes, spans[number], options.spectrum, progress),
         |_, tensor| {
             tensors.push(tensor);
             Ok(())
@@ -130,36 +128,19 @@ pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Resu
     Ok(conclude(path, tensors))
 }
 
-type Opened = (Arc<dyn ReadAt>, Layout);
-
-fn open(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<Opened> {
-    if !folder::is_image(path) {
-        if path.is_dir() {
-            return Err(Error::invalid("is a folder")
-                .file(path)
-                .hint("name one model in it"));
-        }
-        let source = FileSource::open(path)?;
-        let layout = Layout::of_safetensors(&source).map_err(|e| {
-            e.file(path)
-                .hint("name a safetensors file, or an image of one")
-        })?;
-        return Ok((Arc::new(source), layout));
-    }
-    let places = Places::new(&options.bases, path).or_beside(path);
-    let archive = places.open_archive(path, options.threads, progress)?;
-    let [file] = archive.files() else {
-        return Err(Error::invalid("is an image of a folder")
+fn open(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<OriginalFile> {
+    if path.is_dir() {
+        return Err(Error::invalid("is a folder")
             .file(path)
-            .hint("mount it, and name a file in it"));
-    };
-    if !file.is_safetensors {
-        return Err(Error::invalid("holds no safetensors file").file(path));
+            .hint("name one model in it"));
     }
-    let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
-    let file = VirtualFile::new(Arc::clone(archive.image()), 0, cache)?;
-    let layout = archive.layout(&file)?;
-    Ok((Arc::new(file), layout))
+    let bases = Arc::new(SearchPaths::new(&options.bases, path).or_beside(path));
+    let file = base::open_model_file(path, &bases, options.threads, progress);
+    let file = file.map_err(|e| match e.kind() {
+        ErrorKind::Invalid => e.hint("name a safetensors file, or an image of one"),
+        _ => e,
+    })?;
+    file.only_model().cloned()
 }
 
 fn look(

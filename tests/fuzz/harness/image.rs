@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bigsmall::archive::Archive;
 use bigsmall::archive::BlockCache;
-use bigsmall::archive::Image;
+use bigsmall::archive::BoundImage;
 use bigsmall::archive::VirtualFile;
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;
@@ -94,7 +94,7 @@ fn one_copy_is_enough(mut image: Vec<u8>, whole: &Archive) {
     assert!(!archive.faults().is_empty());
 }
 
-fn read(image: &Arc<Image>) {
+fn read(image: &Arc<BoundImage>) {
     let cache = BlockCache::new(CACHE_BYTES);
     for number in 0..image.files().len().min(FILES_READ) {
         let file = VirtualFile::new(Arc::clone(image), number, Arc::clone(&cache))
