@@ -1,7 +1,7 @@
 //! Lossless compression for model weights.
 //!
 //! The data go one way: file -> [`archive`] -> blocks -> [`codec`] -> bytes. A room is a folder of
-//! `src/`; it uses only rooms on floors below its own, which `tests/it/architecture.rs` holds:
+//! `src/`; it uses only rooms on floors below its own, which `tests/it/architecture` holds:
 //!
 //! | floor | rooms |
 //! |---|---|
