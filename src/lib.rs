@@ -8,8 +8,8 @@
 //! | 5 | `cli`: words in, words out |
 //! | 4 | `ops`: one file for each verb |
 //! | 3 | `archive`: read side; `writer`: write side |
-//! | 2 | `codec`: a block's bytes to coded bytes and back; `format`: what lies where in a `.bs`; `bgsm`: files of the Python package |
-//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders over plain slices; `parity`: any bytes put together again after damage |
+//! | 2 | `codec`: blocks coded, and back; `format`: what lies where; `bgsm`: the Python package |
+//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders; `parity`: bytes after damage |
 //! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
 
 #[cfg(not(target_pointer_width = "64"))]

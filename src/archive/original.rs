@@ -23,8 +23,8 @@ impl Original {
         }
     }
 
-    /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while this is held. Bytes beyond
-    /// the end are an error.
+    /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while
+    /// this is held. Bytes beyond the end are an error.
     pub fn pieces(&self, offset: u64, len: u64) -> Result<Vec<Piece>> {
         match self {
             Self::Image(file) => file.pieces(offset, len),

@@ -5,7 +5,8 @@
 pub struct Limits {
     /// Bytes of one copy of the index, and of one of its sections after zstd.
     pub index_len_max: u64,
-    /// Bytes after zstd of a section that is stored as a zstd frame: a small file cannot claim much memory.
+    /// Bytes after zstd of a section that is stored as a zstd frame: a small file cannot claim much
+    /// memory.
     pub shrunk_section_len_max: u64,
     /// Bytes of a safetensors header; the safetensors library has the same limit.
     pub safetensors_header_len_max: u64,

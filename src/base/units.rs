@@ -39,8 +39,8 @@ pub fn percent(part: u64, whole: u64) -> f64 {
     }
 }
 
-/// Reads `1000`, `64k`, `32M`, `1.5GB`, `32MiB`: units of 1000 as printed, of 1024 with `i`, and of 1024 for
-/// a bare letter, as mount options have it.
+/// Reads `1000`, `64k`, `32M`, `1.5GB`, `32MiB`: units of 1000 as printed, of 1024 with `i`, and of
+/// 1024 for a bare letter, as mount options have it.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,

@@ -118,7 +118,8 @@ fn failed(e: std::io::Error) -> Error {
     Error::damaged(format!("a zstd frame cannot be read: {e}"))
 }
 
-/// The md5 of what a zstd frame of exactly so many bytes holds, without room for more than its window.
+/// The md5 of what a zstd frame of exactly so many bytes holds, without room for more than its
+/// window.
 pub(super) fn md5_of_zstd(frame: &[u8], len: usize) -> Result<[u8; 16]> {
     const WINDOW_LOG_MAX: u32 = 24;
     let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(failed)?;

@@ -1,5 +1,6 @@
-//! The two entropy coders of the package, which are those of the library `constriction`: words of 32 bits, states of 64, probabilities
-//! of 24. The probabilities are computed in floating point from counts, so a reader has to repeat that to the bit.
+//! The two entropy coders of the package, which are those of the library `constriction`: words of
+//! 32 bits, states of 64, probabilities of 24. The probabilities are computed in floating point
+//! from counts, so a reader has to repeat that to the bit.
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
@@ -12,7 +13,8 @@ use crate::base::Result;
 /// Bits of a probability.
 const PRECISION: u32 = 24;
 const TOTAL: u32 = 1 << PRECISION;
-/// Bits of a quantile by which its symbol is looked up; the rest is found by steps. A table of so many entries stays in the first cache.
+/// Bits of a quantile by which its symbol is looked up; the rest is found by steps. A table of so
+/// many entries stays in the first cache.
 const LOOKUP_BITS: u32 = 10;
 /// Added to every count.
 const PRIOR: f64 = 0.01;
@@ -235,7 +237,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Decodes streams, three at once: a symbol's place in its table is known only when the one before is, and meanwhile the others go on.
+/// Decodes streams, three at once: a symbol's place in its table is known only when the one before
+/// is, and meanwhile the others go on.
 pub(super) fn decode_streams<'a>(streams: impl IntoIterator<Item = Stream<'a>>) {
     let mut streams = streams.into_iter().filter(|stream| !stream.out.is_empty());
     let mut lanes: Vec<Stream<'a>> = streams.by_ref().take(3).collect();

@@ -30,8 +30,9 @@ const VERSIONS: [u16; 2] = [1, 2];
 /// Bytes of JSON at most, as in safetensors files.
 const JSON_LEN_MAX: u64 = 100_000_000;
 
-/// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take all of the memory. Zeros are a
-/// longer frame of zstd many times over, so that is tried first, without room for what it holds.
+/// Bytes that a tensor may have in any case, and times its coded bytes: a small file shall not take
+/// all of the memory. Zeros are a longer frame of zstd many times over, so that is tried first,
+/// without room for what it holds.
 const TENSOR_LEN_FREE: u64 = 16 << 20;
 const TENSOR_RATIO_MAX: u64 = 1 << 12;
 const ZSTD_RATIO_MAX: u64 = 1 << 16;
@@ -139,7 +140,8 @@ pub trait BaseTensors: Send + Sync + std::fmt::Debug {
 }
 
 impl Package {
-    /// Opens a file; `path` is for messages. What it has that is not read is an error now, and nothing of it is read.
+    /// Opens a file; `path` is for messages. What it has that is not read is an error now, and
+    /// nothing of it is read.
     pub fn open(source: Arc<dyn ReadAt>, path: &Path) -> Result<Self> {
         Self::read(source, path).map_err(|e| e.file(path))
     }
@@ -263,8 +265,8 @@ impl Package {
         self.tensors.iter().map(of).collect()
     }
 
-    /// To be held while a tensor is decoded and used that is much larger than its coded bytes: one such at a time, for a small file
-    /// may have many.
+    /// To be held while a tensor is decoded and used that is much larger than its coded bytes: one
+    /// such at a time, for a small file may have many.
     pub fn alone_if_dense(&self, number: usize) -> Option<MutexGuard<'_, ()>> {
         let tensor = self.tensors.get(number)?;
         match tensor.stored {

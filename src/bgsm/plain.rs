@@ -1,6 +1,6 @@
-//! A file of the package as the safetensors file that it stands for. The package keeps tensors and metadata, but not the original
-//! header: this one has the same tensors, and header and tensors are written as the safetensors library writes them. So it is mostly
-//! the original, byte for byte.
+//! A file of the package as the safetensors file that it stands for. The package keeps tensors and
+//! metadata, but not the original header: this one has the same tensors, and header and tensors are
+//! written as the safetensors library writes them. So it is mostly the original, byte for byte.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,7 +72,8 @@ impl Plain {
         &self.header
     }
 
-    /// The tensor that holds `offset`, which lies behind the header and before the end, and where it lies.
+    /// The tensor that holds `offset`, which lies behind the header and before the end, and where
+    /// it lies.
     pub fn tensor_at(&self, offset: u64) -> (usize, Range<u64>) {
         let number = self.starts.partition_point(|&start| start <= offset) - 1;
         (number, self.starts[number]..self.starts[number + 1])
@@ -93,8 +94,9 @@ impl Plain {
         parallel::ordered(threads, self.order.len(), || (), prove, |_, ()| Ok(()))
     }
 
-    /// Gives all of the file to `write`, with its places, in any order and on all cores, every tensor decoded once. No md5 is compared:
-    /// that is for whoever uses the bytes, with [`Package::md5s`].
+    /// Gives all of the file to `write`, with its places, in any order and on all cores, every
+    /// tensor decoded once. No md5 is compared: that is for whoever uses the bytes, with
+    /// [`Package::md5s`].
     pub fn pour(
         &self,
         threads: usize,

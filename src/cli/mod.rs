@@ -30,7 +30,8 @@ use crate::base::ErrorKind;
 use crate::cli::global::Global;
 use crate::entropy::simd::dispatch;
 
-/// The help lists the commands in groups by hand, as clap cannot; a test checks that each stands there once.
+/// The help lists the commands in groups by hand, as clap cannot; a test checks that each stands
+/// there once.
 const HELP_TEMPLATE: &str = "\
 {before-help}{about}
 
@@ -134,7 +135,8 @@ enum Command {
     Repair(commands::repair::Arguments),
     /// Look for what was left behind, and say what to do
     Doctor(commands::doctor::Arguments),
-    /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they stand
+    /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they
+    /// stand
     #[command(external_subcommand)]
     External(Vec<OsString>),
 }

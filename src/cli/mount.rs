@@ -1,5 +1,5 @@
-//! `mount`, `unmount` and `mounts` are run by the daemon's binary, found beside this one, else on PATH. (The daemon
-//! depends on this library, so this package cannot depend on the daemon.)
+//! `mount`, `unmount` and `mounts` are run by the daemon's binary, found beside this one, else on
+//! PATH. (The daemon depends on this library, so this package cannot depend on the daemon.)
 
 use std::ffi::OsStr;
 use std::ffi::OsString;

@@ -1,4 +1,5 @@
-//! What xray found as a picture, and as a page with it: one file, without scripts and without anything from elsewhere.
+//! What xray found as a picture, and as a page with it: one file, without scripts and without
+//! anything from elsewhere.
 
 use std::fmt::Write;
 
@@ -184,7 +185,8 @@ fn deviations(out: &mut String, seen: &[Seen<'_>]) {
     }
 }
 
-/// How much rows and columns differ, on a logarithmic scale, with the line below which chance explains it.
+/// How much rows and columns differ, on a logarithmic scale, with the line below which chance
+/// explains it.
 fn structure(out: &mut String, seen: &[Seen<'_>]) {
     const MOST: f64 = 1e5;
     heading(

@@ -1,4 +1,5 @@
-//! Progress on a terminal: what is done, at which rate, how long it will take. And the wish to stop, from ^C.
+//! Progress on a terminal: what is done, at which rate, how long it will take. And the wish to
+//! stop, from ^C.
 
 use std::io::IsTerminal;
 use std::sync::Arc;

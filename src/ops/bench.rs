@@ -1,5 +1,6 @@
-//! Bench: how small a model becomes and how fast it is coded and decoded on this machine, in memory, by profile and by set
-//! of kernels. Rates are original bytes a second, medians of several runs, the checksum of every block included.
+//! Bench: how small a model becomes and how fast it is coded and decoded on this machine, in
+//! memory, by profile and by set of kernels. Rates are original bytes a second, medians of several
+//! runs, the checksum of every block included.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -49,7 +50,8 @@ pub struct BenchOptions {
     pub threads: usize,
     /// These profiles; none stands for all.
     pub profiles: Vec<Profile>,
-    /// These sets of kernels, `auto` being the one in use; none stands for all that this processor can run.
+    /// These sets of kernels, `auto` being the one in use; none stands for all that this processor
+    /// can run.
     pub simd: Vec<String>,
     /// Runs of each measurement; the median counts.
     pub runs: usize,

@@ -77,7 +77,8 @@ pub fn parity_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Protects files, and of folders every image below them. In a folder those that have parity already are left alone.
+/// Protects files, and of folders every image below them. In a folder those that have parity
+/// already are left alone.
 pub fn protect(
     paths: &[PathBuf],
     options: &ProtectOptions,
@@ -174,7 +175,8 @@ fn protect_file(
     write_parity(path, &file, &layout, how, options.threads, progress)
 }
 
-/// Writes the parity of an open file, cut as `layout` says, beside it. With `expected` the file must have that digest.
+/// Writes the parity of an open file, cut as `layout` says, beside it. With `expected` the file
+/// must have that digest.
 pub(super) fn write_parity(
     path: &Path,
     file: &FileSource,

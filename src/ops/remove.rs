@@ -30,7 +30,8 @@ use crate::ops::report;
 /// How to remove.
 #[derive(Debug, Clone, Default)]
 pub struct RemoveOptions {
-    /// Folders in which deltas are looked for that may need what is to go, beside those that hold it.
+    /// Folders in which deltas are looked for that may need what is to go, beside those that hold
+    /// it.
     pub among: Vec<PathBuf>,
     /// Only say what would be done.
     pub dry_run: bool,
@@ -50,7 +51,8 @@ pub struct RemoveReport {
     pub dry_run: bool,
 }
 
-/// Removes files and folders. Refused, with nothing removed, if a delta under the folders that hold them would lose its base.
+/// Removes files and folders. Refused, with nothing removed, if a delta under the folders that hold
+/// them would lose its base.
 pub fn remove(
     paths: &[PathBuf],
     options: &RemoveOptions,
@@ -134,7 +136,8 @@ fn check_unused(going: &BTreeSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Models in the folders beside this one, such as the steps of a series. Those that cannot be listed are nobody's.
+/// Models in the folders beside this one, such as the steps of a series. Those that cannot be
+/// listed are nobody's.
 fn models_beside(folder: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -167,7 +170,8 @@ fn files_under(path: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     Ok(files.map(|entry| path.join(entry.path)).collect())
 }
 
-/// An error that names the deltas among `staying` that would lose a base; how many deltas there are if none would.
+/// An error that names the deltas among `staying` that would lose a base; how many deltas there are
+/// if none would.
 fn orphans(
     going: &BTreeSet<PathBuf>,
     staying: &BTreeSet<PathBuf>,
@@ -204,8 +208,8 @@ fn orphans(
     )))
 }
 
-/// Whether what is read at a path is there still without those that go: neither a link to one of them nor a file of a mount, which
-/// may show one of them.
+/// Whether what is read at a path is there still without those that go: neither a link to one of
+/// them nor a file of a mount, which may show one of them.
 fn stays(path: &Path, going: &BTreeSet<PathBuf>) -> bool {
     let is_own = |real: &PathBuf| {
         !going.contains(real)

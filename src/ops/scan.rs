@@ -1,4 +1,5 @@
-//! Scan: what compressing these folders would save, from a sample of each model, and what in them is there twice. Nothing is written.
+//! Scan: what compressing these folders would save, from a sample of each model, and what in them
+//! is there twice. Nothing is written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,7 +102,8 @@ pub struct ScanReport {
     pub other_bytes: u64,
     /// Files with several names (hard links), which are counted once.
     pub links: u64,
-    /// Models and images that have the same length, and the same bytes wherever it was looked; images have the same sha256.
+    /// Models and images that have the same length, and the same bytes wherever it was looked;
+    /// images have the same sha256.
     pub duplicates: Vec<Group>,
     /// Models with tensors of the same names, dtypes and shapes: fine-tunes of one base, maybe.
     pub alike: Vec<Group>,

@@ -1,4 +1,5 @@
-//! The original bytes of an image in order, decoded on all cores: what decompress writes and verify hashes.
+//! The original bytes of an image in order, decoded on all cores: what decompress writes and verify
+//! hashes.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ use crate::format::FileRecord;
 /// About how many original bytes one piece of work has.
 const PIECE_LEN: u64 = 512 << 10;
 
-/// Some blocks of a span of a file, in order: one after another if all are right, each by itself otherwise.
+/// Some blocks of a span of a file, in order: one after another if all are right, each by itself
+/// otherwise.
 #[derive(Debug)]
 pub struct Run {
     /// Number of the span in the index.

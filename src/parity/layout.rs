@@ -44,8 +44,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of a file of `data_len` bytes that survives the loss of any run of `percent` of it. None of an empty file, or of one
-    /// that is too long.
+    /// The layout of a file of `data_len` bytes that survives the loss of any run of `percent` of
+    /// it. None of an empty file, or of one that is too long.
     pub fn choose(data_len: u64, percent: u32) -> Option<Self> {
         let lens =
             (SHARD_LEN_MIN.trailing_zeros()..=SHARD_LEN_MAX.trailing_zeros()).map(|b| 1_u32 << b);
@@ -154,8 +154,8 @@ impl Layout {
         start..(start + u64::from(self.shard_len)).min(self.data_len)
     }
 
-    /// The data shards of a set, in order: neighbours in the file belong to different sets, so that a run of lost ones is shared
-    /// among all.
+    /// The data shards of a set, in order: neighbours in the file belong to different sets, so that
+    /// a run of lost ones is shared among all.
     pub fn set(&self, number: usize) -> impl Iterator<Item = usize> + use<> {
         (number..self.shards()).step_by(self.set_count as usize)
     }

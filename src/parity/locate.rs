@@ -1,5 +1,5 @@
-//! Finds the shards of a file that was damaged: where they should be, as far from its end as they should be, and if bytes were put
-//! in or taken out, wherever they are.
+//! Finds the shards of a file that was damaged: where they should be, as far from its end as they
+//! should be, and if bytes were put in or taken out, wherever they are.
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
@@ -15,9 +15,11 @@ use crate::parity::Sidecar;
 use crate::parity::table::Mark;
 use crate::parity::table::key_of;
 
-/// How often a shard may be seen where it is not, before nobody looks for it any more: what repeats itself is seen everywhere.
+/// How often a shard may be seen where it is not, before nobody looks for it any more: what repeats
+/// itself is seen everywhere.
 const FALSE_FINDS_MAX: u32 = 64;
-/// And all of them together: a table that names one key for all would have everything compared with everything.
+/// And all of them together: a table that names one key for all would have everything compared with
+/// everything.
 const FALSE_FINDS_IN_ALL_MAX: usize = 1 << 17;
 /// Bytes looked through at once.
 const WINDOW_LEN: usize = 1 << 20;

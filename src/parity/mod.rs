@@ -1,5 +1,6 @@
-//! Parity files: any bytes, protected so that they can be put together again after sectors went bad, an end was cut off, or bytes
-//! were put in or taken out (docs/parity.md). Nothing here knows what an image is.
+//! Parity files: any bytes, protected so that they can be put together again after sectors went
+//! bad, an end was cut off, or bytes were put in or taken out (docs/parity.md). Nothing here knows
+//! what an image is.
 
 pub(crate) mod layout;
 pub(crate) mod locate;

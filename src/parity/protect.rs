@@ -18,15 +18,16 @@ use crate::parity::sidecar::Places;
 use crate::parity::table;
 use crate::parity::table::Mark;
 
-/// Longest part of a shard that is worked on at once: a set has up to 2048 of them in memory, for each thread.
+/// Longest part of a shard that is worked on at once: a set has up to 2048 of them in memory, for
+/// each thread.
 const SLICE_LEN_MAX: u32 = 16 << 10;
 /// Shortest, if a shard has so much: each is a read of its own.
 const SLICE_LEN_MIN: u32 = 4 << 10;
 /// Shards read and hashed at once.
 const BATCH_LEN: u64 = 4 << 20;
 
-/// The parts in which the shards of a layout are worked on. Symbols of the code stand in runs of 64 bytes, and what lies in one run
-/// does not touch another.
+/// The parts in which the shards of a layout are worked on. Symbols of the code stand in runs of 64
+/// bytes, and what lies in one run does not touch another.
 pub(super) fn slices(layout: &Layout) -> impl Iterator<Item = (u64, usize)> + use<> {
     let len = (layout.shard_len / 8).clamp(SLICE_LEN_MIN.min(layout.shard_len), SLICE_LEN_MAX);
     let shard_len = layout.shard_len;
@@ -38,7 +39,8 @@ pub(super) fn code_failed(error: reed_solomon_simd::Error) -> Error {
     Error::invalid(format!("the code of the parity refuses: {error}"))
 }
 
-/// The part of a data shard that begins at `start` in it; what is behind the end of the file is zeros.
+/// The part of a data shard that begins at `start` in it; what is behind the end of the file is
+/// zeros.
 pub(super) fn read_slice(
     file: &dyn ReadAt,
     offset: u64,
@@ -54,7 +56,8 @@ pub(super) fn read_slice(
     file.read_exact_at(offset + start, bytes)
 }
 
-/// Writes the parity of `file`, cut as `layout` says, to `output`. Memory: 32 MiB for each thread and some for the tables.
+/// Writes the parity of `file`, cut as `layout` says, to `output`. Memory: 32 MiB for each thread
+/// and some for the tables.
 pub fn protect(
     file: &dyn ReadAt,
     layout: &Layout,

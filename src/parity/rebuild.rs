@@ -29,7 +29,8 @@ struct Broken {
     parity: Vec<(usize, Shift)>,
 }
 
-/// Writes the whole file to `output`, from `file` and its parity, and proves it by the digest that was taken when it was protected.
+/// Writes the whole file to `output`, from `file` and its parity, and proves it by the digest that
+/// was taken when it was protected.
 pub fn rebuild(
     file: &dyn ReadAt,
     sidecar: &Sidecar,
@@ -45,7 +46,8 @@ pub fn rebuild(
     prove(sidecar, output, progress)
 }
 
-/// Gives every byte of the whole file to `write`, with its place, in pieces and in no order. What comes of it is not proved.
+/// Gives every byte of the whole file to `write`, with its place, in pieces and in no order. What
+/// comes of it is not proved.
 pub fn restore(
     file: &dyn ReadAt,
     sidecar: &Sidecar,
@@ -165,7 +167,8 @@ struct Scratch {
     slice: Vec<u8>,
 }
 
-/// The parts of the lost shards of a set that begin at `start` in each, with their places in the file.
+/// The parts of the lost shards of a set that begin at `start` in each, with their places in the
+/// file.
 fn decode_slice(
     file: &dyn ReadAt,
     sidecar: &Sidecar,

@@ -233,8 +233,8 @@ impl Sidecar {
         &self.path
     }
 
-    /// A part of parity shard `number`, from `start` on, wherever the whole shard stands in the file if that was moved. `shift` is
-    /// what [`find_parity`](Self::find_parity) gave.
+    /// A part of parity shard `number`, from `start` on, wherever the whole shard stands in the
+    /// file if that was moved. `shift` is what [`find_parity`](Self::find_parity) gave.
     pub(super) fn read_parity(
         &self,
         number: usize,
@@ -261,7 +261,8 @@ impl Sidecar {
         }
     }
 
-    /// Where parity shard `number` is as it should be: counted from the beginning of the file or from its end; none if it is lost.
+    /// Where parity shard `number` is as it should be: counted from the beginning of the file or
+    /// from its end; none if it is lost.
     pub(super) fn find_parity(&self, number: usize, buffer: &mut Vec<u8>) -> Option<Shift> {
         let hash = (*self.table.parity.get(number)?)?;
         buffer.resize(self.header.layout.shard_len as usize, 0);

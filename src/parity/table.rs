@@ -1,5 +1,6 @@
-//! The table of a parity file: what each shard is known by. It stands there twice, in chunks that are checked one by one, so that
-//! damage to both copies loses only what lies in it (docs/parity.md, section 3).
+//! The table of a parity file: what each shard is known by. It stands there twice, in chunks that
+//! are checked one by one, so that damage to both copies loses only what lies in it
+//! (docs/parity.md, section 3).
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
@@ -21,7 +22,8 @@ pub(super) const KEY_STEP: usize = 8;
 pub struct Mark {
     /// XXH3 of its bytes, without what fills up the last one.
     pub hash: u64,
-    /// Where in it eight bytes are that hardly any other place has, and a hash of them; none if it is all alike.
+    /// Where in it eight bytes are that hardly any other place has, and a hash of them; none if it
+    /// is all alike.
     pub key: Option<(u32, u32)>,
 }
 
@@ -109,8 +111,8 @@ pub(super) fn encode(marks: &[Mark], parity: &[u64]) -> Vec<u8> {
         .collect()
 }
 
-/// The table of both copies, as far as they can be read: each chunk from whichever has it. `read` gives bytes of a copy, from a
-/// place within it. With it how many chunks of both are damaged.
+/// The table of both copies, as far as they can be read: each chunk from whichever has it. `read`
+/// gives bytes of a copy, from a place within it. With it how many chunks of both are damaged.
 pub(super) fn decode(
     layout: &Layout,
     mut read: impl FnMut(usize, u64, usize) -> Option<Vec<u8>>,

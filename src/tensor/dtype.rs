@@ -15,7 +15,8 @@ pub enum Family {
     Bytes(u8),
 }
 
-/// Every dtype of safetensors 0.8, in the order in which it has them, with its bits per element and its family.
+/// Every dtype of safetensors 0.8, in the order in which it has them, with its bits per element and
+/// its family.
 const DTYPES: [(&str, u64, Family); 22] = [
     ("BOOL", 8, Family::Bytes(1)),
     ("F4", 4, Family::Bytes(1)),
@@ -49,7 +50,8 @@ pub fn bits(dtype: &str) -> Option<u64> {
         .map(|(_, bits, _)| *bits)
 }
 
-/// Its place among the dtypes, from the narrowest to the widest; none for a dtype that this build does not know.
+/// Its place among the dtypes, from the narrowest to the widest; none for a dtype that this build
+/// does not know.
 pub fn place(dtype: &str) -> Option<usize> {
     DTYPES.iter().position(|(name, ..)| *name == dtype)
 }
@@ -62,7 +64,8 @@ pub fn family(dtype: &str) -> Family {
         .map_or(Family::Bytes(1), |(.., family)| *family)
 }
 
-/// Bytes of a tensor; `None` if the dtype is unknown, the product overflows, or the bits fill no whole bytes.
+/// Bytes of a tensor; `None` if the dtype is unknown, the product overflows, or the bits fill no
+/// whole bytes.
 pub fn byte_len(dtype: &str, shape: &[u64]) -> Option<u64> {
     let elements = shape
         .iter()

@@ -1,4 +1,5 @@
-//! The safetensors header: read by the safetensors library, so that what it refuses is refused here too.
+//! The safetensors header: read by the safetensors library, so that what it refuses is refused here
+//! too.
 
 #![deny(clippy::indexing_slicing, reason = "hostile bytes")]
 
@@ -14,7 +15,8 @@ use crate::base::Result;
 use crate::tensor::Lookalike;
 use crate::tensor::dtype;
 
-/// Most dimensions of a tensor: what an index has room for (docs/format.md, section 4.2). safetensors has no limit.
+/// Most dimensions of a tensor: what an index has room for (docs/format.md, section 4.2).
+/// safetensors has no limit.
 const RANK_MAX: usize = u16::MAX as usize;
 
 /// One tensor as the header names it.
@@ -43,8 +45,9 @@ pub struct Header {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// The header of a new file with these tensors (name, dtype, shape and length in bytes) in this order, as the safetensors library
-/// writes it: with its length before it, filled up with blanks so that the data are aligned.
+/// The header of a new file with these tensors (name, dtype, shape and length in bytes) in this
+/// order, as the safetensors library writes it: with its length before it, filled up with blanks so
+/// that the data are aligned.
 pub(crate) fn write<'a>(
     metadata: &BTreeMap<String, String>,
     tensors: impl Iterator<Item = (&'a str, &'a str, &'a [u64], u64)>,
@@ -78,7 +81,8 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::invalid(e.to_string()))
 }
 
-/// The order in which the safetensors library writes tensors: the widest dtypes first, and those of one dtype by name.
+/// The order in which the safetensors library writes tensors: the widest dtypes first, and those of
+/// one dtype by name.
 pub(crate) fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
     let wider_first = dtype::place(b.1).cmp(&dtype::place(a.1));
     wider_first.then_with(|| a.0.cmp(b.0))
@@ -101,7 +105,8 @@ impl Header {
         first == b'{' && claimed <= source.len()
     }
 
-    /// Reads and checks the header of a whole file: tensors must tile the data from the first byte to the last.
+    /// Reads and checks the header of a whole file: tensors must tile the data from the first byte
+    /// to the last.
     pub fn read(source: &dyn ReadAt) -> Result<Self> {
         let (header, end) = Self::read_to_end(source)?;
         if end == source.len() {

@@ -1,4 +1,5 @@
-//! Elements as the numbers that they stand for, for telling by how much two tensors differ. Never for storing them.
+//! Elements as the numbers that they stand for, for telling by how much two tensors differ. Never
+//! for storing them.
 
 /// How the elements of a dtype become numbers.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +16,8 @@ fn bits(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, fold)
 }
 
-/// The number of a small float: sign, exponent and mantissa, with subnormals. What stands for infinity or NaN is the caller's.
+/// The number of a small float: sign, exponent and mantissa, with subnormals. What stands for
+/// infinity or NaN is the caller's.
 fn small_float(bits: u64, mantissa_bits: u32, exponent_bits: u32, bias: i32) -> f64 {
     let mantissa = bits & ((1 << mantissa_bits) - 1);
     let exponent = (bits >> mantissa_bits & ((1 << exponent_bits) - 1)) as i32;
@@ -70,7 +72,8 @@ fn unsigned(bytes: &[u8]) -> f64 {
     bits(bytes) as f64
 }
 
-/// How the elements of `dtype` become numbers; none where one element is no single number in whole bytes.
+/// How the elements of `dtype` become numbers; none where one element is no single number in whole
+/// bytes.
 pub(crate) fn of(dtype: &str) -> Option<Values> {
     let new = |width, value| Some(Values { width, value });
     match dtype {

@@ -1,5 +1,5 @@
-//! How fast blocks are decoded and checked, one thread, into a buffer that stays in the cache: for each profile the
-//! median of several rounds over all blocks of a model.
+//! How fast blocks are decoded and checked, one thread, into a buffer that stays in the cache: for
+//! each profile the median of several rounds over all blocks of a model.
 //!
 //!     cargo bench --bench decode -- MODEL.safetensors...
 

@@ -1,5 +1,6 @@
-//! How fast blocks of differences are decoded and checked, one thread, base and image in memory, into a buffer that stays in the
-//! cache: for each set of kernels the median of several rounds over all such blocks of a model. The sets take turns.
+//! How fast blocks of differences are decoded and checked, one thread, base and image in memory,
+//! into a buffer that stays in the cache: for each set of kernels the median of several rounds over
+//! all such blocks of a model. The sets take turns.
 //!
 //!     cargo bench --bench delta -- BASE.safetensors MODEL.safetensors...
 

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use crate::models;
 use crate::roundtrip::put;
 
-fn bigsmall(folder: &Path, words: &[&str]) -> Output {
+pub(crate) fn bigsmall(folder: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bigsmall"))
         .args(words)
         .current_dir(folder)
@@ -18,11 +18,11 @@ fn bigsmall(folder: &Path, words: &[&str]) -> Output {
         .unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -35,7 +35,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn folder_with_model() -> tempfile::TempDir {
+pub(crate) fn folder_with_model() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     put(&folder.path().join("m.safetensors"), &models::small_file());
     folder
@@ -327,28 +327,6 @@ fn exit_codes_tell_what_kind_of_failure() {
     assert!(stderr(&bigsmall(at, &["compres"])).contains("did you mean `compress`"));
 }
 
-#[test]
-fn reports_are_one_json_object_with_a_schema() {
-    let folder = folder_with_model();
-    let at = folder.path();
-    for words in [
-        &["compress", "m.safetensors", "--ecc", "--json"][..],
-        &["info", "m.bs", "--json"],
-        &["verify", "m.bs", "--sample", "1", "--json"],
-        &["protect", "m.bs", "--force", "--json"],
-        &["repair", "m.bs", "--json"],
-        &["scrub", ".", "--memory", "memory", "--json"],
-        &["decompress", "m.bs", "-o", "x", "--json"],
-    ] {
-        let output = bigsmall(at, words);
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["schema"], format!("bigsmall.{}/1", words[0]));
-    }
-    let info = bigsmall(at, &["info", "m.bs", "--json"]);
-    let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
-    assert_eq!(info["images"][0]["files"][0]["spans"][1]["dtype"], "BF16");
-}
-
 /// An image's name could stand for the folder above: `...bs` less `.bs` is `..`.
 #[test]
 fn no_name_of_an_image_leads_out_of_the_output() {
@@ -441,7 +419,8 @@ fn long_names_have_room_for_their_temporaries() {
     assert_eq!(names(folder.path()).len(), 2);
 }
 
-/// 400 MB go through 250 MB of address space, both ways: memory depends on the threads, not on the file.
+/// 400 MB go through 250 MB of address space, both ways: memory depends on the threads, not on the
+/// file.
 #[test]
 fn memory_does_not_grow_with_the_file() {
     use std::io::Write;
@@ -478,91 +457,6 @@ fn memory_does_not_grow_with_the_file() {
         .status()
         .unwrap();
     assert!(same.success());
-}
-
-/// The fields of a report, down to so many lists or parts of it; of each list those of the first.
-fn collect_fields<'a>(
-    value: &'a serde_json::Value,
-    depth: u32,
-    depth_max: u32,
-    fields: &mut Vec<&'a str>,
-) {
-    let value = value.get(0).unwrap_or(value);
-    let Some(object) = value.as_object().filter(|_| depth <= depth_max) else {
-        return;
-    };
-    for (field, value) in object {
-        fields.push(field);
-        // these are by names of their own
-        if !["dtypes", "spans"].contains(&field.as_str()) {
-            collect_fields(value, depth + 1, depth_max, fields);
-        }
-    }
-}
-
-/// Every field of a report stands in docs/json.md, and the other way round.
-#[test]
-fn the_page_on_json_is_true() {
-    let page = include_str!("../../docs/json.md");
-    let folder = folder_with_model();
-    for words in [
-        &["compress", "m.safetensors", "--ecc", "--json"][..],
-        &["info", "m.bs", "--json"],
-        &["verify", "m.bs", "--sample", "1", "--json"],
-        &["protect", "m.bs", "--force", "--json"],
-        &["repair", "m.bs", "--json"],
-        &["scrub", ".", "--memory", "memory", "--json"],
-        &["bench", "m.safetensors", "--json"],
-        &["decompress", "m.bs", "-o", "x", "--json"],
-    ] {
-        let report: serde_json::Value =
-            serde_json::from_slice(&bigsmall(folder.path(), words).stdout).unwrap();
-        let row = page
-            .lines()
-            .find(|line| line.starts_with(&format!("| {} |", words[0])))
-            .unwrap();
-        let documented: Vec<&str> = row.split('`').skip(3).step_by(2).collect();
-        let mut fields = Vec::new();
-        // what `scrub` says of an image is what `verify` does
-        let depth = match words[0] {
-            "verify" => 2,
-            "scrub" => 0,
-            _ => 1,
-        };
-        collect_fields(&report, 0, depth, &mut fields);
-        fields.retain(|field| *field != "schema");
-        for field in &fields {
-            assert!(
-                documented.contains(field),
-                "{}: `{field}` is not documented",
-                words[0]
-            );
-        }
-        for field in documented {
-            let values = ["whole", "structure", "sample"];
-            let nested = ["spans", "sha256", "ok"].contains(&field) || values.contains(&field);
-            // of a delta, whose base is looked at in `cli_deltas`
-            let nested = nested || ["place", "tensors", "at_hand", "missing"].contains(&field);
-            let of_auto_base = [
-                "base",
-                "why",
-                "files",
-                "alone_percent",
-                "candidates",
-                "path",
-                "alike_percent",
-                "estimated_percent",
-            ];
-            // of a further name of a file, which `further_names` looks at
-            let nested = nested || words[0] == "compress" && field == "image";
-            let nested = nested || words[0] == "compress" && of_auto_base.contains(&field);
-            assert!(
-                nested || fields.contains(&field),
-                "{}: there is no `{field}`",
-                words[0]
-            );
-        }
-    }
 }
 
 #[test]

@@ -186,7 +186,8 @@ fn diff_tells_by_how_much_tensors_differ() {
     );
     assert!(is_restored(&run, "out"));
     assert_eq!(code(&bigsmall(at, &["diff", "base", "ft"])), 1);
-    // files of others are nothing to compare; of a model that cannot be read nobody can say that it is the same
+    // files of others are nothing to compare; of a model that cannot be read nobody can say that it
+    // is the same
     put(&at.join("base/sub/script.bs"), b"print 1");
     assert_eq!(code(&bigsmall(at, &same)), 0);
     put(&at.join("base/sub/second.safetensors"), b"cut short");

@@ -1,4 +1,5 @@
-//! The commands that look for damage and mend it, as their user meets them: depths of `verify`, `scrub`, `protect`, `repair`.
+//! The commands that look for damage and mend it, as their user meets them: depths of `verify`,
+//! `scrub`, `protect`, `repair`.
 
 use std::fs;
 use std::path::Path;

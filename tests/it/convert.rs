@@ -1,4 +1,5 @@
-//! Models made smaller in place, and back: at no moment is a model neither whole nor a verified image.
+//! Models made smaller in place, and back: at no moment is a model neither whole nor a verified
+//! image.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! A fine-tune stored as differences from its base: small, exact, and nothing without the right base.
+//! A fine-tune stored as differences from its base: small, exact, and nothing without the right
+//! base.
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,7 +52,8 @@ fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// A base, and a fine-tune of it: every weight moved a little, some tensors left as they were, one added, one reshaped.
+/// A base, and a fine-tune of it: every weight moved a little, some tensors left as they were, one
+/// added, one reshaped.
 fn pair() -> (Vec<Tensor>, Vec<Tensor>) {
     let mut random = Random::new(21);
     let weights = f32_weights(&mut random, COUNT);

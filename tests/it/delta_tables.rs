@@ -1,4 +1,5 @@
-//! What spans of differences spend beside the differences: tables shared by those alike, and no base where it does not pay.
+//! What spans of differences spend beside the differences: tables shared by those alike, and no
+//! base where it does not pay.
 
 use std::fs;
 use std::path::Path;
@@ -59,7 +60,8 @@ fn tuned(random: &mut Random, name: &str, count: usize, step: f32) -> Pair {
     pair(name, "BF16", bf16(&weights), bf16(&moved))
 }
 
-/// Compresses the fine-tunes against their bases, checks that they come back and that threads change nothing, and opens the image.
+/// Compresses the fine-tunes against their bases, checks that they come back and that threads
+/// change nothing, and opens the image.
 fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     let base: Vec<Tensor> = pairs.iter().map(|pair| pair.0.clone()).collect();
     let tuned: Vec<Tensor> = pairs.iter().map(|pair| pair.1.clone()).collect();
@@ -192,7 +194,8 @@ fn no_tensor_is_larger_than_alone() {
         };
         let against = lens(&folder.path().join("t.bs"));
         for ((name, len), (_, alone)) in against.iter().zip(lens(&alone)) {
-            // a tensor may have the tables that other small ones use, in one image and not in the other
+            // a tensor may have the tables that other small ones use, in one image and not in the
+            // other
             assert!(*len <= alone + 400, "{name}: {len}, alone {alone}");
         }
         let sum = |lens: &[(String, u64)]| lens.iter().map(|(_, len)| len).sum::<u64>();

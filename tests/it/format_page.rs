@@ -11,7 +11,8 @@ fn page() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md")).unwrap()
 }
 
-/// The bytes in the fenced block after `heading`: an offset, then up to 16 bytes in hexadecimal, then a remark.
+/// The bytes in the fenced block after `heading`: an offset, then up to 16 bytes in hexadecimal,
+/// then a remark.
 fn hex_block(page: &str, heading: &str) -> Vec<u8> {
     let (_, after) = page.split_once(heading).expect(heading);
     let block = after.split("```").nth(1).unwrap();

@@ -1,4 +1,5 @@
-//! What the fuzz targets (`tests/fuzz`, `scripts/fuzz`) begin with, and every input that once failed, through the same code.
+//! What the fuzz targets (`tests/fuzz`, `scripts/fuzz`) begin with, and every input that once
+//! failed, through the same code.
 
 use std::fs;
 use std::panic;

@@ -30,7 +30,8 @@ use crate::fuzz_corpus;
 use crate::models;
 use crate::roundtrip;
 
-/// Writes the seeds that are no former failures anew: `cargo test --test it write_the_seeds -- --ignored`.
+/// Writes the seeds that are no former failures anew: `cargo test --test it write_the_seeds --
+/// --ignored`.
 #[test]
 #[ignore = "writes into the sources"]
 fn write_the_seeds() {
@@ -174,7 +175,8 @@ fn write_blocks() {
         );
     }
     for number in 0..8 {
-        // family, profile; length, doubled or not, random seed; kinds of eight bytes; pool; turn; block length
+        // family, profile; length, doubled or not, random seed; kinds of eight bytes; pool; turn;
+        // block length
         let seed = [
             &[1, number, number % 3, 0, 0x30, number & 1, number, 1][..],
             &[2, 1, 2, 5, 2, 1, 0x3e, 1, 3, 60, 61, 62, 188],
@@ -224,8 +226,8 @@ fn tables_of(transform: Transform) -> Vec<u8> {
     codec::tables::write(transform, &planes)
 }
 
-/// A block put together by hand: planes in turn rans, const, raw, const. What an encoder makes of so few elements is R16
-/// or zstd.
+/// A block put together by hand: planes in turn rans, const, raw, const. What an encoder makes of
+/// so few elements is R16 or zstd.
 fn r32_block(transform: Transform, version: u8, lanes: usize) -> Vec<u8> {
     let count = transform.plane_count();
     let align = if version == 1 { 16 } else { 4 };

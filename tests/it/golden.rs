@@ -1,5 +1,5 @@
-//! Images of every format version are read for ever. The files in `tests/golden` were written once and are never written
-//! again; `SHA256SUMS` holds the sha256 of each original.
+//! Images of every format version are read for ever. The files in `tests/golden` were written once
+//! and are never written again; `SHA256SUMS` holds the sha256 of each original.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -85,7 +85,8 @@ fn the_library_reads_them() {
     }
 }
 
-/// Images of differences, the bases that they need, and the sha256 of what they hold. The last stands on one that stands on another.
+/// Images of differences, the bases that they need, and the sha256 of what they hold. The last
+/// stands on one that stands on another.
 const DELTAS: [(&str, &[&str], &str); 3] = [
     (
         "v1-delta.bs",
@@ -161,7 +162,8 @@ fn the_independent_decoder_reads_differences() {
     }
 }
 
-/// Every codec in every version and every feature of the format is among them: what a later build must still read.
+/// Every codec in every version and every feature of the format is among them: what a later build
+/// must still read.
 #[test]
 fn they_hold_all_that_the_format_has() {
     let mut blocks = BTreeSet::new();
@@ -206,8 +208,8 @@ fn parity_is_read() {
     assert!(fs::read(damaged).unwrap() == whole);
 }
 
-/// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which `scripts/test` provides
-/// and names in `BIGSMALL_PYTHON`.
+/// `scripts/decode_bs.py` was written from docs/format.md alone. It needs Python with numpy, which
+/// `scripts/test` provides and names in `BIGSMALL_PYTHON`.
 #[test]
 #[ignore = "needs BIGSMALL_PYTHON, a Python with numpy: scripts/test runs it"]
 fn the_independent_decoder_reads_them() {

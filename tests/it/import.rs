@@ -1,4 +1,5 @@
-//! Files of the Python package: what its releases wrote is read for ever, every tensor by its md5, and nothing else is believed.
+//! Files of the Python package: what its releases wrote is read for ever, every tensor by its md5,
+//! and nothing else is believed.
 
 use std::fs;
 use std::path::Path;
@@ -145,7 +146,8 @@ fn no_flipped_bit_becomes_a_weight() {
     }
 }
 
-/// What cannot be done keeps nobody from the rest, and a verify of the folder calls nothing damaged that it cannot judge.
+/// What cannot be done keeps nobody from the rest, and a verify of the folder calls nothing damaged
+/// that it cannot judge.
 #[test]
 fn one_that_cannot_be_migrated_is_told_of_and_the_others_are() {
     let folder = tempfile::tempdir().unwrap();

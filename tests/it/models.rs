@@ -108,8 +108,8 @@ pub(crate) fn data(random: &mut Random, width: usize, count: usize, kind: u64) -
     }
 }
 
-/// The bytes of a safetensors file with these tensors in this order, `padding` blanks after the header, and an entry
-/// of metadata.
+/// The bytes of a safetensors file with these tensors in this order, `padding` blanks after the
+/// header, and an entry of metadata.
 pub(crate) fn file(tensors: &[Tensor], padding: usize, metadata: &str) -> Vec<u8> {
     let mut header = String::from("{");
     if !metadata.is_empty() {

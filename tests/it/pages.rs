@@ -55,8 +55,8 @@ fn every_test_that_a_table_names_exists() {
     }
 }
 
-/// The examples of pages name commands and options that there are. Those of mounts are the daemon's,
-/// whose own tests run them.
+/// The examples of pages name commands and options that there are. Those of mounts are the
+/// daemon's, whose own tests run them.
 #[test]
 fn examples_name_what_there_is() {
     let mut count = 0;

@@ -84,7 +84,8 @@ impl Case {
         self.folder.path().join("x")
     }
 
-    /// Repairs these bytes with that parity, and says what was found; the file is whole then, or as it was.
+    /// Repairs these bytes with that parity, and says what was found; the file is whole then, or as
+    /// it was.
     fn repair(
         &self,
         damaged: &[u8],

@@ -24,8 +24,8 @@ fn tensor(name: &str, dtype: &'static str, shape: &[u64], data: Vec<u8>) -> Tens
     }
 }
 
-/// Layers with large and pooled tensors, tied embeddings, an empty tensor and several dtypes, in the order in which the safetensors
-/// library writes them.
+/// Layers with large and pooled tensors, tied embeddings, an empty tensor and several dtypes, in
+/// the order in which the safetensors library writes them.
 fn model(seed: u64) -> Vec<Tensor> {
     let mut random = Random::new(seed);
     let embedding = models::bf16_weights(&mut random, 300_000);
@@ -126,7 +126,8 @@ fn a_model_is_cut_and_joined_and_is_the_same() {
                 .join(file.as_str().unwrap());
             assert!(tensors_of(&[path]).contains_key(tensor));
         }
-        // joined again it is the file that the library would write, and its image is as large as before
+        // joined again it is the file that the library would write, and its image is as large as
+        // before
         let joined = format!("{name}-joined");
         put(&at.join(name).join("config.json"), b"{}");
         done(at, &["reshard", name, &joined, "--join"]);
@@ -187,7 +188,8 @@ fn blocks_are_moved_and_not_coded() {
                 moved += 1;
             }
         }
-        // what was stored once in a shard is still: tied tensors, and tables that several tensors use
+        // what was stored once in a shard is still: tied tensors, and tables that several tensors
+        // use
         let repeats = shard
             .index()
             .spans

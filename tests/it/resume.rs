@@ -1,4 +1,5 @@
-//! A run that was killed, wherever, goes on with what it has left, and the image is the same as if nothing had happened.
+//! A run that was killed, wherever, goes on with what it has left, and the image is the same as if
+//! nothing had happened.
 
 use std::fs;
 use std::path::Path;
@@ -102,7 +103,8 @@ fn kill_until_done(words: &[&str]) {
     let output = compress(at, &resumed).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["kept_images"], 1);
-    // now at the latest nothing else is left: the last run may have been killed just before it had tidied up
+    // now at the latest nothing else is left: the last run may have been killed just before it had
+    // tidied up
     let names = fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name());
     assert!(
         names

@@ -1,4 +1,5 @@
-//! docs/semantics.md and the tests that hold its sentences: each is quoted by a test, and no test quotes what is not there.
+//! docs/semantics.md and the tests that hold its sentences: each is quoted by a test, and no test
+//! quotes what is not there.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What several spans share: the bytes of equal tensors, in one file and across the files of a folder, and the tables of small
-//! ones.
+//! What several spans share: the bytes of equal tensors, in one file and across the files of a
+//! folder, and the tables of small ones.
 
 use std::fs;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ fn tensor(name: &str, data: &[u8]) -> Tensor {
     }
 }
 
-/// Embeddings, another tensor of the same length, one that differs in its last byte, and a head tied to the embeddings.
+/// Embeddings, another tensor of the same length, one that differs in its last byte, and a head
+/// tied to the embeddings.
 fn tied_model() -> Vec<u8> {
     let mut random = Random::new(11);
     let embeddings = models::bf16_weights(&mut random, 700_000);
@@ -189,7 +190,8 @@ fn only_an_earlier_span_with_tables_can_share_them() {
     let archive = Archive::open(&folder.path().join("m.bs")).unwrap();
     let good = archive.index().clone();
     assert!(Index::parse(&good.encode(), archive.header()).is_ok());
-    // the first has no earlier one; a header without tables, one that shares itself, a later one, none at all
+    // the first has no earlier one; a header without tables, one that shares itself, a later one,
+    // none at all
     for (span, of) in [(1, 1), (2, 0), (3, 2), (4, 9), (4, 1000)] {
         let mut index = good.clone();
         index.spans[span].tables_of = Some(of);

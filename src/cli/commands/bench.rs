@@ -34,7 +34,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     simd: Vec<String>,
     /// Runs of each measurement, of which the median is given
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
     runs: u16,
 }
 

@@ -54,14 +54,17 @@ pub(crate) struct Arguments {
     /// A folder in which a base is looked for
     #[arg(long, value_name = "FOLDER", requires = "auto_delta")]
     base_dir: Vec<PathBuf>,
-    /// The source is a folder of checkpoints: store each as differences from an earlier one where that is smaller. Run it again
-    /// when a step was added
+    /// The source is a folder of checkpoints: store each as differences from an earlier one where
+    /// that is smaller. Run it again when a step was added
     #[arg(long, conflicts_with_all = ["base", "auto_delta"])]
     series: bool,
-    /// Write parity beside each image, by which `bigsmall repair` makes up for so many percent of it (5 if no number is given)
-    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "5", require_equals = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Write parity beside each image, by which `bigsmall repair` makes up for so many percent of
+    /// it (5 if no number is given)
+    #[arg(long, value_name = "PERCENT", num_args = 0..=1, default_missing_value = "5")]
+    #[arg(require_equals = true, value_parser = clap::value_parser!(u32).range(1..=100))]
     ecc: Option<u32>,
-    /// Go on where an interrupted run stopped; if this one is interrupted, what is done stays for another
+    /// Go on where an interrupted run stopped; if this one is interrupted, what is done stays for
+    /// another
     #[arg(long)]
     resume: bool,
     /// Replace an output that exists, unless it is an image of something else

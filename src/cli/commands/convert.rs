@@ -38,7 +38,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     hf_cache: bool,
     /// What matters more: size or latency
-    #[arg(long, value_name = "PROFILE", default_value = "balanced", value_parser = ["balanced", "inference", "storage"])]
+    #[arg(
+        long,
+        value_name = "PROFILE",
+        default_value = "balanced",
+        value_parser = ["balanced", "inference", "storage"]
+    )]
     profile: String,
     /// Move originals below this folder instead of removing them
     #[arg(long, value_name = "FOLDER")]

@@ -28,7 +28,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
     /// What matters more: size or latency
-    #[arg(long, value_name = "PROFILE", value_parser = ["balanced", "inference", "storage"], default_value = "balanced")]
+    #[arg(
+        long,
+        value_name = "PROFILE",
+        value_parser = ["balanced", "inference", "storage"],
+        default_value = "balanced"
+    )]
     profile: String,
     /// Replace an output that exists
     #[arg(short, long)]

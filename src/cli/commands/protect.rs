@@ -25,7 +25,12 @@ pub(crate) struct Arguments {
     #[arg(required = true)]
     paths: Vec<PathBuf>,
     /// How much of a file may be lost in one piece
-    #[arg(long, value_name = "PERCENT", default_value_t = PERCENT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = PERCENT_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
     percent: u32,
     /// Replace parity that is there already
     #[arg(short, long)]

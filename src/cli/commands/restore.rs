@@ -29,7 +29,8 @@ sha256, and only then goes itself. Images that convert has not made stay, unless
 record tells of and was not found is named, with exit code 1, and stays in the record until it \
 is found, or given up with `--forget`.")]
 pub(crate) struct Arguments {
-    /// The folder that was converted; with `--hf-cache` that of the Hugging Face cache if none is named
+    /// The folder that was converted; with `--hf-cache` that of the Hugging Face cache if none is
+    /// named
     #[arg(required_unless_present = "hf_cache")]
     folder: Option<PathBuf>,
     /// Restore the Hugging Face cache

@@ -24,7 +24,12 @@ pub(crate) struct Arguments {
     /// The new image, or the new folder
     target: PathBuf,
     /// What matters more: size or latency
-    #[arg(long, value_name = "PROFILE", value_parser = ["balanced", "inference", "storage"], default_value = "balanced")]
+    #[arg(
+        long,
+        value_name = "PROFILE",
+        value_parser = ["balanced", "inference", "storage"],
+        default_value = "balanced"
+    )]
     profile: String,
     /// Where the bases of deltas are looked for, instead of beside the image
     #[arg(long, value_name = "PATH", alias = "base-dir")]

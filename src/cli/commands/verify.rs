@@ -33,7 +33,8 @@ pub(crate) struct Arguments {
     /// Look at header, index and parity only, and at no block
     #[arg(long, conflicts_with_all = ["sample", "original"])]
     fast: bool,
-    /// Decode only this part of the blocks, such as 0.01, chosen anew each time; says what that may miss
+    /// Decode only this part of the blocks, such as 0.01, chosen anew each time; says what that may
+    /// miss
     #[arg(long, value_name = "SHARE", conflicts_with = "original")]
     sample: Option<f64>,
     /// Choose the same blocks as the run that printed this number

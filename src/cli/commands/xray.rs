@@ -79,7 +79,8 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pages replace pages: neither the model nor one another, and nothing is written if one of them cannot be.
+/// Pages replace pages: neither the model nor one another, and nothing is written if one of them
+/// cannot be.
 fn check_pages(arguments: &Arguments) -> Result<()> {
     let pages = [&arguments.html, &arguments.svg];
     for page in pages.into_iter().flatten() {

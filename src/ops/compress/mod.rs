@@ -1,5 +1,6 @@
-//! Compress: a file into an image, a folder into one image, or a folder into a mirror of it. Sources are never touched,
-//! and nothing counts as written before it was read back from the disk and proved equal.
+//! Compress: a file into an image, a folder into one image, or a folder into a mirror of it.
+//! Sources are never touched, and nothing counts as written before it was read back from the disk
+//! and proved equal.
 
 mod family;
 mod further_names;
@@ -90,9 +91,11 @@ pub struct CompressOptions {
     pub profile: Profile,
     /// The model to store differences from.
     pub base: Option<Arc<Bases>>,
-    /// The source is a folder of checkpoints, each of which may be stored as differences from an earlier one.
+    /// The source is a folder of checkpoints, each of which may be stored as differences from an
+    /// earlier one.
     pub series: bool,
-    /// Go on where a run that was interrupted has stopped, and leave what is done for another if this one is.
+    /// Go on where a run that was interrupted has stopped, and leave what is done for another if
+    /// this one is.
     pub resume: bool,
     /// Replace what exists.
     pub force: bool,
@@ -226,7 +229,8 @@ pub struct CompressReport {
     /// Further names (hard links) of files whose images are among those above or were there:
     /// counted once.
     pub links: Vec<FurtherName>,
-    /// Images that were there already, of a series or from an interrupted run, and are not among those above.
+    /// Images that were there already, of a series or from an interrupted run, and are not among
+    /// those above.
     pub kept_images: u64,
     /// Those, where the output was brought up to date.
     #[serde(skip)]
@@ -301,8 +305,9 @@ impl CompressReport {
     }
 }
 
-/// Compresses bytes that are a safetensors file, though another file than `source`, from which they come and whose time and permissions
-/// the image takes; `stamp` is what the disk said of it before they were read. The tensors have these `md5s`, or it is an error.
+/// Compresses bytes that are a safetensors file, though another file than `source`, from which they
+/// come and whose time and permissions the image takes; `stamp` is what the disk said of it before
+/// they were read. The tensors have these `md5s`, or it is an error.
 pub fn compress_bytes(
     bytes: Arc<dyn ReadAt>,
     (source, stamp): (&Path, Stamp),

@@ -18,8 +18,8 @@ pub enum Cut {
     Join,
 }
 
-/// Cuts tensors, given by name and bytes: their numbers, shard by shard. Neighbours by name, numbers read as such, stay neighbours, and
-/// so layers together.
+/// Cuts tensors, given by name and bytes: their numbers, shard by shard. Neighbours by name,
+/// numbers read as such, stay neighbours, and so layers together.
 pub fn cut(tensors: &[(&str, u64)], how: Cut) -> Result<Vec<Vec<usize>>> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by(|&a, &b| natural(tensors[a].0, tensors[b].0));
@@ -100,7 +100,8 @@ fn by_layer(tensors: &[(&str, u64)], order: &[usize]) -> Vec<Vec<usize>> {
     rest.into_iter().chain(layers).collect()
 }
 
-/// What all tensors of a layer begin with: their names up to the first number. Every family counts its layers, under whatever word.
+/// What all tensors of a layer begin with: their names up to the first number. Every family counts
+/// its layers, under whatever word.
 fn layer(name: &str) -> Option<&str> {
     let mut end = 0;
     for part in name.split('.') {

@@ -1,4 +1,5 @@
-//! The list of a model's shards, as transformers and diffusers write it: which file has which tensor.
+//! The list of a model's shards, as transformers and diffusers write it: which file has which
+//! tensor.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -20,7 +20,8 @@ const PIECE: usize = 16;
 pub struct Sample {
     /// The same seed chooses the same blocks of the same image.
     pub seed: u64,
-    /// How likely damage to one block is missed, to ten blocks, and to a hundredth of all; from 0 to 1.
+    /// How likely damage to one block is missed, to ten blocks, and to a hundredth of all; from 0
+    /// to 1.
     pub missed_one: f64,
     /// Ten blocks.
     pub missed_ten: f64,

@@ -1,5 +1,5 @@
-//! Every block of an image decoded and checked, the md5 of every tensor, the sha256 of every file, both copies of the index; with an
-//! original at hand, every byte compared with its own.
+//! Every block of an image decoded and checked, the md5 of every tensor, the sha256 of every file,
+//! both copies of the index; with an original at hand, every byte compared with its own.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -26,7 +26,8 @@ use crate::ops::verify::ImageReport;
 use crate::ops::verify::members;
 use crate::ops::xray::passing::Passing;
 
-/// Verifies an open image as a whole, and compares it with `original`, the file or folder that it was made from, if that is given.
+/// Verifies an open image as a whole, and compares it with `original`, the file or folder that it
+/// was made from, if that is given.
 pub fn verify_image(
     archive: &Archive,
     original: Option<&Path>,
@@ -255,7 +256,8 @@ impl<'a> FileCheck<'a> {
         }
     }
 
-    /// The sha256, and what was wrong with tensors whose every block was right. `end` is the span behind its last one.
+    /// The sha256, and what was wrong with tensors whose every block was right. `end` is the span
+    /// behind its last one.
     pub(in crate::ops) fn finish(mut self, end: usize) -> ([u8; 32], Vec<String>) {
         self.advance_to(end);
         (self.sha256.finish(), self.faults)

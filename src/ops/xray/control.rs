@@ -1,5 +1,5 @@
-//! What a tensor is compared with: fresh random numbers of the same scale, in the same dtype. Nothing is drawn; each symbol has the mass
-//! that the distribution has there.
+//! What a tensor is compared with: fresh random numbers of the same scale, in the same dtype.
+//! Nothing is drawn; each symbol has the mass that the distribution has there.
 
 use crate::ops::xray::measure::Layout;
 use crate::ops::xray::measure::Measure;
@@ -115,7 +115,8 @@ pub fn entropy_of(counts: &[u64]) -> f64 {
     entropy(counts.iter().map(|&count| count as f64))
 }
 
-/// Bits for each symbol that are lost by taking `masses` for what `counts` are (Kullback and Leibler).
+/// Bits for each symbol that are lost by taking `masses` for what `counts` are (Kullback and
+/// Leibler).
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
 pub fn divergence(counts: &[u64], masses: &[f64]) -> f64 {
     /// A mass for what cannot be by the control: a stray number is no proof.

@@ -11,9 +11,11 @@ use crate::ops::xray::measure::Measure;
 pub const ELEMENTS_MIN: u64 = 4096;
 /// Rows and columns that differ by less than this, in deviations of chance, have nothing in common.
 const STRUCTURE_MAX: f64 = 3.0;
-/// A distribution is that of the control if it is nearer than this, in bits, besides what chance does.
+/// A distribution is that of the control if it is nearer than this, in bits, besides what chance
+/// does.
 const NEAR_MAX: f64 = 0.002;
-/// Where the last bit of what is counted says less than a bit by this, the numbers lie on a coarser grid.
+/// Where the last bit of what is counted says less than a bit by this, the numbers lie on a coarser
+/// grid.
 const CARVED_MIN: f64 = 0.02;
 /// Signs of less than this are not in balance.
 const SIGN_MIN: f64 = 0.999;
@@ -34,7 +36,8 @@ pub enum Flag {
     Bf16Residue,
     /// Its mantissas use fewer bits than they have.
     UnusedMantissaBits,
-    /// Of two neighbouring numbers one is there and the other is not: it went through a coarser grid.
+    /// Of two neighbouring numbers one is there and the other is not: it went through a coarser
+    /// grid.
     CarvedMantissas,
     /// It has no more different numbers than a table of eight bits.
     FewValues,
@@ -91,12 +94,14 @@ pub struct Entropies {
 pub struct Findings {
     /// Entropies of its elements.
     pub entropy: Entropies,
-    /// And of normal numbers of the same root mean square; none for zeros, and for fewer than 4,096 elements.
+    /// And of normal numbers of the same root mean square; none for zeros, and for fewer than 4,096
+    /// elements.
     pub control: Option<Entropies>,
     /// How far its exponents are from those numbers', in bits (Kullback and Leibler).
     pub divergence: Option<f64>,
-    /// The least share of its size that a code for signs and exponents together and for the mantissas of what is not zero needs, in
-    /// percent; lower halves of F32 count whole where they are not zero.
+    /// The least share of its size that a code for signs and exponents together and for the
+    /// mantissas of what is not zero needs, in percent; lower halves of F32 count whole where they
+    /// are not zero.
     pub floor_percent: f64,
     /// Mean of the finite elements.
     pub mean: f64,
@@ -114,7 +119,8 @@ pub struct Findings {
     pub infinities: u64,
     /// Rows of zeros.
     pub dead_rows: u64,
-    /// Different numbers; none for F32 whose lower halves are not all zero, of which only upper halves are counted.
+    /// Different numbers; none for F32 whose lower halves are not all zero, of which only upper
+    /// halves are counted.
     pub distinct: Option<u64>,
     /// Low bits of the mantissa that are never set.
     pub unused_mantissa_bits: u32,
@@ -247,11 +253,13 @@ fn unused_mantissa_bits(measure: &Measure) -> u32 {
     }
 }
 
-/// How much the last bit of the mantissa says when all other bits are known: one bit for numbers that were computed, whatever their
-/// distribution, as that hardly changes from one number to the next. What chance takes from it is added.
+/// How much the last bit of the mantissa says when all other bits are known: one bit for numbers
+/// that were computed, whatever their distribution, as that hardly changes from one number to the
+/// next. What chance takes from it is added.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
 fn last_bit(measure: &Measure) -> f64 {
-    /// Pairs that occur less often say nothing, and so do few of them: an edge of the distribution goes through some.
+    /// Pairs that occur less often say nothing, and so do few of them: an edge of the distribution
+    /// goes through some.
     const COUNT_MIN: u64 = 16;
     const PAIRS_MIN: f64 = 32.0;
     let (mut bits, mut total, mut used) = (0.0, 0.0, 0.0);

@@ -64,7 +64,8 @@ impl Layout {
         (symbol >> (self.symbol_bits - 1), exponent, mantissa)
     }
 
-    /// The number that each symbol stands for. Made once for each dtype: a model may have very many small tensors.
+    /// The number that each symbol stands for. Made once for each dtype: a model may have very many
+    /// small tensors.
     pub fn values(self) -> &'static [f64] {
         static ALL: Mutex<BTreeMap<&str, &[f64]>> = Mutex::new(BTreeMap::new());
         let mut all = ALL.lock();
@@ -79,7 +80,8 @@ impl Layout {
     }
 }
 
-/// Rows and columns of a tensor as a matrix: the last dimension, or all but the first if that is short.
+/// Rows and columns of a tensor as a matrix: the last dimension, or all but the first if that is
+/// short.
 pub fn sides(shape: &[u64]) -> (u64, u64) {
     let elements: u64 = shape.iter().product();
     let last = shape.last().copied().unwrap_or(1);
@@ -116,7 +118,8 @@ pub struct Measure {
     pub min: f64,
     /// The greatest.
     pub max: f64,
-    /// Of rows of finite numbers that are not all zero: how many, the sum of their mean squares, and of the squares of those.
+    /// Of rows of finite numbers that are not all zero: how many, the sum of their mean squares,
+    /// and of the squares of those.
     pub rows: [f64; 3],
     /// The squares and the fourth powers of those rows.
     powers: [f64; 2],
@@ -248,7 +251,8 @@ impl Measure {
         (self.column, self.row) = (0, ([0.0; 2], true));
     }
 
-    /// Elements that are finite and not zero, but for those of F32 of which only the lower half is not.
+    /// Elements that are finite and not zero, but for those of F32 of which only the lower half is
+    /// not.
     pub fn numbers(&self) -> u64 {
         let half = self.layout.symbols() / 2;
         let zeros = [0, half].map(|zero| {
@@ -272,7 +276,8 @@ impl Measure {
         self.counts.iter().sum()
     }
 
-    /// How often each exponent, and each mantissa, occurs among the elements that are finite and not zero.
+    /// How often each exponent, and each mantissa, occurs among the elements that are finite and
+    /// not zero.
     pub fn marginals(&self) -> (Vec<u64>, Vec<u64>) {
         let mut exponents = vec![0; self.layout.exponents()];
         let mut mantissas = vec![0; 1 << self.layout.mantissa_bits];
@@ -287,8 +292,9 @@ impl Measure {
         (exponents, mantissas)
     }
 
-    /// How far the mean squares of the rows, and of the columns, differ more from each other than those of independent numbers of this
-    /// distribution would: in standard deviations of what chance does. None where there are too few of them.
+    /// How far the mean squares of the rows, and of the columns, differ more from each other than
+    /// those of independent numbers of this distribution would: in standard deviations of what
+    /// chance does. None where there are too few of them.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
     pub fn structure(&self) -> Option<[f64; 2]> {
         let [rows, sum, sum_2] = self.rows;

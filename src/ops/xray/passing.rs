@@ -24,7 +24,8 @@ pub struct Passing {
 }
 
 impl Passing {
-    /// Chooses from these spans, whose numbers are those: the shortest that say something, and one in any case.
+    /// Chooses from these spans, whose numbers are those: the shortest that say something, and one
+    /// in any case.
     pub fn new(spans: &[SpanRecord], numbers: Range<usize>) -> Self {
         let elements = |record: &SpanRecord| record.span.shape.iter().product::<u64>();
         let says_something = |record: &SpanRecord| {
@@ -68,7 +69,8 @@ impl Passing {
         self.measures.remove(&span);
     }
 
-    /// How many were looked at and how many of them are like fresh random numbers, if that is more than half of their bytes.
+    /// How many were looked at and how many of them are like fresh random numbers, if that is more
+    /// than half of their bytes.
     pub fn untrained(&self) -> Option<(usize, usize)> {
         let (mut judged, mut fresh) = ((0, 0), (0, 0));
         for (dtype, measure) in self.measures.values() {

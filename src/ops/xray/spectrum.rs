@@ -7,13 +7,15 @@ use crate::ops::xray::measure::sides;
 use crate::tensor::Span;
 use crate::tensor::values;
 
-/// Larger matrices are left out: as F32 they would take more memory than this many elements of four bytes.
+/// Larger matrices are left out: as F32 they would take more memory than this many elements of four
+/// bytes.
 const ELEMENTS_MAX: u64 = 64 << 20;
 /// Steps of the power iteration.
 const STEPS: usize = 16;
 
-/// The share of the sum of all squares that the largest singular value has: near 1 is a matrix of rank one, that of random numbers is
-/// near (1/sqrt(rows) + 1/sqrt(columns))^2. None for what is no matrix of numbers, or too large.
+/// The share of the sum of all squares that the largest singular value has: near 1 is a matrix of
+/// rank one, that of random numbers is near (1/sqrt(rows) + 1/sqrt(columns))^2. None for what is no
+/// matrix of numbers, or too large.
 pub fn concentration(source: &dyn ReadAt, span: &Span) -> Result<Option<f64>> {
     let (rows, columns) = sides(&span.shape);
     let elements = rows * columns;

@@ -1,5 +1,6 @@
-//! Files of the Python package from any bytes: refused, or every tensor gives bytes or an error. The md5 is not mended, so that what is
-//! decoded is mostly refused in the end: it is the way there that is tried.
+//! Files of the Python package from any bytes: refused, or every tensor gives bytes or an error.
+//! The md5 is not mended, so that what is decoded is mostly refused in the end: it is the way there
+//! that is tried.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use bigsmall::base::progress::Silent;
 use bigsmall::bgsm::Package;
 use bigsmall::bgsm::Plain;
 
-/// Tensors of an input that are decoded, and bytes of one: a small file may claim a terabyte of zeros.
+/// Tensors of an input that are decoded, and bytes of one: a small file may claim a terabyte of
+/// zeros.
 const TENSORS_MAX: usize = 8;
 const TENSOR_LEN_MAX: u64 = 1 << 20;
 

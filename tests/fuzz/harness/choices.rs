@@ -1,4 +1,5 @@
-//! The fuzzer's bytes as a row of choices. Where they end, zeros follow: every input says something.
+//! The fuzzer's bytes as a row of choices. Where they end, zeros follow: every input says
+//! something.
 
 pub(crate) struct Choices<'a>(pub(crate) &'a [u8]);
 

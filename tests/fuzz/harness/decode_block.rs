@@ -1,5 +1,5 @@
-//! `decode_block`: no bytes make it panic, every set of kernels gives the same verdict and the same bytes, and what
-//! was encoded comes back.
+//! `decode_block`: no bytes make it panic, every set of kernels gives the same verdict and the same
+//! bytes, and what was encoded comes back.
 //!
 //! | byte | |
 //! |---|---|
@@ -113,8 +113,8 @@ fn decode(block: &Block<'_>) -> Option<Vec<u8>> {
     expected
 }
 
-/// An original of the fuzzer's choice is encoded and comes back; then bytes of the coded block and of its tables are
-/// changed as the rest of the input says.
+/// An original of the fuzzer's choice is encoded and comes back; then bytes of the coded block and
+/// of its tables are changed as the rest of the input says.
 fn encoded(choices: &mut Choices<'_>) {
     let family = choices.of(&FAMILIES);
     let profile = choices.of(&Profile::ALL.map(|(_, profile)| profile));
@@ -160,7 +160,8 @@ fn parse(tables: &[u8]) -> Option<SpanTables> {
     SpanTables::parse(tables).ok()
 }
 
-/// Up to 128 KiB. Each byte of an element of eight is constant, a skewed choice from a few, noise, or a counter.
+/// Up to 128 KiB. Each byte of an element of eight is constant, a skewed choice from a few, noise,
+/// or a counter.
 fn original(choices: &mut Choices<'_>) -> Vec<u8> {
     let len = usize::from(choices.u16()) << (choices.byte() & 1);
     let mut random = Random(u64::from(choices.u16()));

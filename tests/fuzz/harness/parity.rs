@@ -1,5 +1,6 @@
-//! Parity files from any bytes, of files of any bytes: refused, or what is put together again has the digest that the parity file
-//! names, or is known not to have it. Checksums are mended first, as a hostile file would have them right.
+//! Parity files from any bytes, of files of any bytes: refused, or what is put together again has
+//! the digest that the parity file names, or is known not to have it. Checksums are mended first,
+//! as a hostile file would have them right.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ fn is_expected(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported)
 }
 
-/// Magic and checksums as they should be, of the header at both ends and of the chunks behind the first.
+/// Magic and checksums as they should be, of the header at both ends and of the chunks behind the
+/// first.
 fn mended(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     let header_len = HEADER_LEN as usize;
     if bytes.len() < 2 * header_len {

@@ -1,5 +1,6 @@
-//! Requests from any bytes, answered over a folder of images: each gets an answer, none is left over, and nothing panics. An input is
-//! a row of requests; their lengths are mended, as the kernel would have them right.
+//! Requests from any bytes, answered over a folder of images: each gets an answer, none is left
+//! over, and nothing panics. An input is a row of requests; their lengths are mended, as the kernel
+//! would have them right.
 
 use std::path::PathBuf;
 use std::sync::Once;

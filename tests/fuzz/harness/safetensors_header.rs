@@ -27,7 +27,8 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// The bytes as JSON, their length before them and as many zeros behind them as the tensors ask for.
+/// The bytes as JSON, their length before them and as many zeros behind them as the tensors ask
+/// for.
 fn mended(json: &[u8]) -> Option<Vec<u8>> {
     let metadata: Metadata = serde_json::from_slice(json).ok()?;
     let data_len = metadata.data_len();

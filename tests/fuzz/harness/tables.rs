@@ -1,5 +1,5 @@
-//! Tables of a span, from any bytes: refused, or tables that decode alike with every set of kernels and hold what was
-//! encoded with them. What was read can be written, and reads the same.
+//! Tables of a span, from any bytes: refused, or tables that decode alike with every set of kernels
+//! and hold what was encoded with them. What was read can be written, and reads the same.
 
 use bigsmall::base::ErrorKind;
 use bigsmall::codec::SpanTables;
@@ -55,7 +55,8 @@ fn freqs(table: &DecodeTable, bits: u32) -> Freqs {
     freqs
 }
 
-/// Decodes with every set of kernels: the symbols and what the lanes carried; `None` if the plane is refused.
+/// Decodes with every set of kernels: the symbols and what the lanes carried; `None` if the plane
+/// is refused.
 fn decode(plane: &R32Plane<'_>, len: usize) -> Option<(Vec<u8>, Carried)> {
     let decoded = dispatch::available().into_iter().map(|set| {
         let mut out = vec![0; len];

@@ -1,4 +1,5 @@
-//! Blocks of bf16 elements of several kinds: as the encoder writes them, and in every form that the format allows.
+//! Blocks of bf16 elements of several kinds: as the encoder writes them, and in every form that the
+//! format allows.
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::gpu_kernels::forge::R32Parts;
 use crate::models;
 use crate::models::Random;
 
-/// Elements of one of several kinds: weights, weights with far exponents, all values, zeros with a few others, special
-/// values, noise, few values.
+/// Elements of one of several kinds: weights, weights with far exponents, all values, zeros with a
+/// few others, special values, noise, few values.
 pub(crate) fn elements(kind: u64, count: usize) -> Vec<u8> {
     let mut random = Random::new(100 + kind);
     let mut bytes = models::bf16_weights(&mut random, count);

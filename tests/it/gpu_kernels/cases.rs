@@ -200,7 +200,8 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
-/// The kernels compiled for the CPU, once, with the sanitizers of addresses and of undefined behaviour.
+/// The kernels compiled for the CPU, once, with the sanitizers of addresses and of undefined
+/// behaviour.
 pub(crate) fn emulator() -> &'static Path {
     static EMULATOR: OnceLock<PathBuf> = OnceLock::new();
     let compile = || {

@@ -1,4 +1,5 @@
-//! Blocks that are damaged: by chance, or with exactly one fault, which the others of its kind would hide.
+//! Blocks that are damaged: by chance, or with exactly one fault, which the others of its kind
+//! would hide.
 
 use std::sync::Arc;
 
@@ -133,7 +134,8 @@ const R32_FAULTS: [Fault<R32Parts>; 11] = [
 /// Blocks with one fault each.
 pub(crate) fn faulty() -> Vec<(String, Block)> {
     let mut blocks = Vec::new();
-    // three strips, so that two bits of the byte of ids are not used; lengths that need padding; with escapes and without
+    // three strips, so that two bits of the byte of ids are not used; lengths that need padding;
+    // with escapes and without
     for (kind, count) in [(1, 1100), (1, 1101), (0, 1103)] {
         let bytes = elements(kind, count);
         let words: &[Word] = bytes.as_chunks().0;

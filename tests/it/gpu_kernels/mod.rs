@@ -1,6 +1,6 @@
-//! The CUDA kernels in `src/gpu/kernels`, run on the CPU by the shim in `tests/gpu`: they give the bytes and the verdicts that
-//! the library gives, and read and write nothing outside a block. What a test feeds them stays as a case file in
-//! `target/tmp/gpu`, for a run on a GPU.
+//! The CUDA kernels in `src/gpu/kernels`, run on the CPU by the shim in `tests/gpu`: they give the
+//! bytes and the verdicts that the library gives, and read and write nothing outside a block. What
+//! a test feeds them stays as a case file in `target/tmp/gpu`, for a run on a GPU.
 
 mod blocks;
 mod cases;
@@ -221,7 +221,8 @@ fn kernels_find_the_only_thing_that_is_wrong() {
     for (name, block) in faulty() {
         *found.entry(name).or_insert(false) |= cases.add(&block) == DAMAGED;
     }
-    // unused bits and padding can only be wrong where there are some, which is not so in every block
+    // unused bits and padding can only be wrong where there are some, which is not so in every
+    // block
     assert!(found.values().all(|found| *found), "{found:?}");
     cases.run("faulty.cases");
 }

@@ -1,4 +1,5 @@
-//! Loaders of Rust on one file: `clients safetensors|candle FILE` prints each tensor with a digest of its bytes.
+//! Loaders of Rust on one file: `clients safetensors|candle FILE` prints each tensor with a digest
+//! of its bytes.
 
 use sha2::{Digest, Sha256};
 
