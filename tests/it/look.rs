@@ -2,7 +2,6 @@
 //! were never trained.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 

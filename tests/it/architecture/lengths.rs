@@ -68,7 +68,7 @@ fn pages(folder: &Path, out: &mut Vec<PathBuf>) {
             if name != "target" && !name.starts_with('.') {
                 pages(&path, out);
             }
-        } else if name.ends_with(".md") {
+        } else if path.extension().is_some_and(|e| e == "md") {
             out.push(path);
         }
     }
