@@ -180,7 +180,8 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     fs::remove_file(&notes).unwrap();
     // mapped writes reach the disk
     let output = Command::new("python3")
-        .args(["-c", "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:1]=b't'; m.flush()"])
+        .arg("-c")
+        .arg("import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:1]=b't'; m.flush()")
         .arg(root.join("z/y/notes"))
         .output()
         .unwrap();

@@ -1,5 +1,5 @@
-//! Where the bases of deltas are looked for: models by their tensors, whatever files these are in, and each tensor known by its
-//! BLAKE3-256. A base may be a delta itself, to a depth.
+//! Where the bases of deltas are looked for: models by their tensors, whatever files these are in,
+//! and each tensor known by its BLAKE3-256. A base may be a delta itself, to a depth.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -37,8 +37,8 @@ pub const DELTAS_MAX: usize = 4;
 /// Decoded blocks of bases that are images, if nobody shares a cache.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Most tensors that one search looks at. Those of a name are looked at once; only where bases have other names, each of which leads
-/// to others, are there more.
+/// Most tensors that one search looks at. Those of a name are looked at once; only where bases have
+/// other names, each of which leads to others, are there more.
 const LOOKS_MAX: usize = 1 << 20;
 
 /// Of so many of the tensors that a delta needs it is looked whether they are what they should be.
@@ -220,7 +220,8 @@ impl Bases {
         Ok((record, bytes))
     }
 
-    /// The bytes of the base of this record and length; an error that says where it was looked for if none is it.
+    /// The bytes of the base of this record and length; an error that says where it was looked for
+    /// if none is it.
     pub fn find(&self, record: &BaseRecord, len: u64) -> Result<Arc<dyn ReadAt>> {
         let tensor = Search::new(self).find(record, len, DELTAS_MAX - 1)?;
         Ok(self.settled.bytes(&self.model, tensor))
@@ -287,7 +288,8 @@ impl Bases {
         Search::new(self).availability(record, len)
     }
 
-    /// Keeps the digests that were taken for later searches; also done when nobody needs the bases any more.
+    /// Keeps the digests that were taken for later searches; also done when nobody needs the bases
+    /// any more.
     pub fn keep_digests(&self) {
         self.digests.keep(&self.model);
     }
@@ -319,15 +321,16 @@ impl Bases {
     }
 }
 
-/// One search. It goes up from what is plain: a delta can be read once its base is at hand, and then may be a base itself. So nothing
-/// is ever its own base.
+/// One search. It goes up from what is plain: a delta can be read once its base is at hand, and
+/// then may be a base itself. So nothing is ever its own base.
 struct Search<'a> {
     bases: &'a Bases,
     /// What is being looked for, one below another where names differ.
     sought: Vec<[u8; 32]>,
     /// What was not found with so many deltas allowed.
     missing: BTreeMap<(String, [u8; 32], usize), Error>,
-    /// How often a search ended at what is being looked for: what was not found then may be found from elsewhere.
+    /// How often a search ended at what is being looked for: what was not found then may be found
+    /// from elsewhere.
     circles: usize,
     /// How many tensors were looked at.
     looks: usize,

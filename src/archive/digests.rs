@@ -1,5 +1,6 @@
-//! Digests of tensors that were taken before, kept in the user's cache folder: a search for a base among a thousand files reads
-//! none of them twice. What is kept of a file counts only while the disk says that it is still that file.
+//! Digests of tensors that were taken before, kept in the user's cache folder: a search for a base
+//! among a thousand files reads none of them twice. What is kept of a file counts only while the
+//! disk says that it is still that file.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,7 +21,8 @@ use crate::base::file::Identity;
 /// Which tensor of a file: the number of the original file in an image, and where it begins there.
 pub(super) type TensorKey = (usize, u64);
 
-/// A file that was changed less than this ago may be changed again without another time: what is known of it is not kept.
+/// A file that was changed less than this ago may be changed again without another time: what is
+/// known of it is not kept.
 const SETTLED_AGE: Duration = Duration::from_secs(2);
 /// Longer pages are none of ours: that of a file of a hundred thousand tensors is shorter.
 const PAGE_LEN_MAX: usize = 64 << 20;
@@ -51,7 +53,8 @@ impl DigestIndex {
         }
     }
 
-    /// That of the user, in `bigsmall/digests` of the cache folder; none if there is no such folder.
+    /// That of the user, in `bigsmall/digests` of the cache folder; none if there is no such
+    /// folder.
     pub fn of_user() -> Option<Self> {
         let named = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -97,7 +100,8 @@ impl DigestIndex {
             .collect()
     }
 
-    /// Keeps what is known of the file at `path`. Nothing depends on it: a folder that cannot be written to costs time only.
+    /// Keeps what is known of the file at `path`. Nothing depends on it: a folder that cannot be
+    /// written to costs time only.
     pub(super) fn write(
         &self,
         path: &Path,

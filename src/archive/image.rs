@@ -66,7 +66,8 @@ pub struct Image {
     charge: Option<Arc<Charge>>,
 }
 
-/// The header of an image, from its beginning or, if that is damaged, from its end. Cheap: 128 or 256 bytes are read.
+/// The header of an image, from its beginning or, if that is damaged, from its end. Cheap: 128 or
+/// 256 bytes are read.
 pub fn peek(source: &dyn ReadAt, path: &Path) -> Result<Header> {
     read_headers(source)
         .map(|(header, _)| header)
@@ -84,8 +85,8 @@ pub fn header_left(source: &dyn ReadAt) -> Option<(Header, [u8; HEADER_LEN])> {
     at(0).or_else(|| at(source.len().checked_sub(HEADER_LEN as u64)?))
 }
 
-/// Whether a file begins or ends as an image does, ours or one of the Python package, whatever its state: other programs
-/// have files named `.bs`, too, and those are nobody's images.
+/// Whether a file begins or ends as an image does, ours or one of the Python package, whatever its
+/// state: other programs have files named `.bs`, too, and those are nobody's images.
 pub fn claims_to_be_image(source: &dyn ReadAt) -> bool {
     let begins_at = |offset: u64| {
         let mut magic = [0; MAGIC.len()];
@@ -253,7 +254,8 @@ impl Image {
         need.unwrap_or_else(|| unreachable!("a tensor's base is listed"))
     }
 
-    /// Damage that did not stop the image from being opened: a copy of header or index that is not right.
+    /// Damage that did not stop the image from being opened: a copy of header or index that is not
+    /// right.
     pub fn faults(&self) -> &[Error] {
         &self.faults
     }
@@ -273,7 +275,8 @@ impl Image {
         let mut faults = self.faults.clone();
         let mut trailer = [0_u8; HEADER_LEN];
         let at = self.header.image_len - HEADER_LEN as u64;
-        // by their fields, not by their bytes: what a later revision put where this build reserves space is no damage
+        // by their fields, not by their bytes: what a later revision put where this build reserves
+        // space is no damage
         let same = self.source.read_exact_at(at, &mut trailer).is_ok()
             && Header::parse(&trailer).is_ok_and(|trailer| trailer == self.header);
         if !same {

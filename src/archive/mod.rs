@@ -1,4 +1,5 @@
-//! The read side: an open image, its original files as byte sources, the cache of decoded blocks, names.
+//! The read side: an open image, its original files as byte sources, the cache of decoded blocks,
+//! names.
 
 pub mod bases;
 pub(crate) mod cache;

@@ -21,7 +21,8 @@
 //! # let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
 //! # bytes.extend_from_slice(json.as_bytes());
 //! # bytes.extend((0..rows * columns).flat_map(|n| ((n % 251) as u16 | 0x3f00).to_le_bytes()));
-//! # std::fs::File::create(&path).and_then(|mut file| std::io::Write::write_all(&mut file, &bytes)).unwrap();
+//! # let mut file = std::fs::File::create(&path).unwrap();
+//! # std::io::Write::write_all(&mut file, &bytes).unwrap();
 //! let model = Model::open(&path)?;
 //! let up = model.tensor("up")?;
 //!
@@ -45,7 +46,10 @@
 //!         coded.decode(&mut decoded, &mut scratch)?;
 //!         buffer = coded.into_buffer();
 //!     }
-//!     None => assert_eq!(sum, bytes[bytes.len() - (rows as usize * row_len)..].iter().map(|&b| u64::from(b)).sum::<u64>()),
+//!     None => {
+//!         let whole = &bytes[bytes.len() - (rows as usize * row_len)..];
+//!         assert_eq!(sum, whole.iter().map(|&b| u64::from(b)).sum::<u64>());
+//!     }
 //! }
 //! # Ok(())
 //! # }

@@ -1,5 +1,5 @@
-//! A file of the Python package as the safetensors file that it stands for: reads of any range, decoded a tensor at a time, for its codes
-//! have no places to begin at but a tensor's.
+//! A file of the Python package as the safetensors file that it stands for: reads of any range,
+//! decoded a tensor at a time, for its codes have no places to begin at but a tensor's.
 
 use std::ops::Range;
 use std::path::Path;
@@ -30,7 +30,8 @@ pub struct PackageFile {
 }
 
 impl PackageFile {
-    /// Opens a file; `path` is for messages. One that is stored as differences is refused: which base it needs it does not say.
+    /// Opens a file; `path` is for messages. One that is stored as differences is refused: which
+    /// base it needs it does not say.
     pub fn open(
         source: Arc<dyn ReadAt>,
         path: &Path,
@@ -64,7 +65,8 @@ impl PackageFile {
         self.plain.byte_len()
     }
 
-    /// The `len` bytes from `offset`, which stay decoded while they are held. Bytes beyond the end are an error.
+    /// The `len` bytes from `offset`, which stay decoded while they are held. Bytes beyond the end
+    /// are an error.
     pub fn pieces(&self, offset: u64, len: u64) -> Result<Vec<Piece>> {
         let end = offset
             .checked_add(len)

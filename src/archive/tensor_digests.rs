@@ -1,4 +1,5 @@
-//! The digests of a model's tensors: taken once, by whoever asks first, and kept for later searches.
+//! The digests of a model's tensors: taken once, by whoever asks first, and kept for later
+//! searches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! An original file, as if it had never been compressed: reads of any range, decoded on demand.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::format::SpanLocation;
 /// hold each of their blocks, beyond what the cache counts.
 const JOINED_BELOW: usize = 4 << 10;
 
-/// One original file of an image. It is exact by construction: every byte comes from a checked block.
+/// One original file of an image. It is exact by construction: every byte comes from a checked
+/// block.
 #[derive(Debug, Clone)]
 pub struct VirtualFile {
     image: Arc<BoundImage>,
@@ -295,8 +297,8 @@ impl VirtualFile {
         error.block(block).tensor(&label).file(self.image.path())
     }
 
-    /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while this is held. Bytes beyond
-    /// the end are an error.
+    /// The `len` bytes from `offset` where they were decoded, without a copy; they stay there while
+    /// this is held. Bytes beyond the end are an error.
     pub fn pieces(&self, offset: u64, len: u64) -> Result<Vec<Piece>> {
         let (mut pieces, mut small) = (Vec::with_capacity(4), Vec::new());
         let join = |small: &mut Vec<u8>, pieces: &mut Vec<Piece>| {
@@ -380,11 +382,11 @@ impl ReadAt for VirtualFile {
     }
 }
 
-/// Lends buffers of this thread, which stay warm from block to block. More than one are lent where a block is a difference from a
-/// base that is decoded, too.
+/// Lends buffers of this thread, which stay warm from block to block. More than one are lent where
+/// a block is a difference from a base that is decoded, too.
 fn with_scratch<T>(work: impl FnOnce(&mut ReadScratch) -> T) -> T {
     thread_local! {
-        static SCRATCHES: std::cell::RefCell<Vec<ReadScratch>> = const { std::cell::RefCell::new(Vec::new()) };
+        static SCRATCHES: RefCell<Vec<ReadScratch>> = const { RefCell::new(Vec::new()) };
     }
     let lent = SCRATCHES.with_borrow_mut(Vec::pop);
     let mut scratch = lent.unwrap_or_default();

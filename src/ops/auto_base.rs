@@ -1,5 +1,5 @@
-//! The base of a model, found among the files of some folders: by the names, dtypes and shapes of tensors first, then by what a
-//! sample would take against each that has them.
+//! The base of a model, found among the files of some folders: by the names, dtypes and shapes of
+//! tensors first, then by what a sample would take against each that has them.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -39,9 +39,11 @@ pub struct Candidate {
     /// A file, or a folder of shards.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
-    /// How much of the model, in percent of its bytes, has a tensor of the same name, dtype and shape there.
+    /// How much of the model, in percent of its bytes, has a tensor of the same name, dtype and
+    /// shape there.
     pub alike_percent: f64,
-    /// About how many percent of its bytes the model would take against it; none if that was not looked at.
+    /// About how many percent of its bytes the model would take against it; none if that was not
+    /// looked at.
     pub estimated_percent: Option<f64>,
 }
 
@@ -76,7 +78,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Looks for the base of `source`, a model file or a folder, in these folders; where there are none, in the folder that holds it.
+/// Looks for the base of `source`, a model file or a folder, in these folders; where there are
+/// none, in the folder that holds it.
 pub fn find(source: &Path, folders: &[PathBuf], progress: &dyn Progress) -> Result<Choice> {
     let beside = [atomic::folder_of(source).to_owned()];
     let folders = if folders.is_empty() { &beside } else { folders };
@@ -262,7 +265,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Where several are as good, the one that was there first is most probably what the others were made from.
+/// Where several are as good, the one that was there first is most probably what the others were
+/// made from.
 fn prefer_the_oldest(measured: &mut [(f64, PathBuf, Tensors<'_>)]) {
     let best = measured.first().map_or(0.0, |(share, ..)| *share);
     let as_good = measured.partition_point(|(share, ..)| *share <= AS_GOOD * best);

@@ -43,8 +43,8 @@ pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
     path.map(open).transpose()
 }
 
-/// For each span of a source the tensor of the same name, dtype and shape; where there is none, one of the same dtype and shape that
-/// looks the same, as a tensor that was only renamed does.
+/// For each span of a source the tensor of the same name, dtype and shape; where there is none, one
+/// of the same dtype and shape that looks the same, as a tensor that was only renamed does.
 pub fn bases_of(
     bases: &Bases,
     source: &Source,
@@ -136,7 +136,8 @@ pub fn path_from(bases: &Bases, image: &Path) -> String {
     found.to_string_lossy().into_owned()
 }
 
-/// The same for an image `to` that takes over the bases of another one: as that has it, if there is nothing at that place any more.
+/// The same for an image `to` that takes over the bases of another one: as that has it, if there is
+/// nothing at that place any more.
 pub fn path_moved(image: &Archive, to: &Path) -> String {
     let old = &image.index().base_place;
     let place = atomic::folder_of(image.path()).join(old);

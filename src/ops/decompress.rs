@@ -1,5 +1,5 @@
-//! Decompress: an image back to its file or folder, or a mirrored folder back to what it was. Every block is checked and
-//! the sha256 of every file compared before it appears under its name.
+//! Decompress: an image back to its file or folder, or a mirrored folder back to what it was. Every
+//! block is checked and the sha256 of every file compared before it appears under its name.
 
 use std::fs;
 use std::io;
@@ -46,7 +46,8 @@ use crate::ops::unpack::Unpacking;
 pub struct DecompressOptions {
     /// Where to.
     pub output: Output,
-    /// The models that images are differences from; a folder of images is also looked through itself.
+    /// The models that images are differences from; a folder of images is also looked through
+    /// itself.
     pub bases: Vec<PathBuf>,
     /// Replace what exists.
     pub force: bool,
@@ -249,7 +250,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// A pipe cannot be taken back: bytes go out block by block, each checked, and the exit code tells of the rest.
+    /// A pipe cannot be taken back: bytes go out block by block, each checked, and the exit code
+    /// tells of the rest.
     fn pour_out(&mut self, archive: &Archive) -> Result<()> {
         let file = &archive.files()[0];
         let failed = |e| Error::io("cannot write to standard output", Path::new("-"), e);

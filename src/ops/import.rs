@@ -36,7 +36,8 @@ use crate::ops::protect::Protected;
 /// How to import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// Where the image goes; beside the file under its name with `.safetensors.bs`, if none is named.
+    /// Where the image goes; beside the file under its name with `.safetensors.bs`, if none is
+    /// named.
     pub output: Option<PathBuf>,
     /// The model that differences are from, in any form.
     pub base: Option<PathBuf>,
@@ -69,8 +70,8 @@ impl BaseTensors for Base {
     }
 }
 
-/// Codes a file of the package anew. Every tensor has its md5 compared before a byte of it is used; the image is read back and
-/// compared as any other.
+/// Codes a file of the package anew. Every tensor has its md5 compared before a byte of it is used;
+/// the image is read back and compared as any other.
 pub fn import(
     source: &Path,
     options: &ImportOptions,
@@ -91,8 +92,9 @@ pub fn import(
     import_to(source, &target, options, progress)
 }
 
-/// Codes files of the package anew in their places, of folders all that are below them. Each is there until its image was read back and
-/// compared, and then the image has its name. Images of ours, all of which are of the format's one version, are left alone.
+/// Codes files of the package anew in their places, of folders all that are below them. Each is
+/// there until its image was read back and compared, and then the image has its name. Images of
+/// ours, all of which are of the format's one version, are left alone.
 pub fn migrate(
     paths: &[PathBuf],
     options: &ImportOptions,
@@ -191,8 +193,8 @@ fn import_to(
         _ => package,
     };
     let restored = Plain::new(package)?;
-    // the coders read their source several times, and a tensor of the package can only be decoded as a whole: so the plain file is
-    // there for a while, under a name that goes with this process
+    // the coders read their source several times, and a tensor of the package can only be decoded
+    // as a whole: so the plain file is there for a while, under a name that goes with this process
     let mut plain_name = target.as_os_str().to_owned();
     plain_name.push(".plain");
     let plain = OutputFile::create(Path::new(&plain_name), false)?;

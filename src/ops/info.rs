@@ -68,7 +68,8 @@ pub struct BaseSummary {
     pub place: String,
     /// Tensors stored as differences.
     pub tensors: u64,
-    /// Whether all of them are at hand: `yes`, `no`, or `not compared` where models have tensors of the same names and lengths.
+    /// Whether all of them are at hand: `yes`, `no`, or `not compared` where models have tensors of
+    /// the same names and lengths.
     pub at_hand: &'static str,
     /// The first tensor that is not, if any.
     pub missing: Option<String>,
@@ -167,7 +168,8 @@ pub struct InfoReport {
     pub notes: Vec<String>,
 }
 
-/// Looks at an image, or at every image under a folder. Bases are looked for at `bases`, in the folder, or beside the image.
+/// Looks at an image, or at every image under a folder. Bases are looked for at `bases`, in the
+/// folder, or beside the image.
 pub fn info(source: &Path, bases: &[PathBuf], progress: &dyn Progress) -> Result<InfoReport> {
     let paths = folder::images_under(source, progress)?;
     if paths.is_empty() {

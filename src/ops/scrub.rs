@@ -1,4 +1,5 @@
-//! Scrub: a library verified again and again, a little at a time, with a memory of what was read whole when. Made for a timer.
+//! Scrub: a library verified again and again, a little at a time, with a memory of what was read
+//! whole when. Made for a timer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +39,8 @@ const MEMORY_VERSION: u32 = 1;
 pub struct ScrubOptions {
     /// Where the bases of deltas are looked for, beside the library itself.
     pub bases: Vec<PathBuf>,
-    /// Where it is remembered what was read whole when; without it, in the user's own folder for such things.
+    /// Where it is remembered what was read whole when; without it, in the user's own folder for
+    /// such things.
     pub memory: Option<PathBuf>,
     /// What was found right less long ago is left alone.
     pub older: Duration,
@@ -91,7 +93,8 @@ struct Memory {
     images: BTreeMap<Name, Seen>,
 }
 
-/// A path as a key of JSON: as text or, if it is none, as its bytes in hexadecimal. No path that is absolute looks like that.
+/// A path as a key of JSON: as text or, if it is none, as its bytes in hexadecimal. No path that is
+/// absolute looks like that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Name(PathBuf);
 
@@ -126,7 +129,8 @@ impl<'de> Deserialize<'de> for Name {
 }
 
 impl Memory {
-    /// What is remembered there; nothing if that cannot be understood, so that everything is verified again.
+    /// What is remembered there; nothing if that cannot be understood, so that everything is
+    /// verified again.
     fn read(path: &Path, progress: &dyn Progress) -> Result<Self> {
         let empty = Self {
             version: MEMORY_VERSION,
@@ -183,7 +187,8 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Verifies the images of a library that were not for the longest time, first those that never were.
+/// Verifies the images of a library that were not for the longest time, first those that never
+/// were.
 pub fn scrub(
     library: &Path,
     options: &ScrubOptions,
@@ -281,8 +286,8 @@ fn identity_of(path: &Path) -> Result<Identity> {
     Ok(Identity::of(&metadata))
 }
 
-/// Which images to verify, in order, and how many of the others there are. What was changed is as if it never was verified; what
-/// was damaged is looked at again each time.
+/// Which images to verify, in order, and how many of the others there are. What was changed is as
+/// if it never was verified; what was damaged is looked at again each time.
 fn due(paths: &[PathBuf], memory: &Memory, older: Duration) -> (Vec<PathBuf>, usize) {
     let mut due = Vec::new();
     for path in paths {

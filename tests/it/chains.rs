@@ -232,7 +232,8 @@ fn names_that_lead_to_one_another_end_a_search_soon() {
         };
         models::file(&[tensor], 0, "")
     };
-    // each is a delta of what was called otherwise and is no more: whichever may be the base of another leads to all others
+    // each is a delta of what was called otherwise and is no more: whichever may be the base of
+    // another leads to all others
     for step in 1..=24 {
         let names = [["a", "b"], ["b", "a"]][step % 2];
         let mut data = models::bf16_weights(&mut random, 10_000);

@@ -1,4 +1,5 @@
-//! Damage is told, never served: every byte of an image flipped in turn, and every length that it can be cut to.
+//! Damage is told, never served: every byte of an image flipped in turn, and every length that it
+//! can be cut to.
 
 use std::fs;
 use std::ops::Range;
@@ -269,7 +270,8 @@ fn read_all(image: Vec<u8>, base: Option<&Path>) -> Result<Vec<Result<Vec<u8>>>>
     Ok((0..image.files().len()).map(read).collect())
 }
 
-/// Single bits anywhere: header, index, tables, payload, raw planes. `BIGSMALL_FLIPS` sets how many, for long runs.
+/// Single bits anywhere: header, index, tables, payload, raw planes. `BIGSMALL_FLIPS` sets how
+/// many, for long runs.
 #[test]
 fn no_flipped_bit_is_served() {
     let flips = std::env::var("BIGSMALL_FLIPS").ok();

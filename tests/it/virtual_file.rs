@@ -1,4 +1,5 @@
-//! The virtual file is the original file: any sequence of ranges, by many readers, with a cache of any size.
+//! The virtual file is the original file: any sequence of ranges, by many readers, with a cache of
+//! any size.
 
 use std::ops::Range;
 use std::path::Path;

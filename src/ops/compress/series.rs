@@ -1,6 +1,7 @@
-//! A folder of checkpoints into a folder of images, most of them small: each step is stored as differences from an earlier one,
-//! from the same one as others do (a star) or from the one just before (a chain), whichever a sample says is smaller. Steps that
-//! are there already stay as they are, so a run that goes on is made small step by step.
+//! A folder of checkpoints into a folder of images, most of them small: each step is stored as
+//! differences from an earlier one, from the same one as others do (a star) or from the one just
+//! before (a chain), whichever a sample says is smaller. Steps that are there already stay as they
+//! are, so a run that goes on is made small step by step.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -35,7 +36,8 @@ const NEAR: usize = 3;
 const LOOK: (u64, u64) = (32, 64 << 10);
 /// A step stands alone if nothing makes it smaller than this share of that.
 const GAIN_MIN: f64 = 0.9;
-/// By how much smaller a step must become for each delta more that is read for it: a chain is slower than a star.
+/// By how much smaller a step must become for each delta more that is read for it: a chain is
+/// slower than a star.
 const DELTA_COST: f64 = 0.05;
 
 /// A model of the series: one file, or the shards in one folder.
@@ -58,7 +60,8 @@ struct Done {
     depth: usize,
 }
 
-/// Compresses all models under `root` into `target`, which is made if it is not there; other files are copied, equal ones once.
+/// Compresses all models under `root` into `target`, which is made if it is not there; other files
+/// are copied, equal ones once.
 pub(super) fn series(
     root: &Path,
     target: &Path,
@@ -232,7 +235,8 @@ impl Series<'_> {
         Ok(Done { images, depth })
     }
 
-    /// Whether the image of a file is there already. An image of something else under its name is an error: others may need it.
+    /// Whether the image of a file is there already. An image of something else under its name is
+    /// an error: others may need it.
     fn is_there(&self, path: &Path, image: &Path) -> Result<bool> {
         let (full, image) = (self.root.join(path), self.target.join(image));
         if fs::symlink_metadata(&image).is_err() {
@@ -255,7 +259,8 @@ impl Series<'_> {
         bases
     }
 
-    /// How many deltas are read for that tensor of these images for which most are: one that never changed may need fewer.
+    /// How many deltas are read for that tensor of these images for which most are: one that never
+    /// changed may need fewer.
     fn depth(&self, images: &[PathBuf]) -> Result<usize> {
         let bases = self.open(images);
         let mut depth = 0;

@@ -39,7 +39,8 @@ pub(super) struct Opened {
     pub(super) stamp: Stamp,
     /// Where its base is, if it has one already.
     pub(super) base_place: Option<String>,
-    /// md5 of tensors by their names, where somebody knows them who had the bytes before the source had.
+    /// md5 of tensors by their names, where somebody knows them who had the bytes before the source
+    /// had.
     pub(super) md5s: BTreeMap<String, [u8; 16]>,
 }
 

@@ -1,4 +1,5 @@
-//! An image in another profile: coded anew from what it holds, without its originals on the disk. What is stored as differences stays so.
+//! An image in another profile: coded anew from what it holds, without its originals on the disk.
+//! What is stored as differences stays so.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -35,7 +36,8 @@ pub struct TranscodeOptions {
     pub threads: usize,
 }
 
-/// Codes the image `source` anew as `target`; or the images of a folder, whose other files are copied.
+/// Codes the image `source` anew as `target`; or the images of a folder, whose other files are
+/// copied.
 pub fn transcode(
     source: &Path,
     target: &Path,

@@ -1,4 +1,5 @@
-//! An image written, read back whole from the disk, compared with its sources, and only then put in place.
+//! An image written, read back whole from the disk, compared with its sources, and only then put in
+//! place.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +34,8 @@ use crate::writer;
 use crate::writer::Source;
 use crate::writer::WriteOptions;
 
-/// Writes an image, reads it back whole from the disk and compares it with the sources, and only then puts it in place.
+/// Writes an image, reads it back whole from the disk and compares it with the sources, and only
+/// then puts it in place.
 pub(super) fn write_verified(
     contents: &Contents,
     source: &Path,
@@ -173,7 +175,8 @@ fn warn_of_trailing(sources: &[Source], source: &Path, progress: &dyn Progress) 
     }
 }
 
-/// Compares what the image says of its tensors with what is known of them: its source may be a file that the disk took wrongly.
+/// Compares what the image says of its tensors with what is known of them: its source may be a file
+/// that the disk took wrongly.
 fn compare_md5s(image: &Path, known: &[&BTreeMap<String, [u8; 16]>]) -> Result<()> {
     if known.iter().all(|md5s| md5s.is_empty()) {
         return Ok(());
@@ -194,7 +197,8 @@ fn compare_md5s(image: &Path, known: &[&BTreeMap<String, [u8; 16]>]) -> Result<(
     Ok(())
 }
 
-/// Decodes the whole image from the disk and compares the sha256 of each file with that of its source.
+/// Decodes the whole image from the disk and compares the sha256 of each file with that of its
+/// source.
 fn prove(
     image: &Path,
     bases: Option<&Arc<Bases>>,
@@ -232,7 +236,8 @@ pub(super) fn to_stdout(
     )
 }
 
-/// An image is finished at its beginning last, so it is made in a temporary file and then copied out.
+/// An image is finished at its beginning last, so it is made in a temporary file and then copied
+/// out.
 pub(super) fn stream_out(
     contents: &Contents,
     source: &Path,

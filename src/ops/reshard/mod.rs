@@ -1,4 +1,5 @@
-//! Reshard: the tensors of a model's images in other images. Blocks are moved as they are; only the headers are coded.
+//! Reshard: the tensors of a model's images in other images. Blocks are moved as they are; only the
+//! headers are coded.
 
 pub mod cut;
 mod list;
@@ -47,7 +48,8 @@ use list::List;
 
 pub use cut::Cut;
 
-/// What the places of a tensor far behind in a file take more in the header than those of one at its beginning.
+/// What the places of a tensor far behind in a file take more in the header than those of one at
+/// its beginning.
 const OFFSETS_LEN: u64 = 40;
 
 /// How to reshard.
@@ -108,8 +110,9 @@ struct Images {
     numbers: BTreeMap<String, usize>,
 }
 
-/// Writes the tensors of the image `source`, or of the images in that folder, to new images in the folder `target`. Each is read back and
-/// every tensor compared with its md5 before the folder appears.
+/// Writes the tensors of the image `source`, or of the images in that folder, to new images in the
+/// folder `target`. Each is read back and every tensor compared with its md5 before the folder
+/// appears.
 pub fn reshard(
     source: &Path,
     target: &Path,
@@ -227,7 +230,8 @@ impl Images {
         Ok(model)
     }
 
-    /// Names and sizes to cut by. What the header says of a tensor counts where a file shall have a size at most.
+    /// Names and sizes to cut by. What the header says of a tensor counts where a file shall have a
+    /// size at most.
     fn sizes(&self, cut: Cut) -> Result<Vec<(&str, u64)>> {
         let size = |moved: &'_ MovedSpan| {
             let span = &moved.record.span;
@@ -510,7 +514,8 @@ fn newest(stamps: &[Stamp]) -> Option<&Stamp> {
     stamps.iter().max_by_key(|stamp| stamp.mtime)
 }
 
-/// Decodes all of an image from the disk; every block has its checksum and every tensor its md5, or it is an error.
+/// Decodes all of an image from the disk; every block has its checksum and every tensor its md5, or
+/// it is an error.
 fn read_back(
     output: &OutputFile,
     model: &Images,

@@ -1,4 +1,5 @@
-//! Verify: is what an image holds what was put into it? As a whole, in its structure only, or in a sample of its blocks.
+//! Verify: is what an image holds what was put into it? As a whole, in its structure only, or in a
+//! sample of its blocks.
 
 mod members;
 mod sample;
@@ -55,7 +56,8 @@ pub struct VerifyOptions {
     pub bases: Vec<PathBuf>,
     /// How deep to look.
     pub depth: Depth,
-    /// The original, to compare with byte by byte: of an image its file or folder, of a folder of images the folder of originals.
+    /// The original, to compare with byte by byte: of an image its file or folder, of a folder of
+    /// images the folder of originals.
     pub original: Option<PathBuf>,
     /// Threads to use.
     pub threads: usize,
@@ -177,7 +179,8 @@ pub struct VerifyReport {
     pub notes: Vec<String>,
 }
 
-/// Verifies an image, or every image under a folder. Damage is a finding in the report, not an error.
+/// Verifies an image, or every image under a folder. Damage is a finding in the report, not an
+/// error.
 pub fn verify(
     source: &Path,
     options: &VerifyOptions,
@@ -220,7 +223,8 @@ pub fn verify(
     })
 }
 
-/// Where the original of an image is: where it would be restored to, were it restored into the folder of originals.
+/// Where the original of an image is: where it would be restored to, were it restored into the
+/// folder of originals.
 fn original_of(image: &Path, source: &Path, original: &Path) -> Result<PathBuf> {
     let Ok(relative) = image.strip_prefix(source) else {
         return Ok(original.to_owned());

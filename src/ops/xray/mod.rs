@@ -1,5 +1,5 @@
-//! Xray: what the numbers of a model say of where they come from. Measured against fresh random numbers of the same scale, never guessed
-//! from names.
+//! Xray: what the numbers of a model say of where they come from. Measured against fresh random
+//! numbers of the same scale, never guessed from names.
 
 pub mod control;
 pub mod judge;

@@ -1,5 +1,6 @@
-//! Images from any bytes: refused, or every file gives its bytes or an error, and the same bytes whichever way it is
-//! read. The checksums are mended first, as a hostile file would have them right.
+//! Images from any bytes: refused, or every file gives its bytes or an error, and the same bytes
+//! whichever way it is read. The checksums are mended first, as a hostile file would have them
+//! right.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use bigsmall::format::header::TAIL_PADDING;
 use super::written_index;
 
 const CACHE_BYTES: u64 = 1 << 20;
-/// Files that are read, and bytes of a file that is read whole: a small image may claim a gigabyte of zeros.
+/// Files that are read, and bytes of a file that is read whole: a small image may claim a gigabyte
+/// of zeros.
 const FILES_READ: usize = 8;
 const WHOLE_LEN_MAX: u64 = 1 << 20;
 /// How far a mended image may reach beyond the bytes that there are.
@@ -58,8 +60,9 @@ fn open(image: Vec<u8>) -> Option<Archive> {
     }
 }
 
-/// Header, index and data as they are; magic, lengths and checksums as they should be, and the copies at the end.
-/// The header says where the tail begins, so that the fuzzer can find the place that follows from the index.
+/// Header, index and data as they are; magic, lengths and checksums as they should be, and the
+/// copies at the end. The header says where the tail begins, so that the fuzzer can find the place
+/// that follows from the index.
 fn mended(data: &[u8]) -> Option<Vec<u8>> {
     let mut header: [u8; HEADER_LEN] = *data.first_chunk()?;
     let field = |at: usize| header[at..].first_chunk().copied().map(u64::from_le_bytes);

@@ -1,6 +1,6 @@
-//! Coded blocks that the encoder would not write, as too little is gained: a few elements in 64 lanes, other sums of
-//! frequencies, version 1. They are laid out here as docs/format.md, sections 7 and 8 have them, and come in parts, so that
-//! a test can spoil one of them.
+//! Coded blocks that the encoder would not write, as too little is gained: a few elements in 64
+//! lanes, other sums of frequencies, version 1. They are laid out here as docs/format.md, sections
+//! 7 and 8 have them, and come in parts, so that a test can spoil one of them.
 
 use bigsmall::codec::SpanTables;
 use bigsmall::codec::Transform;
@@ -16,8 +16,9 @@ use bigsmall::entropy::r32;
 const LANES: usize = 64;
 const STRIP: usize = 512;
 
-/// The coder of both sections: `count` symbols, the last of them first, each given as frequency and start by `symbol`.
-/// Gives the bytes (R16) or words (R32) of `unit` bits in the order in which the decoder takes them.
+/// The coder of both sections: `count` symbols, the last of them first, each given as frequency and
+/// start by `symbol`. Gives the bytes (R16) or words (R32) of `unit` bits in the order in which the
+/// decoder takes them.
 fn rans(
     states: &mut [u32],
     count: usize,
@@ -53,7 +54,8 @@ pub(crate) struct R16Parts {
 }
 
 impl R16Parts {
-    /// A block of any number of elements. What comes after them is the last symbol, the escape if there is one.
+    /// A block of any number of elements. What comes after them is the last symbol, the escape if
+    /// there is one.
     pub(crate) fn of(words: &[Word]) -> Self {
         let R16Table { symbols, freqs } = R16Table::of(&r16::count(words));
         let number_of = |word: Word| {
@@ -141,8 +143,8 @@ pub(crate) struct R32Parts {
 }
 
 impl R32Parts {
-    /// A block of any number of elements, at least one, and tables for it. What comes after the elements is the highest
-    /// symbol, an escape if there are any.
+    /// A block of any number of elements, at least one, and tables for it. What comes after the
+    /// elements is the highest symbol, an escape if there are any.
     pub(crate) fn of(words: &[Word], form: R32Form) -> (SpanTables, Self) {
         let mut exponents = [0_u64; 256];
         for word in words {
