@@ -16,7 +16,7 @@ use crate::base::FileSource;
 use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::digest;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 
 /// Which tensor of a file: the number of the original file in an image, and where it begins there.
 pub(super) type TensorKey = (usize, u64);

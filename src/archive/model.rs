@@ -86,7 +86,7 @@ use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Result;
 use crate::base::error::escaped;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 use crate::format::ImageKind;
 use crate::tensor::Header;
 use crate::tensor::Span;

@@ -24,7 +24,7 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::file;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 use crate::base::lease;
 use crate::base::lease::Leased;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 
 /// A disk file, a remote range, the original file decoded from an image: all are read this way.
 pub trait ReadAt: Send + Sync + std::fmt::Debug {

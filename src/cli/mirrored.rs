@@ -34,7 +34,8 @@ pub(super) fn protect(
         force: true,
         threads,
     };
-    report.parity = protect::protect_written(&report.images, &options, progress)?;
+    let images = report.images.iter().map(|image| image.output.as_path());
+    report.parity = protect::protect_written(images, &options, progress)?;
     for link in &report.links {
         protect::put_name(&link.image, &link.output)?;
     }

@@ -12,17 +12,18 @@ use std::time::SystemTime;
 
 use crate::base::Error;
 use crate::base::FileSource;
+use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::Unused;
 use crate::base::atomic;
-use crate::base::atomic::OutputFile;
+use crate::base::output_file;
 use crate::ops::folder;
+use crate::ops::folder::parity_path;
 use crate::ops::protect;
 use crate::ops::protect::PERCENT_DEFAULT;
 use crate::ops::protect::Protected;
-use crate::ops::protect::parity_path;
 use crate::parity::Layout;
 use crate::parity::Sidecar;
 use crate::parity::sidecar;
@@ -99,7 +100,7 @@ pub fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Result<Secon
     }
     let old = Old::beside(to, progress)?;
     let aside = old.map(Old::set_aside).transpose()?;
-    let put = match atomic::link(from, to, true) {
+    let put = match output_file::link(from, to, true) {
         Ok(true) => Ok(SecondName::Linked),
         Ok(false) => folder::copy_over(from, to).map(|bytes| SecondName::Copied { bytes }),
         Err(error) => Err(error),

@@ -18,7 +18,7 @@ use crate::format::HEADER_LEN;
 use crate::format::Header;
 use crate::ops::base;
 use crate::ops::base::SearchPaths;
-use crate::ops::protect::parity_path;
+use crate::ops::folder::parity_path;
 use crate::ops::stream;
 use crate::parity;
 use crate::parity::Located;

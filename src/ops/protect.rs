@@ -10,13 +10,12 @@ use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::FileSource;
+use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::atomic;
-use crate::base::atomic::OutputFile;
-use crate::base::file::Identity;
-use crate::ops::compress::ImageWritten;
+use crate::base::identity::Identity;
+use crate::base::output_file;
 use crate::ops::folder;
 use crate::ops::folder::FirstNames;
 use crate::ops::own_parity;
@@ -70,13 +69,6 @@ pub struct ProtectReport {
     pub seconds: f64,
 }
 
-/// The parity file of a file.
-pub fn parity_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(parity::EXTENSION);
-    name.into()
-}
-
 /// Protects files, and of folders every image below them. In a folder those that have parity
 /// already are left alone.
 pub fn protect(
@@ -98,8 +90,8 @@ pub fn protect(
         }
         for file in files {
             let mut force = options.force;
-            if is_folder && !force && parity_path(&file).exists() {
-                if own_parity::is_of(&FileSource::open(&file)?, &parity_path(&file)) {
+            if is_folder && !force && folder::parity_path(&file).exists() {
+                if own_parity::is_of(&FileSource::open(&file)?, &folder::parity_path(&file)) {
                     report.kept += 1;
                     continue;
                 }
@@ -115,14 +107,14 @@ pub fn protect(
 }
 
 /// Protects images that were written just now; what went to standard output is out of reach.
-pub fn protect_written(
-    images: &[ImageWritten],
+pub fn protect_written<'a>(
+    images: impl Iterator<Item = &'a Path>,
     options: &ProtectOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Protected>> {
-    let files = images.iter().filter(|image| image.output != Path::new("-"));
+    let files = images.filter(|image| *image != Path::new("-"));
     files
-        .map(|image| protect_file(&image.output, options.force, options, progress))
+        .map(|image| protect_file(image, options.force, options, progress))
         .collect()
 }
 
@@ -134,7 +126,7 @@ pub fn protect_unprotected(
 ) -> Result<Vec<Protected>> {
     let (mut done, mut names) = (Vec::new(), FirstNames::default());
     for path in images {
-        let (parity, file) = (parity_path(path), FileSource::open(path)?);
+        let (parity, file) = (folder::parity_path(path), FileSource::open(path)?);
         let metadata = file.file().metadata();
         let metadata = metadata.map_err(|e| Error::io("cannot stat", path, e))?;
         let first: Option<&PathBuf> = names.met(&metadata, || path.clone());
@@ -152,9 +144,9 @@ pub fn protect_unprotected(
 /// Gives the parity of `from`, if there is some, a name for `to`, which is another name of that
 /// file or a copy of it.
 pub fn put_name(from: &Path, to: &Path) -> Result<()> {
-    let (from, to) = (parity_path(from), parity_path(to));
+    let (from, to) = (folder::parity_path(from), folder::parity_path(to));
     let is_there = from.is_file() && !folder::is_same_file(&from, &to);
-    if is_there && !atomic::link(&from, &to, true)? {
+    if is_there && !output_file::link(&from, &to, true)? {
         folder::copy_over(&from, &to)?;
     }
     Ok(())
@@ -185,7 +177,7 @@ pub(super) fn write_parity(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Protected> {
-    let mut output = OutputFile::create(&parity_path(path), force)
+    let mut output = OutputFile::create(&folder::parity_path(path), force)
         .map_err(|e| e.hint("replace it with `--force`"))?;
     let blake3 = write_to(path, file, layout, &mut output, threads, progress)?;
     if expected.is_some_and(|expected| expected != blake3) {
@@ -220,7 +212,7 @@ pub(super) fn write_to(
 
 /// What is said of a file whose parity was written just now.
 pub(super) fn protected(path: &Path, layout: &Layout) -> Result<Protected> {
-    let parity = parity_path(path);
+    let parity = folder::parity_path(path);
     let written = fs::metadata(&parity).map_err(|e| Error::io("cannot stat", &parity, e))?;
     Ok(Protected {
         path: path.to_owned(),

@@ -20,7 +20,7 @@ use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::atomic;
 use crate::base::file;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 
 /// Its name in a folder.
 pub const NAME: &str = ".bigsmall-converted";

@@ -16,12 +16,12 @@ use serde::Serialize;
 
 use crate::base::Error;
 use crate::base::ErrorKind;
+use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::Result;
-use crate::base::atomic::OutputFile;
 use crate::base::digest::hex;
 use crate::base::file;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 use crate::ops::base::SearchPaths;
 use crate::ops::folder;
 use crate::ops::report;

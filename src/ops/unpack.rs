@@ -27,6 +27,7 @@ use crate::base::Result;
 use crate::base::atomic;
 use crate::base::attributes;
 use crate::base::error::escaped;
+use crate::base::output_file;
 use crate::format::Member;
 use crate::format::MemberKind;
 use crate::ops::folder::OutputFolder;
@@ -124,7 +125,7 @@ impl<'a> Unpacking<'a> {
     /// Makes another name of a file that was written; whether there may be one here.
     pub(super) fn make_name(&self, first: &Path, name: &Path) -> Result<bool> {
         let (first, name) = (self.output.path(first), self.output.path(name));
-        atomic::link(&first, &name, self.force)
+        output_file::link(&first, &name, self.force)
     }
 
     /// Makes the links of an image; those that could lead out of its folder are not made.

@@ -2,6 +2,7 @@
 //! bad, an end was cut off, or bytes were put in or taken out (docs/parity.md). Nothing here knows
 //! what an image is.
 
+mod choose;
 pub(crate) mod layout;
 pub(crate) mod locate;
 pub(crate) mod protect;

@@ -5,16 +5,16 @@ use reed_solomon_simd::rate::HighRateEncoder;
 use reed_solomon_simd::rate::RateEncoder;
 
 use crate::base::Error;
+use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::atomic::OutputFile;
 use crate::base::digest;
 use crate::base::parallel;
 use crate::parity::Layout;
 use crate::parity::sidecar::HEAD_LEN;
 use crate::parity::sidecar::Header;
-use crate::parity::sidecar::Places;
+use crate::parity::sidecar::SidecarOffsets;
 use crate::parity::table;
 use crate::parity::table::Mark;
 
@@ -73,17 +73,17 @@ pub fn protect(
         blake3,
         head: Some(digest::xxh3(&head)),
     };
-    let places = Places::of(layout);
+    let offsets = SidecarOffsets::of(layout);
     write_parity(file, layout, output, threads, progress)?;
     output.sync()?;
     let hashes = hash_parity(layout, output)?;
     let table = table::encode(&marks, &hashes);
     let bytes = header.encode();
     output.write_at(0, &bytes)?;
-    for place in places.tables {
+    for place in offsets.tables {
         output.write_at(place, &table)?;
     }
-    output.write_at(places.trailer, &bytes)?;
+    output.write_at(offsets.trailer, &bytes)?;
     Ok(header)
 }
 
@@ -136,7 +136,7 @@ fn write_parity(
     progress: &dyn Progress,
 ) -> Result<()> {
     let slices: Vec<(u64, usize)> = slices(layout).collect();
-    let places = Places::of(layout);
+    let offsets = SidecarOffsets::of(layout);
     let encode = |scratch: &mut Scratch, task: usize| {
         progress.check()?;
         let (set, (start, len)) = (task / slices.len(), slices[task % slices.len()]);
@@ -152,7 +152,7 @@ fn write_parity(
         |_, (set, start, parity)| {
             for (row, bytes) in parity.iter().enumerate() {
                 let number = layout.parity_shard(set, row) as u64;
-                let place = places.parity + number * u64::from(layout.shard_len) + start;
+                let place = offsets.parity + number * u64::from(layout.shard_len) + start;
                 output.write_at(place, bytes)?;
             }
             progress.advance(share);
@@ -198,7 +198,7 @@ fn encode_slice(
 /// XXH3 of the parity shards, as they stand on the disk.
 fn hash_parity(layout: &Layout, output: &mut OutputFile) -> Result<Vec<u64>> {
     use std::os::unix::fs::FileExt;
-    let place = Places::of(layout).parity;
+    let place = SidecarOffsets::of(layout).parity;
     let mut shard = vec![0; layout.shard_len as usize];
     let mut hashes = Vec::with_capacity(layout.parity_shards());
     for number in 0..layout.parity_shards() as u64 {

@@ -5,10 +5,10 @@ use reed_solomon_simd::rate::HighRateDecoder;
 use reed_solomon_simd::rate::RateDecoder;
 
 use crate::base::Error;
+use crate::base::OutputFile;
 use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
-use crate::base::atomic::OutputFile;
 use crate::base::parallel;
 use crate::base::units::counted;
 use crate::parity::Layout;

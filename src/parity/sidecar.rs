@@ -114,9 +114,9 @@ pub fn claims_to_be_parity(source: &dyn ReadAt) -> bool {
     begins_at(0) || trailer.is_some_and(begins_at)
 }
 
-/// Where in a parity file what lies.
+/// Where in a parity file its parts begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
+pub struct SidecarOffsets {
     /// Both copies of the table.
     pub tables: [u64; 2],
     /// The parity shards.
@@ -127,7 +127,7 @@ pub struct Places {
     pub len: u64,
 }
 
-impl Places {
+impl SidecarOffsets {
     /// Those of a layout.
     pub fn of(layout: &Layout) -> Self {
         let table_len = table::table_len(layout) as u64;
@@ -187,9 +187,9 @@ impl Sidecar {
             // the first error is the one that tells what the file is
             (Err(error), Err(_)) => return Err(error),
         };
-        let places = Places::of(&header.layout);
-        if len != places.len {
-            let should = places.len;
+        let offsets = SidecarOffsets::of(&header.layout);
+        if len != offsets.len {
+            let should = offsets.len;
             faults.push(format!("it should have {should} bytes and has {len}"));
         }
         let read = |offset: Option<u64>, len: usize| {
@@ -208,10 +208,10 @@ impl Sidecar {
             Some(bytes)
         };
         let of_copy = |copy: usize, start: u64| match copy {
-            0 => places.tables.first()?.checked_add(start),
+            0 => offsets.tables.first()?.checked_add(start),
             // what was cut out or put in before it moved it
-            _ => (places.tables.last()?.checked_add(start)?.checked_add(len))?
-                .checked_sub(places.len),
+            _ => (offsets.tables.last()?.checked_add(start)?.checked_add(len))?
+                .checked_sub(offsets.len),
         };
         let (table, damaged) = table::decode(&header.layout, |copy, start, len| {
             read(of_copy(copy, start), len)
@@ -253,11 +253,11 @@ impl Sidecar {
 
     fn parity_offset(&self, number: usize, shift: Shift) -> Option<u64> {
         let layout = &self.header.layout;
-        let places = Places::of(layout);
-        let offset = places.parity + number as u64 * u64::from(layout.shard_len);
+        let offsets = SidecarOffsets::of(layout);
+        let offset = offsets.parity + number as u64 * u64::from(layout.shard_len);
         match shift {
             Shift::Front => Some(offset),
-            Shift::Back => (offset + self.source.len()).checked_sub(places.len),
+            Shift::Back => (offset + self.source.len()).checked_sub(offsets.len),
         }
     }
 

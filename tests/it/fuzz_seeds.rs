@@ -22,6 +22,7 @@ use bigsmall::entropy::planes;
 use bigsmall::entropy::r32;
 use bigsmall::entropy::r32::EncodeTable;
 use bigsmall::ops::compress;
+use bigsmall::ops::folder;
 use bigsmall::ops::protect;
 use bigsmall::ops::protect::ProtectOptions;
 use bigsmall::tensor::Family;
@@ -56,7 +57,7 @@ fn write_parity() {
         threads: 1,
     };
     protect::protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
-    let parity = fs::read(protect::parity_path(&path)).unwrap();
+    let parity = fs::read(folder::parity_path(&path)).unwrap();
     let mut lost = whole.clone();
     lost[600..900].fill(0);
     let mut longer = whole.clone();

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
+use bigsmall::ops::folder;
 use bigsmall::ops::protect;
 use bigsmall::ops::protect::ProtectOptions;
 use bigsmall::ops::repair;
@@ -71,7 +72,7 @@ impl Case {
         };
         let report = protect::protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
         assert_eq!(report.files.len(), 1);
-        let parity = fs::read(protect::parity_path(&path)).unwrap();
+        let parity = fs::read(folder::parity_path(&path)).unwrap();
         assert_eq!(report.files[0].parity_bytes, parity.len() as u64);
         Self {
             folder,
@@ -92,7 +93,7 @@ impl Case {
         parity: &[u8],
     ) -> bigsmall::base::Result<repair::RepairReport> {
         put(&self.path(), damaged);
-        put(&protect::parity_path(&self.path()), parity);
+        put(&folder::parity_path(&self.path()), parity);
         let options = RepairOptions {
             output: None,
             parity: None,
@@ -194,7 +195,7 @@ fn damage_to_file_and_parity_at_once_is_made_up_for() {
         let report = report.unwrap_or_else(|error| panic!("{what}; parity {and}: {error}"));
         assert_eq!(report.parity_renewed, parity != case.parity, "{and}");
         // the same bytes have the same parity
-        let renewed = fs::read(protect::parity_path(&case.path())).unwrap();
+        let renewed = fs::read(folder::parity_path(&case.path())).unwrap();
         assert!(renewed == case.parity, "{and}");
     }
 }
@@ -267,7 +268,7 @@ fn what_is_too_much_is_refused_and_left_alone() {
     let other = Case::new(content(1_000_000, &mut chance), 5);
     assert!(case.repair(&case.whole, &other.parity).is_err());
     // and none
-    fs::remove_file(protect::parity_path(&case.path())).unwrap();
+    fs::remove_file(folder::parity_path(&case.path())).unwrap();
     let options = RepairOptions {
         output: None,
         parity: None,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 use crate::ops::compress::plan::Planned;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;

@@ -11,20 +11,18 @@ use std::path::PathBuf;
 
 use crate::archive;
 use crate::archive::naming;
-use crate::base::Error;
-use crate::base::ErrorKind;
 use crate::base::FileSource;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::progress::Reason;
 use crate::base::progress::Skipped;
+use crate::ops::compress::no_model::no_model;
 use crate::ops::compress::sources::open_source;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
 use crate::ops::origin;
 use crate::ops::origin::Origin;
-use crate::tensor::Lookalike;
 
 /// Longest name that file systems take.
 const NAME_LEN_MAX: usize = 255;
@@ -109,26 +107,6 @@ pub(super) fn plan_mirror(
     }
     progress.skip_all(skipped)?;
     Ok(plan)
-}
-
-/// A file that is called a model and cannot be compressed.
-pub(super) fn no_model(path: &Path, error: &Error) -> Skipped {
-    let lookalike = FileSource::open(path)
-        .ok()
-        .and_then(|file| Lookalike::of(&file));
-    let reason = match (lookalike, error.kind()) {
-        (Some(Lookalike::GitLfsPointer), _) => Reason::GitLfsPointer,
-        (Some(Lookalike::HtmlPage), _) => Reason::HtmlPage,
-        (None, ErrorKind::Io | ErrorKind::NotFound) => {
-            return Skipped::new(
-                path,
-                Reason::Unreadable,
-                format!("{}: left out", error.what()),
-            );
-        }
-        (None, _) => Reason::NotSafetensors,
-    };
-    Skipped::new(path, reason, format!("{}: not compressed", error.what()))
 }
 
 /// An image in the source is copied as it is. If the file that it stands for is there, too, the

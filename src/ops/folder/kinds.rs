@@ -106,3 +106,10 @@ pub fn is_image(path: &Path) -> bool {
     path.file_name().is_some_and(naming::is_image_name)
         && FileSource::open(path).is_ok_and(|source| archive::claims_to_be_image(&source))
 }
+
+/// The parity file of a file.
+pub fn parity_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(naming::PARITY_EXTENSION);
+    name.into()
+}

@@ -20,6 +20,7 @@ pub use kinds::is_model;
 pub use kinds::is_parity_name;
 pub use kinds::named_like_images;
 pub use kinds::own_images_under;
+pub use kinds::parity_path;
 pub use names::FirstNames;
 pub use output::OutputFolder;
 pub use places::check_apart;

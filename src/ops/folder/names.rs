@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 
 /// Files that were met, each with what was noted of its first name.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 use crate::base::mounts;
 use crate::base::mounts::Mounted;
 

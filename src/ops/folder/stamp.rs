@@ -11,7 +11,7 @@ use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::attributes;
 use crate::base::file;
-use crate::base::file::Identity;
+use crate::base::identity::Identity;
 
 /// What the disk says of a file; another content has another stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]

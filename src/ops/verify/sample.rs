@@ -1,7 +1,5 @@
 //! Some blocks of an image, chosen by chance: how likely damage is missed can be told.
 
-use serde::Serialize;
-
 use crate::archive::Archive;
 use crate::archive::ReadScratch;
 use crate::base::Error;
@@ -9,25 +7,12 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::parallel;
 use crate::codec::SpanTables;
-use crate::ops::verify::Checked;
-use crate::ops::verify::ImageReport;
+use crate::ops::verify::report::Checked;
+use crate::ops::verify::report::ImageReport;
+use crate::ops::verify::report::Sample;
 
 /// Blocks that a thread decodes before it is asked for the next: they share tables mostly.
 const PIECE: usize = 16;
-
-/// Which blocks were chosen, and what that misses.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Sample {
-    /// The same seed chooses the same blocks of the same image.
-    pub seed: u64,
-    /// How likely damage to one block is missed, to ten blocks, and to a hundredth of all; from 0
-    /// to 1.
-    pub missed_one: f64,
-    /// Ten blocks.
-    pub missed_ten: f64,
-    /// A hundredth of all.
-    pub missed_hundredth: f64,
-}
 
 /// The next number of `SplitMix64` (Steele and others, 2014).
 fn next(state: &mut u64) -> u64 {

@@ -20,10 +20,10 @@ use crate::base::digest::hex;
 use crate::base::error;
 use crate::format::FileRecord;
 use crate::ops::stream;
-use crate::ops::verify::Checked;
-use crate::ops::verify::FileReport;
-use crate::ops::verify::ImageReport;
 use crate::ops::verify::members;
+use crate::ops::verify::report::Checked;
+use crate::ops::verify::report::FileReport;
+use crate::ops::verify::report::ImageReport;
 use crate::ops::xray::passing::Passing;
 
 /// Verifies an open image as a whole, and compares it with `original`, the file or folder that it

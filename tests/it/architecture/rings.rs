@@ -8,7 +8,7 @@ use super::report;
 use super::sources;
 
 /// Rooms that still have a ring. None is added, and one that has none any more is struck off.
-const ROOMS_WITH_RINGS: &[&str] = &["base", "ops", "parity"];
+const ROOMS_WITH_RINGS: &[&str] = &["ops"];
 
 /// A file by its path as a module: `archive::cache`, without `mod`.
 type Module = String;
