@@ -7,9 +7,6 @@ use super::Source;
 use super::report;
 use super::sources;
 
-/// Rooms that still have a ring. None is added, and one that has none any more is struck off.
-const ROOMS_WITH_RINGS: &[&str] = &["ops"];
-
 /// A file by its path as a module: `archive::cache`, without `mod`.
 type Module = String;
 
@@ -129,19 +126,10 @@ impl Package {
 #[test]
 fn no_files_use_each_other_in_a_ring() {
     let mut faults = Vec::new();
-    let mut known: BTreeSet<&str> = ROOMS_WITH_RINGS.iter().copied().collect();
     for (root, name) in [("src", ""), ("mountd/src", "mountd ")] {
         for (room, files) in Package::read(root).rings() {
-            let room = format!("{name}{room}");
-            if !known.remove(room.as_str()) {
-                faults.push(format!("a ring in {room}: {files:?}"));
-            }
+            faults.push(format!("a ring in {name}{room}: {files:?}"));
         }
-    }
-    for room in known {
-        faults.push(format!(
-            "{room} has no ring any more: strike it from the list"
-        ));
     }
     report(&faults);
 }
