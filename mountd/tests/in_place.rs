@@ -181,7 +181,10 @@ fn files_folders_and_links_beside_models_change_as_on_the_disk() {
     // mapped writes reach the disk
     let output = Command::new("python3")
         .arg("-c")
-        .arg("import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[0:1]=b't'; m.flush()")
+        .arg(
+            "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); \
+             m[0:1]=b't'; m.flush()",
+        )
         .arg(root.join("z/y/notes"))
         .output()
         .unwrap();

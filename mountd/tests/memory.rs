@@ -64,7 +64,8 @@ fn many_tensors(count: usize) -> Vec<u8> {
         let (layer, expert) = (number / 2048, number % 2048);
         let (start, end) = (number * 8, number * 8 + 8);
         format!(
-            "\"layers.{layer}.experts.{expert}.w\":{{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[{start},{end}]}}"
+            "\"layers.{layer}.experts.{expert}.w\":{{\"dtype\":\"BF16\",\
+             \"shape\":[4],\"data_offsets\":[{start},{end}]}}"
         )
     };
     let tensors: Vec<String> = (0..count).map(tensor).collect();

@@ -89,7 +89,8 @@ const EXAMPLES: &[Example] = &[
     example(
         "rm",
         &[
-            "bigsmall compress models/tuned/model.safetensors -q --base models/llama -o models/tuned/patch.bs",
+            "bigsmall compress models/tuned/model.safetensors -q --base models/llama \
+             -o models/tuned/patch.bs",
         ],
         &[
             "bigsmall rm models/llama/model.safetensors",
@@ -123,7 +124,8 @@ const EXAMPLES: &[Example] = &[
             "bench",
             &[],
             &[
-                "bigsmall bench models/llama/model.safetensors --runs 1 -j 1 --profile balanced --simd scalar",
+                "bigsmall bench models/llama/model.safetensors --runs 1 -j 1 --profile balanced \
+                 --simd scalar",
             ],
         )
     },
