@@ -25,4 +25,4 @@ pub mod format;
 pub mod ops;
 pub mod parity;
 pub mod tensor;
-pub mod writer;
+pub(crate) mod writer;

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bigsmall::ops::compress::MoreOptions;
+use bigsmall::ops::MoreOptions;
 
 use crate::models::model;
 use crate::models::put;

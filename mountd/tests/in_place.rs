@@ -27,8 +27,10 @@ use std::time::Duration;
 use bigsmall::archive::Bases;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
-use bigsmall::ops::convert;
-use bigsmall::ops::diff;
+use bigsmall::ops::RECORD_NAME;
+use bigsmall::ops::patch;
+use bigsmall::ops::plan_convert;
+use bigsmall::ops::plan_restore;
 use bigsmall::ops::restore;
 
 use crate::converted::AT_ONCE;
@@ -52,23 +54,17 @@ fn every_path_stays_what_it_was() {
     names.sort();
     assert_eq!(
         names,
-        [
-            convert::RECORD,
-            "a.safetensors",
-            "blobs",
-            "config.json",
-            "deep"
-        ]
+        [RECORD_NAME, "a.safetensors", "blobs", "config.json", "deep"]
     );
     // a second mount of the same is refused, and so is converting what is mounted
     let output = mountd(&["mount", root.to_str().unwrap()]);
     assert!(!output.status.success());
-    assert!(convert::plan(&root, &AT_ONCE, &Silent).is_err());
-    assert!(restore::plan(&root, false, &Silent).is_err());
+    assert!(plan_convert(&root, &AT_ONCE, &Silent).is_err());
+    assert!(plan_restore(&root, false, &Silent).is_err());
     setup.unmount();
     assert!(root.join("a.bs").exists() && !root.join("a.safetensors").exists());
-    let plan = restore::plan(&root, false, &Silent).unwrap();
-    restore::restore(&plan, 2, &Silent).unwrap();
+    let plan = plan_restore(&root, false, &Silent).unwrap();
+    restore(&plan, 2, &Silent).unwrap();
     setup.models_are_whole();
     assert!(!root.join("a.bs").exists());
 }
@@ -81,12 +77,12 @@ fn a_mount_is_seen_whatever_bytes_its_path_has() {
     put(&root.join("a.safetensors"), &model(200_000, 3));
     let words = |word| [word, root.to_str().unwrap()];
     assert!(mountd(&words("mount")).status.success());
-    let planned = convert::plan(&root, &AT_ONCE, &Silent);
-    let restored = restore::plan(&root, false, &Silent);
+    let planned = plan_convert(&root, &AT_ONCE, &Silent);
+    let restored = plan_restore(&root, false, &Silent);
     let ended = mountd(&words("unmount"));
     assert!(planned.is_err() && restored.is_err());
     assert!(ended.status.success());
-    convert::plan(&root, &AT_ONCE, &Silent).unwrap();
+    plan_convert(&root, &AT_ONCE, &Silent).unwrap();
 }
 
 // docs/semantics.md: There a new file is written to the disk below, grows, is renamed and stays
@@ -351,7 +347,7 @@ fn a_delta_in_place_finds_its_base_below_the_mount() {
     let plain = setup.folder.path().join("t.safetensors");
     put(&plain, &tuned);
     let base = root.join("a.bs");
-    diff::patch(&base, &plain, &root.join("t.bs"), false, 2, &Silent).unwrap();
+    patch(&base, &plain, &root.join("t.bs"), false, 2, &Silent).unwrap();
     // an absolute link into the mount leads nowhere that the mount would have to wait for
     std::os::unix::fs::symlink(&base, root.join("z.safetensors")).unwrap();
     assert!(Bases::open(&base, None).map(Arc::new).is_ok());

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bigsmall::base::progress::Silent;
-use bigsmall::ops::diff;
+use bigsmall::ops::patch;
 use rustix::fs::XattrFlags;
 
 use crate::converted::Setup;
@@ -256,7 +256,7 @@ fn a_base_that_is_needed_stays() {
     let plain = setup.folder.path().join("t.safetensors");
     put(&plain, &tuned);
     let (base, delta) = (root.join("a.bs"), root.join("deep/t.bs"));
-    diff::patch(&base, &plain, &delta, false, 2, &Silent).unwrap();
+    patch(&base, &plain, &delta, false, 2, &Silent).unwrap();
     setup.mount();
     let (a, t) = (root.join("a.safetensors"), root.join("deep/t.safetensors"));
     put(&root.join("new"), b"new");
@@ -301,7 +301,7 @@ fn a_base_without_an_extension_is_found_and_stays() {
     let plain = setup.folder.path().join("t.safetensors");
     put(&blob, &base);
     put(&plain, &tuned);
-    diff::patch(&blob, &plain, &root.join("deep/t.bs"), false, 2, &Silent).unwrap();
+    patch(&blob, &plain, &root.join("deep/t.bs"), false, 2, &Silent).unwrap();
     setup.mount();
     let t = root.join("deep/t.safetensors");
     let part = root.join("blobs/1bf4.incomplete");

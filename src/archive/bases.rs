@@ -20,7 +20,6 @@ use crate::archive::resolve::BaseResolver;
 use crate::archive::resolve::BoundImage;
 use crate::archive::settled;
 use crate::archive::settled::Settled;
-use crate::archive::shards::ShardNote;
 use crate::archive::tensor_digests::TensorDigests;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -150,11 +149,6 @@ impl Bases {
     /// says.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.model.tensors()
-    }
-
-    /// What is odd about which tensors count, as far as no index of shards decides.
-    pub fn shard_notes(&self) -> &[ShardNote] {
-        self.model.shard_notes()
     }
 
     /// All files with tensors.

@@ -28,8 +28,6 @@ pub enum Reason {
     NotAFile,
     /// Its name, or that of what would be made of it, is too long, not valid or taken.
     Name,
-    /// It was changed meanwhile, or what is there in its place is not ours to replace.
-    InUse,
 }
 
 /// Something that a run over a folder passed over.

@@ -22,7 +22,7 @@ use crate::ops::protect;
 use crate::ops::protect::ProtectOptions;
 
 /// Writes parity for what was written, and for what was kept and has none of its own.
-pub(super) fn protect(
+pub(super) fn protect_images(
     report: &mut CompressReport,
     percent: u32,
     threads: usize,

@@ -80,7 +80,7 @@ impl fmt::Display for Choice {
 
 /// Looks for the base of `source`, a model file or a folder, in these folders; where there are
 /// none, in the folder that holds it.
-pub fn find(source: &Path, folders: &[PathBuf], progress: &dyn Progress) -> Result<Choice> {
+pub(crate) fn find(source: &Path, folders: &[PathBuf], progress: &dyn Progress) -> Result<Choice> {
     let beside = [atomic::folder_of(source).to_owned()];
     let folders = if folders.is_empty() { &beside } else { folders };
     progress.begin("looking for a base", 0);

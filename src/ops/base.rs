@@ -34,7 +34,7 @@ const RENAMED_LEN_MIN: u64 = 16 << 10;
 const LOOK_LEN: usize = 1 << 10;
 
 /// Opens the model that was named, to make deltas from it.
-pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
+pub(crate) fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
     let open = |path| {
         let mut bases = Bases::open(path, DigestIndex::of_user())?;
         bases.trust_no_index();
@@ -45,7 +45,7 @@ pub fn open(path: Option<&Path>) -> Result<Option<Arc<Bases>>> {
 
 /// For each span of a source the tensor of the same name, dtype and shape; where there is none, one
 /// of the same dtype and shape that looks the same, as a tensor that was only renamed does.
-pub fn bases_of(
+pub(crate) fn bases_of(
     bases: &Bases,
     source: &Source,
     threads: usize,
@@ -128,7 +128,7 @@ fn renamed<'a>(
 }
 
 /// Where bases are, seen from the folder of `image`: words for a person who looks for them later.
-pub fn path_from(bases: &Bases, image: &Path) -> String {
+pub(crate) fn path_from(bases: &Bases, image: &Path) -> String {
     let Some(path) = bases.search_paths().first() else {
         return String::new();
     };
@@ -138,7 +138,7 @@ pub fn path_from(bases: &Bases, image: &Path) -> String {
 
 /// The same for an image `to` that takes over the bases of another one: as that has it, if there is
 /// nothing at that place any more.
-pub fn path_moved(image: &Archive, to: &Path) -> String {
+pub(crate) fn path_moved(image: &Archive, to: &Path) -> String {
     let old = &image.index().base_place;
     let place = atomic::folder_of(image.path()).join(old);
     let place = if old.is_empty() {
@@ -168,7 +168,7 @@ fn way(place: &Path, image: &Path) -> Option<PathBuf> {
 
 /// Where the bases of images are looked for. Nothing is looked at before an image needs it.
 #[derive(Debug)]
-pub struct SearchPaths {
+pub(crate) struct SearchPaths {
     paths: Vec<PathBuf>,
     beside: Option<PathBuf>,
     opened: OnceLock<Arc<Bases>>,
@@ -176,7 +176,7 @@ pub struct SearchPaths {
 
 impl SearchPaths {
     /// Those that were named and, where the images are all in a folder, that folder.
-    pub fn new(named: &[PathBuf], source: &Path) -> Self {
+    pub(crate) fn new(named: &[PathBuf], source: &Path) -> Self {
         let mut paths = named.to_vec();
         if source.is_dir() {
             paths.push(source.to_owned());
@@ -190,7 +190,7 @@ impl SearchPaths {
 
     /// Also the folder of `image`, where nothing was named.
     #[must_use]
-    pub fn or_beside(mut self, image: &Path) -> Self {
+    pub(crate) fn or_beside(mut self, image: &Path) -> Self {
         if self.paths.is_empty() {
             self.beside = Some(atomic::folder_of(image).to_owned());
         }
@@ -198,12 +198,12 @@ impl SearchPaths {
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.beside.is_none()
     }
 
     /// What is there.
-    pub fn open(&self) -> Result<&Arc<Bases>> {
+    pub(crate) fn open(&self) -> Result<&Arc<Bases>> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
@@ -235,7 +235,7 @@ impl BaseResolver for SearchPaths {
 }
 
 /// Opens an image, with its bases if it has any, all of which must be there.
-pub fn open_archive(
+pub(crate) fn open_archive(
     path: &Path,
     bases: &Arc<SearchPaths>,
     threads: usize,
@@ -260,7 +260,7 @@ pub fn open_archive(
 }
 
 /// Opens a file with tensors, in any form; a delta with its bases, all of which must be there.
-pub fn open_model_file(
+pub(crate) fn open_model_file(
     path: &Path,
     bases: &Arc<SearchPaths>,
     threads: usize,

@@ -45,7 +45,7 @@ const LEN_MAX: u64 = 4 << 30;
 
 /// What is measured.
 #[derive(Debug, Clone)]
-pub struct BenchOptions {
+pub(crate) struct BenchOptions {
     /// The larger of the two numbers of threads measured; the other is 1.
     pub threads: usize,
     /// These profiles; none stands for all.
@@ -70,7 +70,7 @@ impl Default for BenchOptions {
 
 /// One profile with one set of kernels and one number of threads.
 #[derive(Debug, Clone, Serialize)]
-pub struct BenchResult {
+pub(crate) struct BenchResult {
     /// The profile.
     pub profile: &'static str,
     /// The set of kernels.
@@ -99,7 +99,7 @@ pub struct BenchResult {
 
 /// All results for one model.
 #[derive(Debug, Clone, Serialize)]
-pub struct BenchReport {
+pub(crate) struct BenchReport {
     /// The model.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
@@ -110,7 +110,11 @@ pub struct BenchReport {
 }
 
 /// Measures the model at `path`.
-pub fn bench(path: &Path, options: &BenchOptions, progress: &dyn Progress) -> Result<BenchReport> {
+pub(crate) fn bench(
+    path: &Path,
+    options: &BenchOptions,
+    progress: &dyn Progress,
+) -> Result<BenchReport> {
     let sets = sets_of_kernels(&options.simd)?;
     let source = FileSource::open(path)?;
     let len = source.len();

@@ -31,7 +31,7 @@ use crate::parity::sidecar;
 /// Puts a file that was written in place, with `mtime` and `mode` if given. If there is parity
 /// beside it, that of the file that stood there before, whether that is still there or not, then
 /// the new one gets as much of its own, which is what is returned.
-pub fn commit(
+pub(crate) fn commit(
     output: OutputFile,
     (mtime, mode): (Option<SystemTime>, Option<u32>),
     threads: usize,
@@ -71,7 +71,7 @@ pub fn commit(
 
 /// How a file has got a second name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecondName {
+pub(crate) enum SecondName {
     /// Both are names of one file (hard links).
     Linked,
     /// A copy is under it, as the file system gives none.
@@ -83,7 +83,7 @@ pub enum SecondName {
 
 impl SecondName {
     /// Bytes that it takes.
-    pub fn copied_bytes(self) -> u64 {
+    pub(crate) fn copied_bytes(self) -> u64 {
         match self {
             Self::Linked => 0,
             Self::Copied { bytes } => bytes,
@@ -93,7 +93,7 @@ impl SecondName {
 
 /// Gives a file and its parity the name `to` as well, in the place of what is there, whose parity
 /// goes. Where a file system gives no second name it is a copy.
-pub fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Result<SecondName> {
+pub(crate) fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Result<SecondName> {
     if folder::is_same_file(from, to) {
         protect::put_name(from, to)?;
         return Ok(SecondName::Linked);
@@ -115,7 +115,7 @@ pub fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Result<Secon
 }
 
 /// Removes a file and its parity; where that was, if there was some.
-pub fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+pub(crate) fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
     let old = Old::beside(path, progress)?;
     let aside = old.map(Old::set_aside).transpose()?;
     if let Err(e) = fs::remove_file(path) {
@@ -127,7 +127,7 @@ pub fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
 }
 
 /// Removes a file that is held, with all its names and the parity beside them; where that was.
-pub fn remove_held(
+pub(crate) fn remove_held(
     held: &Unused,
     names: &[&Path],
     progress: &dyn Progress,
@@ -146,7 +146,7 @@ pub fn remove_held(
 
 /// The parity of the file at `path` that would go with that; none if there is none, or what is
 /// there is none of ours.
-pub fn of(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+pub(crate) fn of(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
     Ok(Old::beside(path, progress)?.map(|old| old.path))
 }
 
@@ -223,5 +223,64 @@ impl Aside {
                 Ok(self.path)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::base::progress::Silent;
+    use crate::ops::protect::ProtectOptions;
+
+    /// A file of `bytes` with its parity.
+    fn protected(path: &Path, bytes: &[u8]) {
+        let mut file = fs::File::create(path).unwrap();
+        file.write_all(bytes).unwrap();
+        let options = ProtectOptions {
+            percent: PERCENT_DEFAULT,
+            force: false,
+            threads: 1,
+        };
+        protect::protect(&[path.to_owned()], &options, &Silent).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_replaced_keeps_its_parity() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("x");
+        protected(&at, &[7; 5000]);
+        let parity = fs::read(parity_path(&at)).unwrap();
+        fs::remove_file(&at).unwrap();
+        let mut output = OutputFile::create(&at, true).unwrap();
+        output.write(&[8; 6000]).unwrap();
+        // nothing takes the place of a folder
+        fs::create_dir(&at).unwrap();
+        commit(output, (None, None), 1, &Silent).unwrap_err();
+        remove(&at, &Silent).unwrap_err();
+        assert!(fs::read(parity_path(&at)).unwrap() == parity);
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 2, "nothing is left over");
+    }
+
+    /// Between two file systems there are no hard links.
+    #[test]
+    fn where_no_second_name_can_be_given_there_is_a_copy() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), Path::new("/dev/shm"));
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        let there = device(elsewhere).expect("a second file system at /dev/shm");
+        let here = device(folder.path());
+        assert!(Some(there) != here, "TMPDIR must not be on /dev/shm");
+        let elsewhere = tempfile::tempdir_in(elsewhere).unwrap();
+        let (file, copy) = (folder.path().join("m"), elsewhere.path().join("n"));
+        protected(&file, &[7; 5000]);
+        let put = put_name(&file, &copy, &Silent).unwrap();
+        assert_eq!(put, SecondName::Copied { bytes: 5000 });
+        assert!(fs::read(&copy).unwrap() == [7; 5000]);
+        let parities = [&file, &copy].map(|path| fs::read(parity_path(path)).unwrap());
+        assert!(parities[0] == parities[1]);
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 2);
     }
 }

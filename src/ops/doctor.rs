@@ -40,7 +40,7 @@ use crate::parity::sidecar;
 /// What was left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Parity of another file than the one that it lies beside.
     StaleParity,
     /// Parity whose file is not there.
@@ -59,7 +59,7 @@ pub enum Kind {
 
 /// One thing that was found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What it is.
     pub kind: Kind,
     /// Where.
@@ -73,7 +73,7 @@ pub struct Finding {
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
-pub struct DoctorReport {
+pub(crate) struct DoctorReport {
     /// Whether nothing was.
     pub ok: bool,
     /// Where it was looked for.
@@ -86,7 +86,7 @@ pub struct DoctorReport {
 }
 
 /// Looks at everything below a folder.
-pub fn doctor(root: &Path, threads: usize, progress: &dyn Progress) -> Result<DoctorReport> {
+pub(crate) fn doctor(root: &Path, threads: usize, progress: &dyn Progress) -> Result<DoctorReport> {
     if !root.is_dir() {
         fs::metadata(root).map_err(|e| Error::io("cannot open", root, e))?;
         return Err(Error::invalid("is no folder").file(root));

@@ -31,7 +31,7 @@ const AND: char = ',';
 
 /// What is known of where a file came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// It was made from that source.
     Same,
     /// It was copied from that source, and written to since.
@@ -61,13 +61,13 @@ fn state(metadata: &Metadata) -> String {
 }
 
 /// Marks an image as made from `source`; false where that cannot be kept.
-pub fn mark_image(image: &Path, source: &Path) -> bool {
+pub(crate) fn mark_image(image: &Path, source: &Path) -> bool {
     set(image, &token(source))
 }
 
 /// Marks an image as made from `source`, too, if it has several names (hard links): such a mark is
 /// that of all of them. One that has a single name is marked anew.
-pub fn add_source(image: &Path, source: &Path) -> bool {
+pub(crate) fn add_source(image: &Path, source: &Path) -> bool {
     let has_names = fs::symlink_metadata(image).is_ok_and(|metadata| metadata.nlink() > 1);
     let there = value_of(image).filter(|value| has_names && !value.contains(' '));
     let token = token(source);
@@ -83,7 +83,7 @@ pub fn add_source(image: &Path, source: &Path) -> bool {
 }
 
 /// Marks a copy of `source`, which is ours as long as nobody writes to it.
-pub fn mark_copy(copy: &Path, source: &Path) -> bool {
+pub(crate) fn mark_copy(copy: &Path, source: &Path) -> bool {
     let state = fs::symlink_metadata(copy).map(|metadata| state(&metadata));
     state.is_ok_and(|state| set(copy, &format!("{} {state}", token(source))))
 }
@@ -100,7 +100,7 @@ fn value_of(path: &Path) -> Option<String> {
 }
 
 /// Where the file at `path` came from: from `source`?
-pub fn of(path: &Path, source: &Path) -> Origin {
+pub(crate) fn of(path: &Path, source: &Path) -> Origin {
     let Some(value) = value_of(path) else {
         return Origin::Unknown;
     };
@@ -190,7 +190,7 @@ impl Replacing {
 }
 
 /// An error if an image is at `to` that must not give way to a copy of `from`.
-pub fn check_copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn check_copy(from: &Path, to: &Path) -> Result<()> {
     if of(to, from) == Origin::Same || folder::are_same(from, to).unwrap_or(false) {
         return Ok(());
     }
@@ -219,7 +219,7 @@ fn is_content(image: &Archive, source: &Path) -> bool {
 }
 
 /// Whether two images give the same files under the same names, with the same permissions and all.
-pub fn hold_the_same(image: &Archive, other: &Archive) -> bool {
+pub(crate) fn hold_the_same(image: &Archive, other: &Archive) -> bool {
     let what = |archive: &Archive| (archive.header().kind, archive.header().suffix.clone());
     let files = |archive: &Archive| -> Vec<(String, [u8; 32])> {
         let files = archive.files().iter();

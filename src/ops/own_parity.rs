@@ -127,7 +127,7 @@ fn check_all(path: &Path, threads: usize, progress: &dyn Progress) -> Result<boo
 /// found whole by its own checksums, all of them; none if not all were looked at. Parity that
 /// cannot be read is a fault in the report, and no error: the file may be right all the same, and
 /// in a library others come after it.
-pub fn look(
+pub(crate) fn look(
     path: &Path,
     holds: Option<bool>,
     threads: usize,

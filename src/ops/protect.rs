@@ -24,7 +24,7 @@ use crate::parity;
 use crate::parity::Layout;
 
 /// How much of a file its parity makes up for, unless somebody says otherwise.
-pub const PERCENT_DEFAULT: u32 = 5;
+pub(crate) const PERCENT_DEFAULT: u32 = 5;
 
 /// How to protect.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ pub fn protect(
 }
 
 /// Protects images that were written just now; what went to standard output is out of reach.
-pub fn protect_written<'a>(
+pub(crate) fn protect_written<'a>(
     images: impl Iterator<Item = &'a Path>,
     options: &ProtectOptions,
     progress: &dyn Progress,
@@ -119,7 +119,7 @@ pub fn protect_written<'a>(
 }
 
 /// Protects those of these images that have no parity of their own.
-pub fn protect_unprotected(
+pub(crate) fn protect_unprotected(
     images: &[PathBuf],
     options: &ProtectOptions,
     progress: &dyn Progress,
@@ -143,7 +143,7 @@ pub fn protect_unprotected(
 
 /// Gives the parity of `from`, if there is some, a name for `to`, which is another name of that
 /// file or a copy of it.
-pub fn put_name(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn put_name(from: &Path, to: &Path) -> Result<()> {
     let (from, to) = (folder::parity_path(from), folder::parity_path(to));
     let is_there = from.is_file() && !folder::is_same_file(&from, &to);
     if is_there && !output_file::link(&from, &to, true)? {

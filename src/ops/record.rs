@@ -30,7 +30,7 @@ const DONE: &str = "done";
 
 /// An image that was put in the place of a file; paths are relative to the record's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The image.
     pub image: PathBuf,
     /// The file that it was.
@@ -42,14 +42,14 @@ pub struct Line {
 
 /// The record of one folder.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub(crate) struct Record {
     folder: PathBuf,
     lines: BTreeMap<PathBuf, Line>,
 }
 
 impl Record {
     /// That of a folder; none if there is no such file.
-    pub fn read(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(NAME);
         match file::read_regular(&path) {
             Ok(bytes) => Ok(Some(Self::parse(folder, &bytes))),
@@ -83,28 +83,28 @@ impl Record {
     }
 
     /// The folder that it is in.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// What it tells of.
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {
         self.lines.values()
     }
 
     /// The line of the image at this whole path.
-    pub fn line_of(&self, image: &Path) -> Option<&Line> {
+    pub(crate) fn line_of(&self, image: &Path) -> Option<&Line> {
         self.lines.get(image.strip_prefix(&self.folder).ok()?)
     }
 
     /// Where the image of a line was put.
-    pub fn image(&self, line: &Line) -> PathBuf {
+    pub(crate) fn image(&self, line: &Line) -> PathBuf {
         self.folder.join(&line.image)
     }
 
     /// Whether what a line tells of is over: the image has gone, and a file is under the name that
     /// it stood for.
-    pub fn is_settled(&self, line: &Line) -> bool {
+    pub(crate) fn is_settled(&self, line: &Line) -> bool {
         fs::symlink_metadata(self.image(line)).is_err()
             && fs::symlink_metadata(self.folder.join(&line.path)).is_ok()
     }
@@ -119,7 +119,7 @@ fn content(fields: &[&[u8]]) -> Option<(String, u64)> {
 }
 
 /// Notes an image in the record of a folder; it is durable afterwards.
-pub fn note(folder: &Path, line: &Line) -> Result<()> {
+pub(crate) fn note(folder: &Path, line: &Line) -> Result<()> {
     let mut text = format!("{}\t{}", escape(&line.image), escape(&line.path));
     if let Some((sha256, len)) = &line.content {
         text = format!("{text}\t{sha256}\t{len}");
@@ -128,13 +128,13 @@ pub fn note(folder: &Path, line: &Line) -> Result<()> {
 }
 
 /// Notes that an image is no longer told of: it is the file again, or was given up.
-pub fn note_done(folder: &Path, image: &Path) -> Result<()> {
+pub(crate) fn note_done(folder: &Path, image: &Path) -> Result<()> {
     add(folder, &format!("\t{DONE}\t{}", escape(image)))
 }
 
 /// Strikes images that were removed for good, by their whole paths, from the records in the folders
 /// above them.
-pub fn strike(images: &[PathBuf]) -> Result<()> {
+pub(crate) fn strike(images: &[PathBuf]) -> Result<()> {
     let mut records: BTreeMap<&Path, Option<Record>> = BTreeMap::new();
     for image in images {
         for folder in image.ancestors().skip(1) {
@@ -190,7 +190,7 @@ fn open_locked(path: &Path, options: &fs::OpenOptions) -> Result<LockedFile> {
 }
 
 /// Removes the record of a folder if it has lines and all that they tell of is over.
-pub fn remove_if_settled(folder: &Path) -> Result<()> {
+pub(crate) fn remove_if_settled(folder: &Path) -> Result<()> {
     let path = folder.join(NAME);
     let _held = match open_locked(&path, File::options().read(true)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -207,7 +207,7 @@ pub fn remove_if_settled(folder: &Path) -> Result<()> {
 }
 
 /// An error if no record can be written in a folder.
-pub fn check_writable(folder: &Path) -> Result<()> {
+pub(crate) fn check_writable(folder: &Path) -> Result<()> {
     let path = folder.join(NAME);
     let refused = |e: nix::Error| {
         Error::io(
@@ -230,7 +230,7 @@ pub fn check_writable(folder: &Path) -> Result<()> {
 /// Where the records of a tree are: at its top, but never at the top of a Hugging Face cache, whose
 /// tools would take one there for a broken model.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub(crate) struct Places {
     root: PathBuf,
     /// The root of the cache whose folder above cannot be written.
     within: Option<PathBuf>,
@@ -238,7 +238,7 @@ pub struct Places {
 
 impl Places {
     /// Of the tree at `folder`.
-    pub fn of(folder: &Path) -> Self {
+    pub(crate) fn of(folder: &Path) -> Self {
         let Some(cache) = hf_cache::root_of(folder) else {
             return Self {
                 root: folder.to_owned(),
@@ -253,7 +253,7 @@ impl Places {
     }
 
     /// The folder whose record tells of the image of the file at this whole path.
-    pub fn folder_for(&self, path: &Path) -> PathBuf {
+    pub(crate) fn folder_for(&self, path: &Path) -> PathBuf {
         let repository = self.within.as_ref().and_then(|cache| {
             let within = path.strip_prefix(cache).ok()?;
             let repository = cache.join(within.components().next()?);

@@ -29,7 +29,7 @@ use crate::ops::report;
 
 /// How to remove.
 #[derive(Debug, Clone, Default)]
-pub struct RemoveOptions {
+pub(crate) struct RemoveOptions {
     /// Folders in which deltas are looked for that may need what is to go, beside those that hold
     /// it.
     pub among: Vec<PathBuf>,
@@ -39,7 +39,7 @@ pub struct RemoveOptions {
 
 /// What was removed.
 #[derive(Debug, Clone, Serialize)]
-pub struct RemoveReport {
+pub(crate) struct RemoveReport {
     /// The files.
     #[serde(serialize_with = "report::paths")]
     pub removed: Vec<PathBuf>,
@@ -53,7 +53,7 @@ pub struct RemoveReport {
 
 /// Removes files and folders. Refused, with nothing removed, if a delta under the folders that hold
 /// them would lose its base.
-pub fn remove(
+pub(crate) fn remove(
     paths: &[PathBuf],
     options: &RemoveOptions,
     progress: &dyn Progress,

@@ -358,7 +358,7 @@ fn remove_unfinished(root: &Path) -> Result<()> {
 }
 
 /// Strikes images that were not found from the records, which tell of them no longer; how many.
-pub fn forget(folder: &Path) -> Result<u64> {
+pub(crate) fn forget(folder: &Path) -> Result<u64> {
     let root = fs::canonicalize(folder).map_err(|e| Error::io("cannot open", folder, e))?;
     let _lock = convert::lock_tree(&root)?;
     let records = records_of(&root, &Silent)?;

@@ -30,7 +30,7 @@ const OTHER_BYTES_MIN: u64 = 1 << 20;
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A safetensors file.
     Model,
     /// An image of ours.
@@ -41,7 +41,7 @@ pub enum Kind {
 
 /// A file.
 #[derive(Debug, Clone, Serialize)]
-pub struct Scanned {
+pub(crate) struct Scanned {
     /// Where it is.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
@@ -66,14 +66,14 @@ pub struct Scanned {
 
 impl Scanned {
     /// Bytes that its image saves, or would.
-    pub fn saved_bytes(&self) -> u64 {
+    pub(crate) fn saved_bytes(&self) -> u64 {
         self.original_bytes.saturating_sub(self.image_bytes)
     }
 }
 
 /// Files that belong together.
 #[derive(Debug, Clone, Serialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// The files.
     #[serde(serialize_with = "report::paths")]
     pub paths: Vec<PathBuf>,
@@ -83,7 +83,7 @@ pub struct Group {
 
 /// What is there.
 #[derive(Debug, Clone, Serialize)]
-pub struct ScanReport {
+pub(crate) struct ScanReport {
     /// Every model and image, and other files from 1 MiB on.
     pub files: Vec<Scanned>,
     /// Models.
@@ -123,7 +123,11 @@ struct Found {
 }
 
 /// Looks at all files under `paths`.
-pub fn scan(paths: &[PathBuf], threads: usize, progress: &dyn Progress) -> Result<ScanReport> {
+pub(crate) fn scan(
+    paths: &[PathBuf],
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<ScanReport> {
     let begun = Instant::now();
     progress.begin("listing", 0);
     let (files, links) = listed(paths, progress)?;

@@ -36,7 +36,7 @@ const MEMORY_VERSION: u32 = 1;
 
 /// How to scrub.
 #[derive(Debug, Clone)]
-pub struct ScrubOptions {
+pub(crate) struct ScrubOptions {
     /// Where the bases of deltas are looked for, beside the library itself.
     pub bases: Vec<PathBuf>,
     /// Where it is remembered what was read whole when; without it, in the user's own folder for
@@ -54,7 +54,7 @@ pub struct ScrubOptions {
 
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
-pub struct ScrubReport {
+pub(crate) struct ScrubReport {
     /// Whether everything that was looked at is right, and nothing is known to be damaged.
     pub ok: bool,
     /// Images of the library.
@@ -189,7 +189,7 @@ fn now() -> u64 {
 
 /// Verifies the images of a library that were not for the longest time, first those that never
 /// were.
-pub fn scrub(
+pub(crate) fn scrub(
     library: &Path,
     options: &ScrubOptions,
     progress: &dyn Progress,

@@ -16,7 +16,7 @@ use crate::ops::folder;
 
 /// Of a folder and those below it, of an image of a folder, or of an index of shards. What cannot
 /// be read is for others to tell.
-pub fn under(source: &Path) -> Vec<String> {
+pub(crate) fn under(source: &Path) -> Vec<String> {
     let notes = if source.is_dir() {
         let entries = folder::walk(source, &Silent).unwrap_or_default();
         let indexes = entries.iter().map(|entry| source.join(&entry.path));
@@ -31,7 +31,7 @@ pub fn under(source: &Path) -> Vec<String> {
 }
 
 /// Of the folders in which those of these files are that are indexes of shards.
-pub fn beside(files: impl Iterator<Item = PathBuf>) -> Vec<String> {
+pub(crate) fn beside(files: impl Iterator<Item = PathBuf>) -> Vec<String> {
     let indexes = files.filter(|path| ShardIndex::stem_of(path).is_some());
     let folders: BTreeSet<PathBuf> = indexes
         .map(|path| crate::base::atomic::folder_of(&path).to_owned())

@@ -22,7 +22,7 @@ use crate::tensor::SpanKind;
 
 /// What a table is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SortBy {
+pub(crate) enum SortBy {
     /// The order of the files.
     Place,
     /// Names, with numbers by their value.
@@ -37,7 +37,7 @@ pub enum SortBy {
 
 /// What is listed, and in which order.
 #[derive(Debug, Clone)]
-pub struct StatOptions {
+pub(crate) struct StatOptions {
     /// Only tensors whose names have this in them.
     pub named: Option<String>,
     /// Only tensors of this dtype.
@@ -54,7 +54,7 @@ pub struct StatOptions {
 
 /// A tensor.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// The file.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
@@ -82,7 +82,7 @@ pub struct Row {
 
 /// The table.
 #[derive(Debug, Clone, Serialize)]
-pub struct StatReport {
+pub(crate) struct StatReport {
     /// Its rows.
     pub tensors: Vec<Row>,
     /// How many tensors there are, listed or not.
@@ -94,7 +94,11 @@ pub struct StatReport {
 }
 
 /// Lists the tensors of an image or a safetensors file, or of all of them under a folder.
-pub fn stat(source: &Path, options: &StatOptions, progress: &dyn Progress) -> Result<StatReport> {
+pub(crate) fn stat(
+    source: &Path,
+    options: &StatOptions,
+    progress: &dyn Progress,
+) -> Result<StatReport> {
     let mut rows = Vec::new();
     if source.is_dir() {
         for entry in folder::walk(source, progress)? {

@@ -18,7 +18,7 @@ const PIECE_LEN: u64 = 512 << 10;
 /// Some blocks of a span of a file, in order: one after another if all are right, each by itself
 /// otherwise.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// Number of the span in the index.
     pub span: usize,
     /// Numbers of the blocks within the span.
@@ -34,7 +34,7 @@ struct Worker {
 }
 
 /// Hands all blocks of `file` in order to `each`; a damaged one is handed over as its error.
-pub fn runs(
+pub(crate) fn runs(
     archive: &Archive,
     file: &FileRecord,
     threads: usize,
@@ -58,7 +58,7 @@ pub fn runs(
 }
 
 /// sha256 of the bytes that `file` decodes to; the first damaged block is an error.
-pub fn sha256_of(
+pub(crate) fn sha256_of(
     archive: &Archive,
     file: &FileRecord,
     threads: usize,

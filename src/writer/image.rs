@@ -21,7 +21,7 @@ use crate::writer::task::Task;
 
 /// What was written.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub(crate) struct Written {
     /// Bytes of the image.
     pub image_len: u64,
     /// Whether some of it is stored as differences.
@@ -35,7 +35,7 @@ pub struct Written {
 /// Writes an image of `sources`, in ascending order of their paths, to `output`, which is not
 /// committed. The result depends on the bytes, the members and the profile alone. Memory is bounded
 /// by the number of threads.
-pub fn write_image(
+pub(crate) fn write_image(
     kind: ImageKind,
     suffix: &str,
     sources: &[Source],

@@ -303,19 +303,19 @@ fn put_index(header: &Header, index: &[u8], output: &OutputFile) -> Result<()> {
 
 /// An image that is written.
 #[derive(Debug)]
-pub struct Unsealed {
+pub(crate) struct Unsealed {
     header: Header,
     index: Index,
 }
 
 impl Unsealed {
     /// Bytes of the image.
-    pub fn image_len(&self) -> u64 {
+    pub(crate) fn image_len(&self) -> u64 {
         self.header.image_len
     }
 
     /// Notes what the sha256 of its only file is.
-    pub fn seal(mut self, sha256: [u8; 32], output: &OutputFile) -> Result<()> {
+    pub(crate) fn seal(mut self, sha256: [u8; 32], output: &OutputFile) -> Result<()> {
         for file in &mut self.index.files {
             file.sha256 = sha256;
         }

@@ -17,19 +17,26 @@ use crate::writer::task::ImageJob;
 use crate::writer::task::Task;
 
 /// For each span the first earlier one that it most likely repeats.
-pub fn likely_repeats(source: &Source, progress: &dyn Progress) -> Result<Vec<Option<usize>>> {
+pub(crate) fn likely_repeats(
+    source: &Source,
+    progress: &dyn Progress,
+) -> Result<Vec<Option<usize>>> {
     dedup::find_likely(source, progress)
 }
 
 /// The index of an image of `source` before anything is coded.
-pub fn outline(source: &Source, repeats: &[Option<usize>], profile: Profile) -> Result<Index> {
+pub(crate) fn outline(
+    source: &Source,
+    repeats: &[Option<usize>],
+    profile: Profile,
+) -> Result<Index> {
     let bases = vec![None; source.layout.spans.len()];
     outline::blank_index(std::slice::from_ref(source), repeats, &bases, profile)
 }
 
 /// The index of an image of `source` once all is coded. The spans have parts of others, of `lens`,
 /// and are coded as these would be.
-pub fn coded(
+pub(crate) fn coded(
     source: &Source,
     lens: &[u64],
     profile: Profile,
@@ -45,7 +52,7 @@ pub fn coded(
 }
 
 /// The length of the image of this index.
-pub fn image_len(index: &mut Index) -> Result<u64> {
+pub(crate) fn image_len(index: &mut Index) -> Result<u64> {
     let index_len = index.encode().len() as u64;
     index.assign_offsets(Header::data_offset(index_len))?;
     Ok(index.tail_offset() + index_len + HEADER_LEN as u64)

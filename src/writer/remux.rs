@@ -28,7 +28,7 @@ use crate::writer::task::Task;
 
 /// A tensor as an image has it.
 #[derive(Debug, Clone)]
-pub struct MovedSpan {
+pub(crate) struct MovedSpan {
     /// Its record there, with the offset of its tables.
     pub record: SpanRecord,
     /// Its blocks, with their offsets.
@@ -44,7 +44,7 @@ pub struct MovedSpan {
 /// Writes an image of one safetensors file, of this header and these tensors in their order, to
 /// `output`, which is not committed. Only a reader of the whole file can tell its sha256: the image
 /// is complete when it was [sealed](Unsealed::seal) with that.
-pub fn write_moved(
+pub(crate) fn write_moved(
     suffix: &str,
     header: &[u8],
     spans: &[MovedSpan],

@@ -10,7 +10,7 @@ use crate::tensor::Layout;
 
 /// A file that goes into an image.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub(crate) struct Source {
     /// Path within the folder; empty for an image of one file.
     pub path: String,
     /// Its bytes.
@@ -24,7 +24,7 @@ pub struct Source {
 
 /// A tensor that others may be stored as differences from.
 #[derive(Debug, Clone)]
-pub struct Base {
+pub(crate) struct Base {
     /// What it is.
     pub record: BaseRecord,
     /// Its bytes.
@@ -33,7 +33,7 @@ pub struct Base {
 
 /// How an image is written.
 #[derive(Debug, Clone)]
-pub struct WriteOptions {
+pub(crate) struct WriteOptions {
     /// Size or latency.
     pub profile: Profile,
     /// Threads that code.

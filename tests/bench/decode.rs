@@ -21,8 +21,10 @@ use bigsmall::base::ReadAt;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::entropy::simd::dispatch;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::MoreOptions;
+use bigsmall::ops::Output;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
 
 const ROUNDS: usize = 9;
 
@@ -50,7 +52,7 @@ fn main() {
 fn measure(path: &Path, name: &str, profile: Profile) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("m.bs");
-    let output = compress::Output::Path(image.clone());
+    let output = Output::Path(image.clone());
     let options = CompressOptions {
         output,
         profile,
@@ -60,9 +62,9 @@ fn measure(path: &Path, name: &str, profile: Profile) {
         force: true,
         opaque: false,
         threads: 2,
-        more: bigsmall::ops::compress::MoreOptions::default(),
+        more: MoreOptions::default(),
     };
-    compress::compress(path, &options, &Silent).unwrap();
+    compress(path, &options, &Silent).unwrap();
     let source = FileSource::open(&image).unwrap();
     let mut bytes = vec![0; source.len() as usize];
     source.read_exact_at(0, &mut bytes).unwrap();

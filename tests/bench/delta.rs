@@ -28,8 +28,10 @@ use bigsmall::codec::Profile;
 use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanTables;
 use bigsmall::entropy::simd::dispatch;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::MoreOptions;
+use bigsmall::ops::Output;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
 use bigsmall::tensor::Layout;
 
 const ROUNDS: usize = 15;
@@ -69,7 +71,7 @@ fn measure(base: &Path, model: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("m.bs");
     let options = CompressOptions {
-        output: compress::Output::Path(image.clone()),
+        output: Output::Path(image.clone()),
         profile: Profile::Balanced,
         base: Some(Arc::new(Bases::open(base, None).unwrap())),
         series: false,
@@ -77,9 +79,9 @@ fn measure(base: &Path, model: &Path) {
         force: true,
         opaque: false,
         threads: 2,
-        more: bigsmall::ops::compress::MoreOptions::default(),
+        more: MoreOptions::default(),
     };
-    compress::compress(model, &options, &Silent).unwrap();
+    compress(model, &options, &Silent).unwrap();
     let (base, bytes) = (read(base), read(&image));
     let layout = Layout::of_safetensors(&base).unwrap();
     let archive = Archive::from_source(Arc::new(bytes.clone()), &image).unwrap();

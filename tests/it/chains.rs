@@ -12,12 +12,13 @@ use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -85,19 +86,19 @@ impl Run {
             base: Some(Arc::new(Bases::open(&self.at(base), None)?)),
             ..options(&self.at(&format!("{step}.bs")), Profile::Balanced, 2)
         };
-        compress::compress(&self.at(&format!("{step}.safetensors")), &options, &Silent)?;
+        compress(&self.at(&format!("{step}.safetensors")), &options, &Silent)?;
         Ok(())
     }
 
     fn restore(&self, step: usize, base: &str) -> Result<Vec<u8>> {
         let output = self.at("restored");
         let options = DecompressOptions {
-            output: compress::Output::Path(output.clone()),
+            output: Output::Path(output.clone()),
             bases: vec![self.at(base)],
             force: true,
             threads: 2,
         };
-        decompress::decompress(&self.at(&format!("{step}.bs")), &options, &Silent)?;
+        decompress(&self.at(&format!("{step}.bs")), &options, &Silent)?;
         Ok(fs::read(output).unwrap())
     }
 
@@ -135,11 +136,11 @@ fn four_deltas_may_stand_on_one_another_and_no_fifth() {
     assert!(run.restore(2, ".").unwrap() == run.steps[2]);
     let index = Archive::open(&run.at("4.bs")).unwrap();
     assert_eq!(index.index().base_place, "3.bs");
-    let report = verify::verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
+    let report = verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
     assert!(report.ok && report.images.len() == 4);
     // one link less, and all that stands on it cannot be read
     fs::remove_file(run.at("2.bs")).unwrap();
-    let report = verify::verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
+    let report = verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
     let fine: Vec<bool> = report.images.iter().map(|image| image.ok).collect();
     assert_eq!(fine, [true, false, false]);
     let missing = report.images[1].missing_base.as_deref();

@@ -6,10 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use bigsmall::base::OutputFile;
 use bigsmall::base::digest;
-use bigsmall::base::progress::Silent;
-use bigsmall::ops::companions;
 use serde_json::Value;
 
 use crate::cli_trust::bigsmall;
@@ -332,24 +329,6 @@ fn what_is_removed_takes_its_parity_along() {
     assert!(!at.join("c.bs").exists() && at.join("c.bs.par").exists());
     done(at, &["compress", "m.safetensors", "-o", "c.bs"]);
     assert!(fs::read(at.join("c.bs.par")).unwrap().starts_with(b"PAR"));
-}
-
-#[test]
-fn a_file_that_could_not_be_replaced_keeps_its_parity() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    put(&at.join("x"), &[7; 5000]);
-    done(at, &["protect", "x"]);
-    let parity = fs::read(at.join("x.par")).unwrap();
-    fs::remove_file(at.join("x")).unwrap();
-    let mut output = OutputFile::create(&at.join("x"), true).unwrap();
-    output.write(&[8; 6000]).unwrap();
-    // nothing takes the place of a folder
-    fs::create_dir(at.join("x")).unwrap();
-    companions::commit(output, (None, None), 1, &Silent).unwrap_err();
-    companions::remove(&at.join("x"), &Silent).unwrap_err();
-    assert!(fs::read(at.join("x.par")).unwrap() == parity);
-    assert_eq!(fs::read_dir(at).unwrap().count(), 2, "nothing is left over");
 }
 
 #[test]

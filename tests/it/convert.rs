@@ -13,8 +13,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bigsmall::base::progress::Silent;
+use bigsmall::ops::DecompressOptions;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use serde_json::Value;
 
 use crate::models;
@@ -195,12 +195,12 @@ fn nothing_is_lost(at: &Path, before: &Tree) {
         let image = at.join("models").join(path.with_extension("bs"));
         let output = at.join("probe");
         let options = DecompressOptions {
-            output: bigsmall::ops::compress::Output::Path(output.clone()),
+            output: bigsmall::ops::Output::Path(output.clone()),
             bases: Vec::new(),
             force: true,
             threads: 2,
         };
-        decompress::decompress(&image, &options, &Silent).unwrap();
+        decompress(&image, &options, &Silent).unwrap();
         assert!(fs::read(&output).unwrap() == *bytes, "{}", path.display());
     }
 }

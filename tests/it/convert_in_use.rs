@@ -17,8 +17,9 @@ use std::time::SystemTime;
 use bigsmall::base::in_use::Looks;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::ConvertOptions;
 use bigsmall::ops::convert;
-use bigsmall::ops::convert::ConvertOptions;
+use bigsmall::ops::plan_convert;
 use serde_json::Value;
 
 use crate::convert::bigsmall;
@@ -216,7 +217,7 @@ fn what_changes_between_the_look_and_the_swap_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = put_model(folder.path(), "models/a.safetensors", 1);
     let root = folder.path().join("models");
-    let plan = convert::plan(&root, &AT_ONCE, &Silent).unwrap();
+    let plan = plan_convert(&root, &AT_ONCE, &Silent).unwrap();
     let other = model(&mut Random::new(5), 300_000);
     let mtime = fs::metadata(&path).unwrap().modified().unwrap();
     put(&path, &other);
@@ -229,7 +230,7 @@ fn what_changes_between_the_look_and_the_swap_stays() {
         keep: None,
         threads: 2,
     };
-    let report = convert::convert(&plan, &options, &Silent).unwrap();
+    let report = convert(&plan, &options, &Silent).unwrap();
     assert_eq!(
         (report.converted, report.failed.len()),
         (0, 0),

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bigsmall::ops::convert::RECORD;
+use bigsmall::ops::RECORD_NAME;
 use serde_json::Value;
 
 use crate::convert::bigsmall;
@@ -233,16 +233,16 @@ fn the_record_of_a_hugging_face_cache_lies_outside_it() {
         assert_eq!(code(&bigsmall(at, &["convert", target, "-y"])), 0);
         let names = tree(&hub).into_keys().collect::<Vec<_>>();
         assert_eq!(names, [Path::new("models--a--b/blobs/0af3.bs")]);
-        assert!(at.join(RECORD).exists());
+        assert!(at.join(RECORD_NAME).exists());
         assert_eq!(code(&bigsmall(at, &["restore", target, "-y"])), 0);
-        assert!(tree(&hub) == before && !at.join(RECORD).exists());
+        assert!(tree(&hub) == before && !at.join(RECORD_NAME).exists());
     }
     // a record that an older version has left at its top is read
     assert_eq!(code(&bigsmall(at, &["convert", "hub", "-y"])), 0);
-    fs::remove_file(at.join(RECORD)).unwrap();
+    fs::remove_file(at.join(RECORD_NAME)).unwrap();
     let _ = rustix::fs::lremovexattr(blobs.join("0af3.bs"), "user.bigsmall.converted");
     let line = b"\nmodels--a--b/blobs/0af3.bs\tmodels--a--b/blobs/0af3\n";
-    put(&hub.join(RECORD), line);
+    put(&hub.join(RECORD_NAME), line);
     assert_eq!(code(&bigsmall(at, &["restore", "hub", "-y"])), 0);
     assert!(tree(&hub) == before);
 }

@@ -18,9 +18,9 @@ use bigsmall::base::ReadAt;
 use bigsmall::base::Result;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::CompressOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
-use bigsmall::ops::verify;
+use bigsmall::ops::verify_image;
 
 use crate::models;
 use crate::roundtrip::image_of;
@@ -38,7 +38,7 @@ fn read_whole(image: Vec<u8>) -> Result<Vec<u8>> {
 /// Whether `verify` finds anything; opening may fail, which is a finding too.
 fn is_found(image: Vec<u8>) -> bool {
     match Archive::from_source(Arc::new(image), Path::new("m.bs")) {
-        Ok(archive) => !verify::verify_image(&archive, None, 1, &Silent).unwrap().ok,
+        Ok(archive) => !verify_image(&archive, None, 1, &Silent).unwrap().ok,
         Err(_) => true,
     }
 }
@@ -236,7 +236,7 @@ fn images_of_every_kind(folder: &Path) -> Vec<Sample> {
             base,
             ..options(output, Profile::Balanced, 1)
         };
-        compress::compress(source, &options, &Silent).unwrap();
+        compress(source, &options, &Silent).unwrap();
         fs::read(output).unwrap()
     };
     let image = compress(&tuned_path, &delta, Some(&base_path));

@@ -11,12 +11,13 @@ use bigsmall::base::ErrorKind;
 use bigsmall::base::Result;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -127,19 +128,19 @@ impl Case {
             base: Some(Arc::new(Bases::open(&self.at(base), None).unwrap())),
             ..options(&image, profile, threads)
         };
-        compress::compress(&self.at("tuned.safetensors"), &options, &Silent).unwrap();
+        compress(&self.at("tuned.safetensors"), &options, &Silent).unwrap();
         fs::read(image).unwrap()
     }
 
     fn restore(&self, base: Option<&str>) -> Result<Vec<u8>> {
         let output = self.at("restored");
         let options = DecompressOptions {
-            output: compress::Output::Path(output.clone()),
+            output: Output::Path(output.clone()),
             bases: base.map(|name| self.at(name)).into_iter().collect(),
             force: true,
             threads: 2,
         };
-        decompress::decompress(&self.at("tuned.bs"), &options, &Silent)?;
+        decompress(&self.at("tuned.bs"), &options, &Silent)?;
         Ok(fs::read(output).unwrap())
     }
 }
@@ -162,7 +163,7 @@ fn a_fine_tune_is_small_next_to_its_base_and_comes_back() {
         assert!(case.restore(Some("base.safetensors")).unwrap() == case.tuned);
         let base = case.at("base.safetensors");
         assert!(
-            verify::verify(
+            verify(
                 &case.at("tuned.bs"),
                 &VerifyOptions::whole(&[base], 2),
                 &Silent
@@ -224,7 +225,7 @@ fn the_base_may_lie_in_other_files_or_be_an_image() {
     assert!(image == blocks(case.compress("shards", Profile::Balanced, 2)));
     // the base compressed
     let base_image = options(&case.at("base.bs"), Profile::Inference, 2);
-    compress::compress(&case.at("base.safetensors"), &base_image, &Silent).unwrap();
+    compress(&case.at("base.safetensors"), &base_image, &Silent).unwrap();
     assert!(case.restore(Some("base.bs")).unwrap() == case.tuned);
     assert!(image == blocks(case.compress("base.bs", Profile::Balanced, 2)));
 }
@@ -251,6 +252,6 @@ fn nothing_comes_out_without_the_right_base() {
     assert_eq!(error.kind(), ErrorKind::MissingBase);
     assert!(error.to_string().contains("`big`"), "{error}");
     assert!(!case.at("restored").exists());
-    let report = verify::verify(&case.at("tuned.bs"), &VerifyOptions::whole(&[], 1), &Silent);
+    let report = verify(&case.at("tuned.bs"), &VerifyOptions::whole(&[], 1), &Silent);
     assert!(report.is_err() || !report.unwrap().ok);
 }

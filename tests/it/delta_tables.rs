@@ -11,13 +11,14 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::format::SpanRecord;
 use bigsmall::format::header::FEATURE_SHARED_TABLES;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::info;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -62,7 +63,7 @@ fn tuned(random: &mut Random, name: &str, count: usize, step: f32) -> Pair {
 
 /// Compresses the fine-tunes against their bases, checks that they come back and that threads
 /// change nothing, and opens the image.
-fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
+fn compress_pairs(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     let base: Vec<Tensor> = pairs.iter().map(|pair| pair.0.clone()).collect();
     let tuned: Vec<Tensor> = pairs.iter().map(|pair| pair.1.clone()).collect();
     let (base_path, path) = (
@@ -77,12 +78,12 @@ fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
             base: Some(Arc::new(Bases::open(&base_path, None).unwrap())),
             ..options(&image, profile, threads)
         };
-        compress::compress(&path, &options, &Silent).unwrap();
+        compress(&path, &options, &Silent).unwrap();
         fs::read(&image).unwrap()
     });
     assert!(images[0] == images[1] && images[1] == images[2]);
     assert!(
-        verify::verify(
+        verify(
             &image,
             &VerifyOptions::whole(std::slice::from_ref(&base_path), 2),
             &Silent
@@ -92,12 +93,12 @@ fn compress(folder: &Path, pairs: &[Pair], profile: Profile) -> Archive {
     );
     let output = folder.join("restored");
     let options = DecompressOptions {
-        output: compress::Output::Path(output.clone()),
+        output: Output::Path(output.clone()),
         bases: vec![base_path],
         force: true,
         threads: 2,
     };
-    decompress::decompress(&image, &options, &Silent).unwrap();
+    decompress(&image, &options, &Silent).unwrap();
     assert!(fs::read(output).unwrap() == fs::read(path).unwrap());
     Archive::open(&image).unwrap()
 }
@@ -134,7 +135,7 @@ fn spans_alike_share_tables_whatever_their_length() {
     pairs.push(tuned(&mut random, "near.large", 600_000, 0.000_02));
     pairs.push(tuned(&mut random, "far.large", 600_000, 0.001));
     for profile in Profile::ALL.map(|(_, profile)| profile) {
-        let archive = compress(folder.path(), &pairs, profile);
+        let archive = compress_pairs(folder.path(), &pairs, profile);
         assert_eq!(archive.header().required_features, FEATURE_SHARED_TABLES);
         for kind in ["near", "far"] {
             let first =
@@ -182,11 +183,11 @@ fn no_tensor_is_larger_than_alone() {
     }
     let alone = folder.path().join("alone.bs");
     for profile in Profile::ALL.map(|(_, profile)| profile) {
-        compress(folder.path(), &pairs, profile);
+        compress_pairs(folder.path(), &pairs, profile);
         let source = folder.path().join("t.safetensors");
-        compress::compress(&source, &options(&alone, profile, 2), &Silent).unwrap();
+        compress(&source, &options(&alone, profile, 2), &Silent).unwrap();
         let lens = |path: &Path| -> Vec<(String, u64)> {
-            let report = info::info(path, &[], &Silent).unwrap();
+            let report = info(path, &[], &Silent).unwrap();
             let spans = report.images[0].files[0].spans.iter();
             spans
                 .map(|span| (span.name.clone(), span.coded_bytes))
@@ -216,7 +217,7 @@ fn a_tensor_that_is_its_base_takes_nothing() {
         pair("large", "BF16", large.clone(), large.clone()),
         pair("one", "BF16", large, one_block),
     ];
-    let archive = compress(folder.path(), &pairs, Profile::Balanced);
+    let archive = compress_pairs(folder.path(), &pairs, Profile::Balanced);
     for name in ["small", "large"] {
         assert_eq!(codecs(&archive, name), ["same"]);
         let span = span(&archive, name);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use bigsmall::ops::estimate::Look;
+use bigsmall::ops::Look;
 use proptest::prelude::*;
 use proptest::sample::Index;
 

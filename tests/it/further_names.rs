@@ -4,9 +4,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bigsmall::base::progress::Silent;
-use bigsmall::ops::companions;
-use bigsmall::ops::companions::SecondName;
 use serde_json::Value;
 
 use crate::mirrors::are_alike;
@@ -197,24 +194,4 @@ fn people_are_told_that_it_counts_once() {
         said.contains("0 written, 3 kept, 0 further names"),
         "{said}"
     );
-}
-
-/// Between two file systems there are no hard links.
-#[test]
-fn where_no_second_name_can_be_given_there_is_a_copy() {
-    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), Path::new("/dev/shm"));
-    let at = folder.path();
-    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    let there = device(elsewhere).expect("a second file system at /dev/shm");
-    assert!(Some(there) != device(at), "TMPDIR must not be on /dev/shm");
-    let elsewhere = tempfile::tempdir_in(elsewhere).unwrap();
-    put(&at.join("m.safetensors"), &model(1));
-    let words = ["compress", "m.safetensors", "--ecc"];
-    assert_eq!(code(&bigsmall(at, &words)), 0);
-    let (image, copy) = (at.join("m.bs"), elsewhere.path().join("n.bs"));
-    let put = companions::put_name(&image, &copy, &Silent).unwrap();
-    let bytes = fs::metadata(&image).unwrap().len();
-    assert_eq!(put, SecondName::Copied { bytes });
-    assert_eq!(names(elsewhere.path()), ["n.bs", "n.bs.par"]);
-    assert_eq!(code(&bigsmall(elsewhere.path(), &["verify", "n.bs"])), 0);
 }

@@ -21,10 +21,10 @@ use bigsmall::codec::tables::PlaneFreqs;
 use bigsmall::entropy::planes;
 use bigsmall::entropy::r32;
 use bigsmall::entropy::r32::EncodeTable;
+use bigsmall::ops::ProtectOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::folder;
+use bigsmall::ops::parity_path;
 use bigsmall::ops::protect;
-use bigsmall::ops::protect::ProtectOptions;
 use bigsmall::tensor::Family;
 
 use crate::fuzz_corpus;
@@ -56,8 +56,8 @@ fn write_parity() {
         force: false,
         threads: 1,
     };
-    protect::protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
-    let parity = fs::read(folder::parity_path(&path)).unwrap();
+    protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
+    let parity = fs::read(parity_path(&path)).unwrap();
     let mut lost = whole.clone();
     lost[600..900].fill(0);
     let mut longer = whole.clone();
@@ -329,14 +329,14 @@ fn write_images() {
     roundtrip::put(&source.join("zeros"), &[0; 1000]);
     let image = folder.path().join("models.bs");
     let options = roundtrip::options(&image, Profile::Balanced, 1);
-    compress::compress(&source, &options, &Silent).unwrap();
+    compress(&source, &options, &Silent).unwrap();
     put("image", "folder", &front(&fs::read(image).unwrap()));
     // a folder with all kinds of members
     std::os::unix::fs::symlink("a/x.safetensors", source.join("link")).unwrap();
     fs::hard_link(source.join("zeros"), source.join("a/zeros")).unwrap();
     let image = folder.path().join("members.bs");
     let options = roundtrip::options(&image, Profile::Balanced, 1);
-    compress::compress(&source, &options, &Silent).unwrap();
+    compress(&source, &options, &Silent).unwrap();
     put("image", "members", &front(&fs::read(image).unwrap()));
 }
 

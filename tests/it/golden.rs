@@ -14,13 +14,13 @@ use bigsmall::base::digest::hex;
 use bigsmall::base::progress::Silent;
 use bigsmall::format::header::FEATURE_REPEATS;
 use bigsmall::format::header::FEATURE_SHARED_TABLES;
-use bigsmall::ops::compress::Output;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::RepairOptions;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::repair;
-use bigsmall::ops::repair::RepairOptions;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 
 use crate::program::python;
 
@@ -63,7 +63,7 @@ fn the_library_reads_them() {
         let (image, within) = split(&path);
         let image = golden().join(image);
         assert!(
-            verify::verify(&image, &VerifyOptions::whole(&[], 1), &Silent)
+            verify(&image, &VerifyOptions::whole(&[], 1), &Silent)
                 .unwrap()
                 .ok,
             "{path}"
@@ -76,7 +76,7 @@ fn the_library_reads_them() {
             force: false,
             threads: 1,
         };
-        decompress::decompress(&image, &options, &Silent).unwrap();
+        decompress(&image, &options, &Silent).unwrap();
         assert_eq!(
             sha256(&within.map_or(output.clone(), |w| output.join(w))),
             sum,
@@ -111,10 +111,7 @@ fn differences_are_read_with_their_base() {
         let image = golden().join(name);
         let bases: Vec<PathBuf> = bases.iter().map(|base| golden().join(base)).collect();
         let whole = VerifyOptions::whole(&bases, 1);
-        assert!(
-            verify::verify(&image, &whole, &Silent).unwrap().ok,
-            "{name}"
-        );
+        assert!(verify(&image, &whole, &Silent).unwrap().ok, "{name}");
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
         let options = DecompressOptions {
@@ -123,7 +120,7 @@ fn differences_are_read_with_their_base() {
             force: false,
             threads: 1,
         };
-        decompress::decompress(&image, &options, &Silent).unwrap();
+        decompress(&image, &options, &Silent).unwrap();
         assert_eq!(sha256(&output), expected, "{name}");
     }
 }
@@ -204,7 +201,7 @@ fn parity_is_read() {
         force: false,
         threads: 1,
     };
-    repair::repair(&damaged, &options, &Silent).unwrap();
+    repair(&damaged, &options, &Silent).unwrap();
     assert!(fs::read(damaged).unwrap() == whole);
 }
 

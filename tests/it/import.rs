@@ -13,11 +13,12 @@ use bigsmall::base::digest::hex;
 use bigsmall::base::progress::Silent;
 use bigsmall::bgsm::Package;
 use bigsmall::codec::Profile;
-use bigsmall::ops::compress::Output;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::ImportOptions;
+use bigsmall::ops::Output;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::import;
-use bigsmall::ops::import::ImportOptions;
+use bigsmall::ops::migrate;
 
 use crate::cli_trust::bigsmall;
 use crate::cli_trust::code;
@@ -42,7 +43,7 @@ fn restored(path: &Path, base: Option<&Path>) -> Result<Vec<u8>, Error> {
         force: false,
         threads: 2,
     };
-    let imported = import::import(path, &options, &Silent);
+    let imported = import(path, &options, &Silent);
     let entries = fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(
         entries,
@@ -57,7 +58,7 @@ fn restored(path: &Path, base: Option<&Path>) -> Result<Vec<u8>, Error> {
         force: false,
         threads: 1,
     };
-    decompress::decompress(&image, &options, &Silent)?;
+    decompress(&image, &options, &Silent)?;
     Ok(fs::read(output).unwrap())
 }
 
@@ -187,17 +188,17 @@ fn whole_folders_are_migrated_in_place() {
         threads: 1,
     };
     let paths = [folder.path().to_owned()];
-    let report = import::migrate(&paths, &options, &Silent).unwrap();
+    let report = migrate(&paths, &options, &Silent).unwrap();
     assert_eq!((report.images.len(), report.left), (1, 1));
     assert!(fs::read(&ours).unwrap() == before);
     let header = bigsmall::archive::peek(&fs::read(&one).unwrap(), &one).unwrap();
     assert_eq!(header.suffix, ".safetensors");
     // again there is nothing to do
-    let report = import::migrate(&paths, &options, &Silent).unwrap();
+    let report = migrate(&paths, &options, &Silent).unwrap();
     assert_eq!((report.images.len(), report.left), (0, 2));
     // what cannot be migrated stays as it is
     fs::copy(golden("delta-4.0.0.bs"), &one).unwrap();
-    let report = import::migrate(&paths, &options, &Silent).unwrap();
+    let report = migrate(&paths, &options, &Silent).unwrap();
     let [(path, why)] = &report.failed[..] else {
         panic!("{report:?}")
     };

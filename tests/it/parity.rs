@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use bigsmall::base::ErrorKind;
 use bigsmall::base::digest;
 use bigsmall::base::progress::Silent;
-use bigsmall::ops::folder;
+use bigsmall::ops::ProtectOptions;
+use bigsmall::ops::RepairOptions;
+use bigsmall::ops::RepairReport;
+use bigsmall::ops::parity_path;
 use bigsmall::ops::protect;
-use bigsmall::ops::protect::ProtectOptions;
 use bigsmall::ops::repair;
-use bigsmall::ops::repair::RepairOptions;
 use bigsmall::parity::sidecar;
 
 use crate::roundtrip::put;
@@ -70,9 +71,9 @@ impl Case {
             force: false,
             threads: 2,
         };
-        let report = protect::protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
+        let report = protect(std::slice::from_ref(&path), &options, &Silent).unwrap();
         assert_eq!(report.files.len(), 1);
-        let parity = fs::read(folder::parity_path(&path)).unwrap();
+        let parity = fs::read(parity_path(&path)).unwrap();
         assert_eq!(report.files[0].parity_bytes, parity.len() as u64);
         Self {
             folder,
@@ -87,20 +88,16 @@ impl Case {
 
     /// Repairs these bytes with that parity, and says what was found; the file is whole then, or as
     /// it was.
-    fn repair(
-        &self,
-        damaged: &[u8],
-        parity: &[u8],
-    ) -> bigsmall::base::Result<repair::RepairReport> {
+    fn repair(&self, damaged: &[u8], parity: &[u8]) -> bigsmall::base::Result<RepairReport> {
         put(&self.path(), damaged);
-        put(&folder::parity_path(&self.path()), parity);
+        put(&parity_path(&self.path()), parity);
         let options = RepairOptions {
             output: None,
             parity: None,
             force: false,
             threads: 2,
         };
-        let repaired = repair::repair(&self.path(), &options, &Silent);
+        let repaired = repair(&self.path(), &options, &Silent);
         let now = fs::read(self.path()).unwrap();
         match &repaired {
             Ok(_) => assert!(now == self.whole, "what is repaired is whole"),
@@ -195,7 +192,7 @@ fn damage_to_file_and_parity_at_once_is_made_up_for() {
         let report = report.unwrap_or_else(|error| panic!("{what}; parity {and}: {error}"));
         assert_eq!(report.parity_renewed, parity != case.parity, "{and}");
         // the same bytes have the same parity
-        let renewed = fs::read(folder::parity_path(&case.path())).unwrap();
+        let renewed = fs::read(parity_path(&case.path())).unwrap();
         assert!(renewed == case.parity, "{and}");
     }
 }
@@ -268,14 +265,14 @@ fn what_is_too_much_is_refused_and_left_alone() {
     let other = Case::new(content(1_000_000, &mut chance), 5);
     assert!(case.repair(&case.whole, &other.parity).is_err());
     // and none
-    fs::remove_file(folder::parity_path(&case.path())).unwrap();
+    fs::remove_file(parity_path(&case.path())).unwrap();
     let options = RepairOptions {
         output: None,
         parity: None,
         force: false,
         threads: 1,
     };
-    let error = repair::repair(&case.path(), &options, &Silent).unwrap_err();
+    let error = repair(&case.path(), &options, &Silent).unwrap_err();
     assert!(error.to_string().contains("bigsmall protect"), "{error}");
 }
 

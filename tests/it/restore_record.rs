@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bigsmall::base::attributes;
+use bigsmall::base::in_use::Looks;
 use bigsmall::base::progress::Silent;
-use bigsmall::ops::convert;
-use bigsmall::ops::convert::RECORD;
+use bigsmall::ops::RECORD_NAME;
+use bigsmall::ops::plan_convert;
+use bigsmall::ops::plan_restore;
 use bigsmall::ops::restore;
 use serde_json::Value;
 
@@ -34,7 +36,7 @@ fn converted(at: &Path) -> Tree {
     }
     let before = tree(&models);
     assert_eq!(code(&bigsmall(at, &["convert", "models", "-y"])), 0);
-    assert!(models.join("a/model.bs").exists() && models.join(RECORD).exists());
+    assert!(models.join("a/model.bs").exists() && models.join(RECORD_NAME).exists());
     before
 }
 
@@ -97,7 +99,7 @@ fn an_image_that_was_moved_away_is_told_of_until_it_is_back_or_given_up() {
         assert_eq!(report["restored"], if round == 0 { 3 } else { 0 });
         assert_eq!(report["missing"].as_array().unwrap().len(), 1, "{report}");
         assert_eq!(report["missing"][0][0], "b/model.bs");
-        assert!(models.join(RECORD).exists());
+        assert!(models.join(RECORD_NAME).exists());
     }
     let said = bigsmall(at, &["restore", "models", "-y"]);
     let said = String::from_utf8(said.stdout).unwrap();
@@ -116,7 +118,7 @@ fn an_image_that_was_moved_away_is_told_of_until_it_is_back_or_given_up() {
         code(&bigsmall(at, &["restore", "models", "-y", "--forget"])),
         0
     );
-    assert!(!models.join(RECORD).exists());
+    assert!(!models.join(RECORD_NAME).exists());
     // an image that was moved out of the folder carries its mark
     assert_eq!(code(&bigsmall(at, &["convert", "models", "-y"])), 0);
     let is_marked = attributes::is_marked(&models.join("d/model.bs"));
@@ -155,20 +157,20 @@ fn what_a_convert_adds_meanwhile_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let (at, models) = (folder.path(), folder.path().join("models"));
     let before = converted(at);
-    let plan = restore::plan(&models, false, &Silent).unwrap();
+    let plan = plan_restore(&models, false, &Silent).unwrap();
     // between the plan and the work, as while a question waits for its answer
     let late = models.join("late/model.safetensors");
     fs::create_dir(late.parent().unwrap()).unwrap();
     let bytes = model(&mut Random::new(77), 200_000);
     put(&late, &bytes);
     assert_eq!(code(&bigsmall(at, &["convert", "models", "-y"])), 0);
-    let report = restore::restore(&plan, 2, &Silent).unwrap();
+    let report = restore(&plan, 2, &Silent).unwrap();
     assert_eq!(
         (report.restored, report.missing.len()),
         (4, 0),
         "{report:?}"
     );
-    assert!(!late.exists() && models.join(RECORD).exists());
+    assert!(!late.exists() && models.join(RECORD_NAME).exists());
     let (code, report) = json(at, &["restore", "models", "-y", "--json"]);
     assert_eq!((code, &report["restored"]), (0, &1.into()), "{report}");
     assert!(fs::read(&late).unwrap() == bytes);
@@ -252,7 +254,7 @@ fn records_of_older_versions_are_read() {
     unmark(&models);
     let names = ["a", "b", "c", "d"];
     let lines = names.map(|name| format!("\n{name}/model.bs\t{name}/model.safetensors\n"));
-    put(&models.join(RECORD), lines.concat().as_bytes());
+    put(&models.join(RECORD_NAME), lines.concat().as_bytes());
     fs::rename(models.join("d/model.bs"), at.join("d.bs")).unwrap();
     let (code, report) = json(at, &["restore", "models", "-y", "--json"]);
     assert_eq!((code, &report["restored"]), (1, &3.into()), "{report}");
@@ -273,13 +275,13 @@ fn no_record_or_no_right_is_said_before_the_first_image() {
     }
     let before = tree(&at.join("models"));
     // where the record would be, is something else
-    fs::create_dir(path(RECORD)).unwrap();
+    fs::create_dir(path(RECORD_NAME)).unwrap();
     let output = bigsmall(at, &["convert", "models", "-y"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(code(&output) != 0 && said.contains("record"), "{said}");
-    fs::remove_dir(path(RECORD)).unwrap();
+    fs::remove_dir(path(RECORD_NAME)).unwrap();
     assert!(tree(&at.join("models")) == before);
-    let plan = convert::plan(&at.join("models"), &convert::Looks::default(), &Silent).unwrap();
+    let plan = plan_convert(&at.join("models"), &Looks::default(), &Silent).unwrap();
     assert_eq!(plan.chosen().count(), 0, "they are too young");
 }
 
@@ -322,5 +324,5 @@ fn what_was_removed_on_purpose_is_no_longer_told_of() {
     assert_eq!((done, &report["missing"]), (0, &serde_json::json!([])));
     assert_eq!(report["restored"], 2);
     // nothing is left that a record would be for
-    assert!(!at.join("models").join(RECORD).exists());
+    assert!(!at.join("models").join(RECORD_NAME).exists());
 }

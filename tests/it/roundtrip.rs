@@ -6,14 +6,14 @@ use std::path::Path;
 use bigsmall::base::digest::Sha256;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::MoreOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
-use bigsmall::ops::compress::MoreOptions;
-use bigsmall::ops::compress::Output;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 use proptest::prelude::*;
 
 use crate::models;
@@ -37,7 +37,7 @@ pub(crate) fn image_of(folder: &Path, bytes: &[u8], profile: Profile, threads: u
     let source = folder.join("m.safetensors");
     let image = folder.join("m.bs");
     put(&source, bytes);
-    compress::compress(&source, &options(&image, profile, threads), &Silent).unwrap();
+    compress(&source, &options(&image, profile, threads), &Silent).unwrap();
     fs::read(&image).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn comes_back(bytes: &[u8], profile: Profile) {
     );
     let path = folder.path().join("m.bs");
     assert!(
-        verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+        verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
             .unwrap()
             .ok
     );
@@ -73,7 +73,7 @@ fn comes_back(bytes: &[u8], profile: Profile) {
         force: false,
         threads: 2,
     };
-    decompress::decompress(&path, &options, &Silent).unwrap();
+    decompress(&path, &options, &Silent).unwrap();
     assert_eq!(sha256(&fs::read(restored).unwrap()), sha256(bytes));
 }
 
@@ -166,9 +166,9 @@ fn a_header_of_too_many_dimensions_is_refused() {
         put(&source, &file);
         let image = folder.path().join("m.bs");
         let mut options = options(&image, Profile::Balanced, 1);
-        let outcome = compress::compress(&source, &options, &Silent);
+        let outcome = compress(&source, &options, &Silent);
         assert_eq!(outcome.is_ok(), is_fine, "{rank}: {outcome:?}");
         options.opaque = true;
-        compress::compress(&source, &options, &Silent).unwrap();
+        compress(&source, &options, &Silent).unwrap();
     }
 }

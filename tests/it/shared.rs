@@ -15,12 +15,13 @@ use bigsmall::format::Header;
 use bigsmall::format::Index;
 use bigsmall::format::header::FEATURE_REPEATS;
 use bigsmall::format::header::FEATURE_SHARED_TABLES;
+use bigsmall::ops::DecompressOptions;
+use bigsmall::ops::Output;
+use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
 use bigsmall::ops::decompress;
-use bigsmall::ops::decompress::DecompressOptions;
 use bigsmall::ops::info;
 use bigsmall::ops::verify;
-use bigsmall::ops::verify::VerifyOptions;
 
 use crate::models;
 use crate::models::Random;
@@ -69,11 +70,11 @@ fn a_tied_head_takes_no_room() {
         assert_eq!(repeats, [None, None, None, None, Some(1)]);
         assert_eq!(archive.header().required_features, FEATURE_REPEATS);
         assert!(
-            verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+            verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
                 .unwrap()
                 .ok
         );
-        let report = &info::info(&path, &[], &Silent).unwrap().images[0];
+        let report = &info(&path, &[], &Silent).unwrap().images[0];
         let head = report.files[0].spans.last().unwrap();
         assert_eq!(
             (head.coded_bytes, head.repeats.as_deref()),
@@ -95,10 +96,10 @@ fn across_the_files_of_a_folder_too() {
         put(&source.join(name), &model);
     }
     let image = folder.path().join("models.bs");
-    compress::compress(&source, &options(&image, Profile::Balanced, 2), &Silent).unwrap();
+    compress(&source, &options(&image, Profile::Balanced, 2), &Silent).unwrap();
     let once = folder.path().join("once.bs");
     let one = source.join("a.safetensors");
-    compress::compress(&one, &options(&once, Profile::Balanced, 2), &Silent).unwrap();
+    compress(&one, &options(&once, Profile::Balanced, 2), &Silent).unwrap();
     let len = |path| fs::metadata(path).unwrap().len();
     assert!(len(&image) < len(&once) + 2000);
     let restored = folder.path().join("restored");
@@ -167,7 +168,7 @@ fn small_tensors_share_tables() {
         .count();
     assert!(users > 15, "{users} tensors use the tables of the first");
     assert!(
-        verify::verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
+        verify(&path, &VerifyOptions::whole(&[], 2), &Silent)
             .unwrap()
             .ok
     );
@@ -206,10 +207,10 @@ fn only_an_earlier_span_with_tables_can_share_them() {
 
 fn restore(image: &std::path::Path, output: &std::path::Path) {
     let options = DecompressOptions {
-        output: compress::Output::Path(output.to_owned()),
+        output: Output::Path(output.to_owned()),
         bases: Vec::new(),
         force: true,
         threads: 2,
     };
-    decompress::decompress(image, &options, &Silent).unwrap();
+    decompress(image, &options, &Silent).unwrap();
 }

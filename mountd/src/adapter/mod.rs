@@ -363,9 +363,10 @@ mod tests {
     use bigsmall::base::mutex;
     use bigsmall::base::progress::Silent;
     use bigsmall::codec::Profile;
+    use bigsmall::ops::CompressOptions;
+    use bigsmall::ops::MoreOptions;
+    use bigsmall::ops::Output;
     use bigsmall::ops::compress;
-    use bigsmall::ops::compress::CompressOptions;
-    use bigsmall::ops::compress::MoreOptions;
 
     use crate::fs::FsOptions;
     use crate::fs::source::Source;
@@ -405,7 +406,7 @@ mod tests {
             .collect();
         File::create(&plain).unwrap().write_all(&bytes).unwrap();
         let options = CompressOptions {
-            output: compress::Output::Path(folder.path().join("m.bs")),
+            output: Output::Path(folder.path().join("m.bs")),
             profile: Profile::Balanced,
             base: None,
             series: false,
@@ -415,7 +416,7 @@ mod tests {
             threads: 1,
             more: MoreOptions::default(),
         };
-        compress::compress(&plain, &options, &Silent).unwrap();
+        compress(&plain, &options, &Silent).unwrap();
         std::fs::remove_file(plain).unwrap();
         folder
     }

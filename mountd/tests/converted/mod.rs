@@ -8,12 +8,13 @@ use std::process::Command;
 use std::process::Output;
 use std::time::Duration;
 
+use bigsmall::base::in_use::Looks;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::ConvertOptions;
+use bigsmall::ops::ConvertReport;
 use bigsmall::ops::convert;
-use bigsmall::ops::convert::ConvertOptions;
-use bigsmall::ops::convert::ConvertReport;
-use bigsmall::ops::convert::Looks;
+use bigsmall::ops::plan_convert;
 
 use crate::models::model;
 use crate::models::put;
@@ -31,13 +32,13 @@ pub(crate) fn mountd(words: &[&str]) -> Output {
 
 /// Converts all models in a folder, however young.
 pub(crate) fn convert_all(root: &Path) -> ConvertReport {
-    let plan = convert::plan(root, &AT_ONCE, &Silent).unwrap();
+    let plan = plan_convert(root, &AT_ONCE, &Silent).unwrap();
     let options = ConvertOptions {
         profile: Profile::Balanced,
         keep: None,
         threads: 2,
     };
-    convert::convert(&plan, &options, &Silent).unwrap()
+    convert(&plan, &options, &Silent).unwrap()
 }
 
 /// A folder of models, converted, with the mount over it.

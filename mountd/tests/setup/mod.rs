@@ -12,9 +12,9 @@ use std::time::Instant;
 use bigsmall::archive::Bases;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
+use bigsmall::ops::CompressOptions;
+use bigsmall::ops::MoreOptions;
 use bigsmall::ops::compress;
-use bigsmall::ops::compress::CompressOptions;
-use bigsmall::ops::compress::MoreOptions;
 use tempfile::TempDir;
 
 use crate::models::put;
@@ -43,7 +43,7 @@ pub(crate) fn compress_against(source: &Path, base: Option<&Path>, output: &Path
 
 pub(crate) fn compress_as(source: &Path, base: Option<&Path>, output: &Path, more: MoreOptions) {
     let options = CompressOptions {
-        output: compress::Output::Path(output.to_owned()),
+        output: bigsmall::ops::Output::Path(output.to_owned()),
         profile: Profile::Balanced,
         base: base.map(|path| Arc::new(Bases::open(path, None).unwrap())),
         series: false,
@@ -53,7 +53,7 @@ pub(crate) fn compress_as(source: &Path, base: Option<&Path>, output: &Path, mor
         threads: 2,
         more,
     };
-    compress::compress(source, &options, &Silent).unwrap();
+    compress(source, &options, &Silent).unwrap();
 }
 
 /// A source folder with one image of `bytes`, and an empty mountpoint.

@@ -107,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let mut report = compress::compress(&arguments.source, &options, &progress)?;
     report.auto_base = found;
     if let Some(percent) = arguments.ecc {
-        mirrored::protect(&mut report, percent, global.threads(), &progress)?;
+        mirrored::protect_images(&mut report, percent, global.threads(), &progress)?;
     }
     let (source, update) = (&arguments.source, &arguments.update);
     let deleted = update.delete_gone(source, &options.output, &mut report, &progress);

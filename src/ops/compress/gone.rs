@@ -65,7 +65,7 @@ fn is_gone(root: &Path, target: &Path, path: &Path) -> bool {
 
 /// Removes files that are gone from the source, and folders that hold nothing else; refused if a
 /// delta that stays needs one.
-pub fn delete_gone(
+pub(crate) fn delete_gone(
     (root, target): (&Path, &Path),
     gone: &[PathBuf],
     progress: &dyn Progress,

@@ -45,21 +45,21 @@ use crate::ops::shard_notes;
 use crate::tensor::Layout;
 use crate::writer::Source;
 
-pub use gone::delete_gone;
+pub(crate) use gone::delete_gone;
 pub use options::CompressOptions;
 pub use options::MoreOptions;
 pub use options::Output;
-pub use report::AutoBase;
-pub use report::CompressReport;
-pub use report::FurtherName;
-pub use report::ImageWritten;
-pub use transcode::TranscodeOptions;
-pub use transcode::transcode;
+pub(crate) use report::AutoBase;
+pub(crate) use report::CompressReport;
+pub(crate) use report::FurtherName;
+pub(crate) use report::ImageWritten;
+pub(crate) use transcode::TranscodeOptions;
+pub(crate) use transcode::transcode;
 
 /// Compresses bytes that are a safetensors file, though another file than `source`, from which they
 /// come and whose time and permissions the image takes; `stamp` is what the disk said of it before
 /// they were read. The tensors have these `md5s`, or it is an error.
-pub fn compress_bytes(
+pub(crate) fn compress_bytes(
     bytes: Arc<dyn ReadAt>,
     (source, stamp): (&Path, Stamp),
     md5s: BTreeMap<String, [u8; 16]>,

@@ -25,7 +25,7 @@ use crate::ops::origin::Replacing;
 
 /// How to transcode.
 #[derive(Debug, Clone)]
-pub struct TranscodeOptions {
+pub(crate) struct TranscodeOptions {
     /// The new profile.
     pub profile: Profile,
     /// Where the bases of deltas are looked for.
@@ -38,7 +38,7 @@ pub struct TranscodeOptions {
 
 /// Codes the image `source` anew as `target`; or the images of a folder, whose other files are
 /// copied.
-pub fn transcode(
+pub(crate) fn transcode(
     source: &Path,
     target: &Path,
     options: &TranscodeOptions,

@@ -38,10 +38,9 @@ use crate::ops::record::Places;
 use crate::ops::verify;
 use crate::ops::verify::VerifyOptions;
 
-pub use crate::base::in_use::Looks;
-pub use crate::ops::record::NAME as RECORD;
-pub use plan::Plan;
-pub use plan::Planned;
+pub(crate) use crate::base::in_use::Looks;
+pub(crate) use plan::Plan;
+pub(crate) use plan::Planned;
 pub use plan::plan;
 
 /// How to convert.

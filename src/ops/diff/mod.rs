@@ -34,7 +34,7 @@ use pairs::Pair;
 /// By how much the numbers in two tensors differ; all of it none where their elements are no
 /// numbers in whole bytes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Distance {
+pub(crate) struct Distance {
     /// Elements of each.
     pub elements: Option<u64>,
     /// How many of them differ: in their bits, or as numbers where the dtypes differ.
@@ -63,7 +63,7 @@ impl Distance {
 
 /// A tensor whose bytes differ.
 #[derive(Debug, Clone, Serialize)]
-pub struct TensorDiff {
+pub(crate) struct TensorDiff {
     /// Its name.
     pub name: String,
     /// Its dtype.
@@ -84,7 +84,7 @@ pub struct TensorDiff {
 
 /// A tensor that has another dtype or shape.
 #[derive(Debug, Clone, Serialize)]
-pub struct Reshaped {
+pub(crate) struct Reshaped {
     /// Its name.
     pub name: String,
     /// Dtype and shape in the first model.
@@ -101,7 +101,7 @@ pub struct Reshaped {
 
 /// How two models differ.
 #[derive(Debug, Clone, Serialize)]
-pub struct DiffReport {
+pub(crate) struct DiffReport {
     /// The first model.
     #[serde(serialize_with = "report::path")]
     pub a: PathBuf,
@@ -127,7 +127,12 @@ pub struct DiffReport {
 /// Compares two models: files, images, or folders of them in any sharding. Tensors are known by
 /// their names; of those that stand in two files of a folder the one counts that the index of the
 /// shards names, and where none does, each is compared.
-pub fn diff(a: &Path, b: &Path, threads: usize, progress: &dyn Progress) -> Result<DiffReport> {
+pub(crate) fn diff(
+    a: &Path,
+    b: &Path,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<DiffReport> {
     let (model_a, model_b) = (open(a)?, open(b)?);
     // of what was not read nobody can say that it is the same
     if let Some(fault) = model_a.faults().chain(model_b.faults()).next() {

@@ -2,7 +2,7 @@
 //! stand for the rest. What is there several times counts once, as in an image.
 
 mod parts;
-pub mod sample;
+pub(crate) mod sample;
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use crate::writer::measure;
 
 use parts::Parts;
 
-pub use sample::Sample;
+pub(crate) use sample::Sample;
 
 /// A model is not worth it if its image would have more than this of its size.
 const PERCENT_MAX: f64 = 97.0;

@@ -25,7 +25,7 @@ struct Piece {
 
 /// Some pieces of a model, spread over all of it.
 #[derive(Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     pieces: Vec<Piece>,
     /// Share that a byte of each dtype takes alone.
     alone: BTreeMap<String, f64>,
@@ -40,7 +40,7 @@ fn share(part: u64, whole: u64) -> f64 {
 impl Sample {
     /// About `count` pieces of `piece_len` bytes, a multiple of every element width, of all tensors
     /// of `model`.
-    pub fn take(model: &Bases, count: u64, piece_len: u64) -> Result<Self> {
+    pub(crate) fn take(model: &Bases, count: u64, piece_len: u64) -> Result<Self> {
         let tensors: Vec<&Tensor> = model.tensors().collect();
         let model_bytes: u64 = tensors.iter().map(|tensor| tensor.span().len).sum();
         let mut pieces = Vec::new();
@@ -97,12 +97,12 @@ impl Sample {
     }
 
     /// Bytes of all tensors of the model.
-    pub fn model_bytes(&self) -> u64 {
+    pub(crate) fn model_bytes(&self) -> u64 {
         self.model_bytes
     }
 
     /// About which share of the model's bytes it takes alone.
-    pub fn alone(&self) -> f64 {
+    pub(crate) fn alone(&self) -> f64 {
         let alone =
             |piece: &Piece| share(piece.bytes.len() as u64, 1) * self.alone[&piece.span.dtype];
         self.of_all(self.pieces.iter().map(alone).sum())
@@ -119,7 +119,7 @@ impl Sample {
 
     /// About which share of the model's bytes it takes with these tensors as bases, for each span
     /// the one that `base_of` gives.
-    pub fn against(
+    pub(crate) fn against(
         &self,
         base_of: impl Fn(&Span) -> Result<Option<Arc<dyn ReadAt>>>,
     ) -> Result<f64> {

@@ -18,7 +18,7 @@ use crate::ops::origin;
 
 /// Gives `to` the owner, permissions, access list and extended attributes of `from`. What the
 /// system refuses is told of, and no error.
-pub fn carry_attributes(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
+pub(crate) fn carry_attributes(from: &Path, to: &Path, progress: &dyn Progress) -> Result<()> {
     let refused = attributes::carry(from, to)
         .map_err(|e| Error::io("cannot take over owner and permissions", to, e))?;
     if !refused.is_empty() {
@@ -32,7 +32,7 @@ pub fn carry_attributes(from: &Path, to: &Path, progress: &dyn Progress) -> Resu
 }
 
 /// Copies a file with its time and permissions; the copy appears complete.
-pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
+pub(crate) fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
     if force {
         origin::check_copy(from, to)?;
     }
@@ -40,7 +40,7 @@ pub fn copy_file(from: &Path, to: &Path, force: bool) -> Result<u64> {
 }
 
 /// The same over whatever file is there.
-pub fn copy_over(from: &Path, to: &Path) -> Result<u64> {
+pub(crate) fn copy_over(from: &Path, to: &Path) -> Result<u64> {
     copy(from, to, true)
 }
 
@@ -57,7 +57,7 @@ fn copy(from: &Path, to: &Path, force: bool) -> Result<u64> {
 }
 
 /// Whether there is a file at `to` with the bytes of the one at `from`.
-pub fn are_same(from: &Path, to: &Path) -> Result<bool> {
+pub(crate) fn are_same(from: &Path, to: &Path) -> Result<bool> {
     if fs::symlink_metadata(to).is_err() {
         return Ok(false);
     }

@@ -21,7 +21,7 @@ use crate::tensor::Header;
 /// Whether the file at `path` is taken for a model: by its name, or by its content if the name
 /// says little: if it ends with `.sft`, or has no extension (as in the blobs of the Hugging Face
 /// cache).
-pub fn is_model(path: &Path) -> bool {
+pub(crate) fn is_model(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     match naming::model_extension(name) {
         Some(extension) if extension.eq_ignore_ascii_case(naming::MODEL_EXTENSION) => true,
@@ -35,7 +35,7 @@ fn looks_like_safetensors(path: &Path) -> bool {
 }
 
 /// The image at `source`, or all images under it.
-pub fn images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+pub(crate) fn images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let named = named_like_images(source, progress)?;
     if !source.is_dir() {
         return Ok(named);
@@ -53,7 +53,7 @@ pub fn images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBu
 
 /// Images of ours under a folder, or the file at `source`. Files of the Python package are told of:
 /// nothing here checks them.
-pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+pub(crate) fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let mut paths = images_under(source, progress)?;
     if source.is_dir() {
         paths.retain(|path| {
@@ -72,7 +72,7 @@ pub fn own_images_under(source: &Path, progress: &dyn Progress) -> Result<Vec<Pa
 }
 
 /// The file at `source`, or all files under it whose names are those of images.
-pub fn named_like_images(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+pub(crate) fn named_like_images(source: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>> {
     let metadata = fs::metadata(source).map_err(|e| Error::io("cannot open", source, e))?;
     if !metadata.is_dir() {
         return Ok(vec![source.to_owned()]);
@@ -86,13 +86,13 @@ pub fn named_like_images(source: &Path, progress: &dyn Progress) -> Result<Vec<P
 }
 
 /// Whether a file of this name is the parity of an image.
-pub fn is_parity_name(path: &Path) -> bool {
+pub(crate) fn is_parity_name(path: &Path) -> bool {
     let name = path.as_os_str().as_bytes();
     name.ends_with(format!("{}{}", naming::IMAGE_EXTENSION, parity::EXTENSION).as_bytes())
 }
 
 /// An error unless the file at `path` is an image, or claims to be one.
-pub fn check_image(path: &Path) -> Result<()> {
+pub(crate) fn check_image(path: &Path) -> Result<()> {
     if archive::claims_to_be_image(&FileSource::open(path)?) {
         return Ok(());
     }
@@ -102,7 +102,7 @@ pub fn check_image(path: &Path) -> Result<()> {
 }
 
 /// Whether the file at `path` is an image, by name and content.
-pub fn is_image(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     path.file_name().is_some_and(naming::is_image_name)
         && FileSource::open(path).is_ok_and(|source| archive::claims_to_be_image(&source))
 }

@@ -7,7 +7,7 @@ use crate::base::identity::Identity;
 
 /// Files that were met, each with what was noted of its first name.
 #[derive(Debug)]
-pub struct FirstNames<T>(BTreeMap<[u64; 2], T>);
+pub(crate) struct FirstNames<T>(BTreeMap<[u64; 2], T>);
 
 impl<T> Default for FirstNames<T> {
     fn default() -> Self {
@@ -18,7 +18,7 @@ impl<T> Default for FirstNames<T> {
 impl<T> FirstNames<T> {
     /// What was noted of the first name of the file that the disk says this of; if this is the
     /// first, `new` is noted, and nothing returned.
-    pub fn met(&mut self, metadata: &Metadata, new: impl FnOnce() -> T) -> Option<&T> {
+    pub(crate) fn met(&mut self, metadata: &Metadata, new: impl FnOnce() -> T) -> Option<&T> {
         use std::collections::btree_map::Entry;
         match self.0.entry(Identity::of(metadata).place()) {
             Entry::Occupied(there) => Some(there.into_mut()),

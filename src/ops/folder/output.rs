@@ -22,7 +22,7 @@ use crate::ops::folder::not_a_file;
 /// temporary beside it, which is removed if nothing comes of it. With `force` and a folder already
 /// there, files go straight into that.
 #[derive(Debug)]
-pub struct OutputFolder {
+pub(crate) struct OutputFolder {
     root: PathBuf,
     target: PathBuf,
     in_place: bool,
@@ -39,13 +39,13 @@ pub struct OutputFolder {
 
 impl OutputFolder {
     /// Makes the temporary.
-    pub fn create(target: &Path, force: bool) -> Result<Self> {
+    pub(crate) fn create(target: &Path, force: bool) -> Result<Self> {
         Self::begin(target, force, false)
     }
 
     /// Goes on with the temporary of a run that was interrupted, if there is one, and keeps it if
     /// this run is interrupted, too.
-    pub fn resume(target: &Path, force: bool) -> Result<Self> {
+    pub(crate) fn resume(target: &Path, force: bool) -> Result<Self> {
         Self::begin(target, force, true)
     }
 
@@ -92,22 +92,22 @@ impl OutputFolder {
     }
 
     /// Whether it was there before.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         self.in_place
     }
 
     /// Where a path of the folder is now.
-    pub fn path(&self, relative: &Path) -> PathBuf {
+    pub(crate) fn path(&self, relative: &Path) -> PathBuf {
         self.root.join(relative)
     }
 
     /// Where it will be.
-    pub fn target_path(&self, relative: &Path) -> PathBuf {
+    pub(crate) fn target_path(&self, relative: &Path) -> PathBuf {
         self.target.join(relative)
     }
 
     /// Makes a folder in it.
-    pub fn make_folder(&self, relative: &Path) -> Result<()> {
+    pub(crate) fn make_folder(&self, relative: &Path) -> Result<()> {
         let path = self.path(relative);
         for missing in path.ancestors().take_while(|at| !at.exists()) {
             let above = atomic::folder_of(missing).to_owned();
@@ -120,7 +120,7 @@ impl OutputFolder {
     }
 
     /// Makes a link in it, replacing another link if `force`.
-    pub fn make_link(&self, relative: &Path, target: &Path, force: bool) -> Result<()> {
+    pub(crate) fn make_link(&self, relative: &Path, target: &Path, force: bool) -> Result<()> {
         let path = self.path(relative);
         if force && fs::symlink_metadata(&path).is_ok_and(|m| m.is_symlink()) {
             fs::remove_file(&path).map_err(|e| Error::io("cannot replace the link", &path, e))?;
@@ -137,7 +137,7 @@ impl OutputFolder {
 
     /// Copies what is not a model from the folder `root`; the bytes of a file. What is no file is
     /// left out, and told of.
-    pub fn copy(
+    pub(crate) fn copy(
         &self,
         root: &Path,
         entry: &Entry,
@@ -155,7 +155,7 @@ impl OutputFolder {
     }
 
     /// Puts the folder in place.
-    pub fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         for folder in self.grown.take() {
             atomic::sync_folder(&folder)?;
         }

@@ -11,7 +11,7 @@ use crate::base::mounts;
 use crate::base::mounts::Mounted;
 
 /// An error if a mount of ours shows this folder: what is to be changed lies below it.
-pub fn check_not_mounted(folder: &Path) -> Result<()> {
+pub(crate) fn check_not_mounted(folder: &Path) -> Result<()> {
     let shows = |mounted: &Mounted| mounted.is_ours() && folder.starts_with(&mounted.mountpoint);
     if !mounts::all()?.iter().any(shows) {
         return Ok(());
@@ -22,13 +22,13 @@ pub fn check_not_mounted(folder: &Path) -> Result<()> {
 }
 
 /// Whether both are names of one file.
-pub fn is_same_file(one: &Path, other: &Path) -> bool {
+pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| fs::symlink_metadata(path).map(|m| Identity::of(&m));
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one.is_same_file(&other))
 }
 
 /// An error if `output` is `source` itself, under whatever name.
-pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
+pub(crate) fn check_not_same(source: &Path, output: &Path) -> Result<()> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     if real(output).is_some_and(|output| real(source) == Some(output)) {
         return Err(Error::invalid("source and output are the same file").file(output));
@@ -37,7 +37,7 @@ pub fn check_not_same(source: &Path, output: &Path) -> Result<()> {
 }
 
 /// Where a path leads, as far as there is something.
-pub fn real(path: &Path) -> PathBuf {
+pub(crate) fn real(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let there = whole.ancestors().find_map(|ancestor| {
         let rest = whole.strip_prefix(ancestor).ok()?;
@@ -48,7 +48,7 @@ pub fn real(path: &Path) -> PathBuf {
 
 /// An error if `output` is `source` or one lies in the other: a walk over the source would meet its
 /// own output, or files of the source would be replaced.
-pub fn check_apart(source: &Path, output: &Path) -> Result<()> {
+pub(crate) fn check_apart(source: &Path, output: &Path) -> Result<()> {
     let (real_output, real_source) = (real(output), real(source));
     if real_source.starts_with(&real_output) && real_source != real_output {
         return Err(Error::invalid(format!(

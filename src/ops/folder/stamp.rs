@@ -15,7 +15,7 @@ use crate::base::identity::Identity;
 
 /// What the disk says of a file; another content has another stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     path: PathBuf,
     /// Time of change.
     pub mtime: SystemTime,
@@ -26,7 +26,7 @@ pub struct Stamp {
 
 impl Stamp {
     /// The stamp of what is at `path` now.
-    pub fn of(path: &Path) -> Result<Self> {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let failed = |e| Error::io("cannot stat", path, e);
         let metadata = fs::metadata(path).map_err(failed)?;
@@ -41,12 +41,12 @@ impl Stamp {
     }
 
     /// Whether nothing of this file changed since something of the other did.
-    pub fn rested_since(&self, other: &Self) -> bool {
+    pub(crate) fn rested_since(&self, other: &Self) -> bool {
         self.identity.rested_since(&other.identity)
     }
 
     /// An error if the file was changed or replaced since.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if Self::of(&self.path)? == *self {
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl Stamp {
 
 /// Holds a file: who holds it meanwhile gets an error. Where there are no locks, nobody is kept
 /// from it.
-pub fn hold(path: &Path) -> Result<LockedFile> {
+pub(crate) fn hold(path: &Path) -> Result<LockedFile> {
     let failed = |e| Error::io("cannot open", path, e);
     let file = file::open_regular(path).map_err(failed)?;
     let file = LockedFile::new(file).ok_or_else(|| {

@@ -16,7 +16,7 @@ use crate::base::progress::Skipped;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryKind {
+pub(crate) enum EntryKind {
     /// A folder.
     Folder,
     /// A regular file, or a link to one that lies outside the folder.
@@ -29,7 +29,7 @@ pub enum EntryKind {
 
 /// One thing in a folder.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Path relative to the folder.
     pub path: PathBuf,
     /// What it is.
@@ -38,7 +38,7 @@ pub struct Entry {
 
 /// Everything under `root`, folders before what is in them, by name. What the system does not let
 /// be listed is passed over, but for `root` itself.
-pub fn walk(root: &Path, progress: &dyn Progress) -> Result<Vec<Entry>> {
+pub(crate) fn walk(root: &Path, progress: &dyn Progress) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for name in names_in(root)? {
         walk_into(root, Path::new(&name), &mut entries, progress)?;
@@ -126,7 +126,7 @@ fn leads_out(from: &Path, target: &Path) -> bool {
 }
 
 /// A device, FIFO or socket, which is never opened.
-pub fn not_a_file(path: &Path) -> Skipped {
+pub(crate) fn not_a_file(path: &Path) -> Skipped {
     let why = "neither a file nor a folder nor a link: left out";
     Skipped::new(path, Reason::NotAFile, why)
 }

@@ -7,7 +7,7 @@ use crate::tensor::natural;
 
 /// How to cut a model.
 #[derive(Debug, Clone, Copy)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// As many tensors to a shard as have at most so many bytes.
     Size(u64),
     /// So many shards of about the same size.
@@ -20,7 +20,7 @@ pub enum Cut {
 
 /// Cuts tensors, given by name and bytes: their numbers, shard by shard. Neighbours by name,
 /// numbers read as such, stay neighbours, and so layers together.
-pub fn cut(tensors: &[(&str, u64)], how: Cut) -> Result<Vec<Vec<usize>>> {
+pub(crate) fn cut(tensors: &[(&str, u64)], how: Cut) -> Result<Vec<Vec<usize>>> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by(|&a, &b| natural(tensors[a].0, tensors[b].0));
     let shards = match how {

@@ -1,7 +1,7 @@
 //! Reshard: the tensors of a model's images in other images. Blocks are moved as they are; only the
 //! headers are coded.
 
-pub mod cut;
+pub(crate) mod cut;
 mod list;
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ use crate::writer::MovedSpan;
 
 use list::List;
 
-pub use cut::Cut;
+pub(crate) use cut::Cut;
 
 /// What the places of a tensor far behind in a file take more in the header than those of one at
 /// its beginning.
@@ -54,7 +54,7 @@ const OFFSETS_LEN: u64 = 40;
 
 /// How to reshard.
 #[derive(Debug, Clone)]
-pub struct ReshardOptions {
+pub(crate) struct ReshardOptions {
     /// How to cut.
     pub cut: Cut,
     /// Where the bases of deltas are looked for.
@@ -65,7 +65,7 @@ pub struct ReshardOptions {
 
 /// One new image.
 #[derive(Debug, Clone, Serialize)]
-pub struct Shard {
+pub(crate) struct Shard {
     /// Where it is.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
@@ -81,7 +81,7 @@ pub struct Shard {
 
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
-pub struct ReshardReport {
+pub(crate) struct ReshardReport {
     /// The new images.
     pub shards: Vec<Shard>,
     /// Images whose tensors they have.
@@ -113,7 +113,7 @@ struct Images {
 /// Writes the tensors of the image `source`, or of the images in that folder, to new images in the
 /// folder `target`. Each is read back and every tensor compared with its md5 before the folder
 /// appears.
-pub fn reshard(
+pub(crate) fn reshard(
     source: &Path,
     target: &Path,
     options: &ReshardOptions,

@@ -4,7 +4,7 @@
 mod members;
 mod report;
 mod sample;
-pub mod whole;
+pub(crate) mod whole;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -27,10 +27,9 @@ use crate::ops::own_parity;
 use crate::ops::own_parity::ParityState;
 use crate::ops::shard_notes;
 
-pub use report::Checked;
-pub use report::FileReport;
-pub use report::ImageReport;
-pub use report::Sample;
+pub(crate) use report::Checked;
+pub(crate) use report::FileReport;
+pub(crate) use report::ImageReport;
 pub use whole::verify_image;
 
 /// How deep to look.

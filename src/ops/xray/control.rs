@@ -6,7 +6,7 @@ use crate::ops::xray::measure::Measure;
 
 /// Distributions that tensors are filled with before training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Normal, with the tensor's deviation.
     Normal,
     /// Normal, cut off at two deviations.
@@ -17,7 +17,7 @@ pub enum Shape {
 
 /// Masses of exponents and mantissas.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     /// Of each exponent.
     pub exponents: Vec<f64>,
     /// Of each mantissa.
@@ -27,7 +27,7 @@ pub struct Control {
 impl Control {
     /// Of this shape for what was measured; none for a tensor of zeros.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
-    pub fn matched(measure: &Measure, shape: Shape) -> Option<Self> {
+    pub(crate) fn matched(measure: &Measure, shape: Shape) -> Option<Self> {
         /// Deviation of a normal distribution that is cut off at two, in its own.
         const TRUNCATED: f64 = 0.879_626;
         let deviation = (measure.sum_2 / measure.numbers() as f64).sqrt();
@@ -96,7 +96,7 @@ struct Cell {
 }
 
 /// Bits that a symbol needs on average, of counts or of masses.
-pub fn entropy(masses: impl Iterator<Item = f64> + Clone) -> f64 {
+pub(crate) fn entropy(masses: impl Iterator<Item = f64> + Clone) -> f64 {
     let total: f64 = masses.clone().sum();
     let of = |mass: f64| {
         if mass > 0.0 {
@@ -111,14 +111,14 @@ pub fn entropy(masses: impl Iterator<Item = f64> + Clone) -> f64 {
 
 /// The same of counts.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
-pub fn entropy_of(counts: &[u64]) -> f64 {
+pub(crate) fn entropy_of(counts: &[u64]) -> f64 {
     entropy(counts.iter().map(|&count| count as f64))
 }
 
 /// Bits for each symbol that are lost by taking `masses` for what `counts` are (Kullback and
 /// Leibler).
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
-pub fn divergence(counts: &[u64], masses: &[f64]) -> f64 {
+pub(crate) fn divergence(counts: &[u64], masses: &[f64]) -> f64 {
     /// A mass for what cannot be by the control: a stray number is no proof.
     const LEAST: f64 = 1e-9;
     let total: u64 = counts.iter().sum();

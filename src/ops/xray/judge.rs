@@ -8,7 +8,7 @@ use crate::ops::xray::control::Shape;
 use crate::ops::xray::measure::Measure;
 
 /// Fewer elements say nothing.
-pub const ELEMENTS_MIN: u64 = 4096;
+pub(crate) const ELEMENTS_MIN: u64 = 4096;
 /// Rows and columns that differ by less than this, in deviations of chance, have nothing in common.
 const STRUCTURE_MAX: f64 = 3.0;
 /// A distribution is that of the control if it is nearer than this, in bits, besides what chance
@@ -27,7 +27,7 @@ const FEW_MAX: u64 = 256;
 /// Something worth knowing of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Flag {
+pub(crate) enum Flag {
     /// Every number of it would fit into BF16.
     Bf16Lineage,
     /// Every number of it would fit into F16.
@@ -59,7 +59,7 @@ pub enum Flag {
 
 impl Flag {
     /// Its name, as in JSON.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bf16Lineage => "bf16-lineage",
             Self::F16Lineage => "f16-lineage",
@@ -80,7 +80,7 @@ impl Flag {
 
 /// Bits for each element.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Entropies {
+pub(crate) struct Entropies {
     /// Of the sign; zeros have none.
     pub sign: f64,
     /// Of the exponent.
@@ -91,7 +91,7 @@ pub struct Entropies {
 
 /// What was found of one tensor.
 #[derive(Debug, Clone, Serialize)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Entropies of its elements.
     pub entropy: Entropies,
     /// And of normal numbers of the same root mean square; none for zeros, and for fewer than 4,096
@@ -132,7 +132,7 @@ pub struct Findings {
 
 impl Flag {
     /// What it says, in a few words.
-    pub fn meaning(self) -> &'static str {
+    pub(crate) fn meaning(self) -> &'static str {
         match self {
             Self::Bf16Lineage => "every number would fit into BF16: it was BF16 once, most likely",
             Self::F16Lineage => "every number would fit into F16: it was F16 once, most likely",
@@ -155,14 +155,14 @@ impl Flag {
 
 impl Findings {
     /// Whether it could be told from fresh random numbers.
-    pub fn is_judged(&self) -> bool {
+    pub(crate) fn is_judged(&self) -> bool {
         self.structure.is_some() && !self.flags.contains(&Flag::Constant)
     }
 }
 
 /// Judges what was counted.
 #[expect(clippy::cast_precision_loss, reason = "statistics")]
-pub fn judge(measure: &Measure, dtype: &str) -> Findings {
+pub(crate) fn judge(measure: &Measure, dtype: &str) -> Findings {
     let layout = measure.layout;
     let elements = measure.elements();
     let finite = (elements - measure.nans - measure.infinities).max(1) as f64;

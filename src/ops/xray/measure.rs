@@ -13,7 +13,7 @@ pub(super) const SIDE_MIN: u64 = 16;
 
 /// How a float of at most sixteen bits is laid out; of wider ones that is their upper half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Bytes of an element.
     pub width: usize,
     /// Bits of the symbols that are counted.
@@ -26,7 +26,7 @@ pub struct Layout {
 
 impl Layout {
     /// Of a dtype; none for what is no float of one, two or four bytes.
-    pub fn of(dtype: &str) -> Option<Self> {
+    pub(crate) fn of(dtype: &str) -> Option<Self> {
         let new = |width, symbol_bits, mantissa_bits, dtype| {
             Some(Self {
                 width,
@@ -48,17 +48,17 @@ impl Layout {
     }
 
     /// How many symbols there are.
-    pub fn symbols(self) -> usize {
+    pub(crate) fn symbols(self) -> usize {
         1 << self.symbol_bits
     }
 
     /// How many exponents there are.
-    pub fn exponents(self) -> usize {
+    pub(crate) fn exponents(self) -> usize {
         1 << (self.symbol_bits - 1 - self.mantissa_bits)
     }
 
     /// Sign, exponent and mantissa of a symbol.
-    pub fn split(self, symbol: usize) -> (usize, usize, usize) {
+    pub(crate) fn split(self, symbol: usize) -> (usize, usize, usize) {
         let mantissa = symbol & ((1 << self.mantissa_bits) - 1);
         let exponent = symbol >> self.mantissa_bits & (self.exponents() - 1);
         (symbol >> (self.symbol_bits - 1), exponent, mantissa)
@@ -66,7 +66,7 @@ impl Layout {
 
     /// The number that each symbol stands for. Made once for each dtype: a model may have very many
     /// small tensors.
-    pub fn values(self) -> &'static [f64] {
+    pub(crate) fn values(self) -> &'static [f64] {
         static ALL: Mutex<BTreeMap<&str, &[f64]>> = Mutex::new(BTreeMap::new());
         let mut all = ALL.lock();
         all.entry(self.dtype).or_insert_with(|| {
@@ -82,7 +82,7 @@ impl Layout {
 
 /// Rows and columns of a tensor as a matrix: the last dimension, or all but the first if that is
 /// short.
-pub fn sides(shape: &[u64]) -> (u64, u64) {
+pub(crate) fn sides(shape: &[u64]) -> (u64, u64) {
     let elements: u64 = shape.iter().product();
     let last = shape.last().copied().unwrap_or(1);
     let columns = match shape.first() {
@@ -94,7 +94,7 @@ pub fn sides(shape: &[u64]) -> (u64, u64) {
 
 /// Sums and counts of one tensor.
 #[derive(Debug)]
-pub struct Measure {
+pub(crate) struct Measure {
     /// How its elements are laid out.
     pub layout: Layout,
     values: &'static [f64],
@@ -136,7 +136,7 @@ pub struct Measure {
 
 impl Measure {
     /// Nothing yet, of a tensor of this dtype and shape; none if it holds no floats.
-    pub fn new(dtype: &str, shape: &[u64]) -> Option<Self> {
+    pub(crate) fn new(dtype: &str, shape: &[u64]) -> Option<Self> {
         let layout = Layout::of(dtype)?;
         let (_, columns) = sides(shape);
         let sums = usize::try_from(columns).unwrap_or(usize::MAX);
@@ -165,7 +165,7 @@ impl Measure {
     }
 
     /// Takes the next bytes.
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         let width = self.layout.width;
         let mut bytes = bytes;
         if !self.rest.is_empty() {
@@ -253,7 +253,7 @@ impl Measure {
 
     /// Elements that are finite and not zero, but for those of F32 of which only the lower half is
     /// not.
-    pub fn numbers(&self) -> u64 {
+    pub(crate) fn numbers(&self) -> u64 {
         let half = self.layout.symbols() / 2;
         let zeros = [0, half].map(|zero| {
             if self.values[zero] == 0.0 {
@@ -266,19 +266,19 @@ impl Measure {
     }
 
     /// Whether all elements have the same bits.
-    pub fn is_constant(&self) -> bool {
+    pub(crate) fn is_constant(&self) -> bool {
         let used = self.counts.iter().filter(|&&count| count > 0).count();
         used == 1 && (self.layout.width < 4 || self.low_bits == self.low_common)
     }
 
     /// Elements counted.
-    pub fn elements(&self) -> u64 {
+    pub(crate) fn elements(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// How often each exponent, and each mantissa, occurs among the elements that are finite and
     /// not zero.
-    pub fn marginals(&self) -> (Vec<u64>, Vec<u64>) {
+    pub(crate) fn marginals(&self) -> (Vec<u64>, Vec<u64>) {
         let mut exponents = vec![0; self.layout.exponents()];
         let mut mantissas = vec![0; 1 << self.layout.mantissa_bits];
         for (symbol, &count) in self.counts.iter().enumerate() {
@@ -296,7 +296,7 @@ impl Measure {
     /// those of independent numbers of this distribution would: in standard deviations of what
     /// chance does. None where there are too few of them.
     #[expect(clippy::cast_precision_loss, reason = "statistics")]
-    pub fn structure(&self) -> Option<[f64; 2]> {
+    pub(crate) fn structure(&self) -> Option<[f64; 2]> {
         let [rows, sum, sum_2] = self.rows;
         let elements = rows * self.columns as f64;
         let mean_2 = self.powers[0] / elements;

@@ -1,11 +1,11 @@
 //! Xray: what the numbers of a model say of where they come from. Measured against fresh random
 //! numbers of the same scale, never guessed from names.
 
-pub mod control;
-pub mod judge;
-pub mod measure;
-pub mod passing;
-pub mod spectrum;
+pub(crate) mod control;
+pub(crate) mod judge;
+pub(crate) mod measure;
+pub(crate) mod passing;
+pub(crate) mod spectrum;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,16 +27,16 @@ use crate::ops::report;
 use crate::tensor::Span;
 use crate::tensor::SpanKind;
 
-pub use judge::Findings;
-pub use judge::Flag;
-pub use measure::Measure;
+pub(crate) use judge::Findings;
+pub(crate) use judge::Flag;
+pub(crate) use measure::Measure;
 
 /// Bytes read at once.
 const PIECE_LEN: u64 = 1 << 20;
 
 /// How to look.
 #[derive(Debug, Clone)]
-pub struct XrayOptions {
+pub(crate) struct XrayOptions {
     /// Where the bases of deltas are looked for.
     pub bases: Vec<PathBuf>,
     /// Only tensors whose names have this in them.
@@ -51,7 +51,7 @@ pub struct XrayOptions {
 
 /// One tensor.
 #[derive(Debug, Clone, Serialize)]
-pub struct TensorXray {
+pub(crate) struct TensorXray {
     /// Its name.
     pub name: String,
     /// Its dtype.
@@ -69,7 +69,7 @@ pub struct TensorXray {
 
 /// A model.
 #[derive(Debug, Clone, Serialize)]
-pub struct XrayReport {
+pub(crate) struct XrayReport {
     /// The file.
     #[serde(serialize_with = "report::path")]
     pub path: PathBuf,
@@ -96,7 +96,11 @@ pub struct XrayReport {
 }
 
 /// Looks at a safetensors file, or at what an image of one holds.
-pub fn xray(path: &Path, options: &XrayOptions, progress: &dyn Progress) -> Result<XrayReport> {
+pub(crate) fn xray(
+    path: &Path,
+    options: &XrayOptions,
+    progress: &dyn Progress,
+) -> Result<XrayReport> {
     let model = open(path, options, progress)?;
     let wanted = |span: &&Span| {
         let elements: u64 = span.shape.iter().product();

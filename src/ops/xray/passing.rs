@@ -19,14 +19,14 @@ const TOTAL_MAX: u64 = 16 << 20;
 
 /// Matrices of a file that are looked at.
 #[derive(Debug, Default)]
-pub struct Passing {
+pub(crate) struct Passing {
     measures: BTreeMap<usize, (String, Measure)>,
 }
 
 impl Passing {
     /// Chooses from these spans, whose numbers are those: the shortest that say something, and one
     /// in any case.
-    pub fn new(spans: &[SpanRecord], numbers: Range<usize>) -> Self {
+    pub(crate) fn new(spans: &[SpanRecord], numbers: Range<usize>) -> Self {
         let elements = |record: &SpanRecord| record.span.shape.iter().product::<u64>();
         let says_something = |record: &SpanRecord| {
             let (rows, columns) = sides(&record.span.shape);
@@ -58,20 +58,20 @@ impl Passing {
     }
 
     /// The next bytes of a span.
-    pub fn take(&mut self, span: usize, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, span: usize, bytes: &[u8]) {
         if let Some((_, measure)) = self.measures.get_mut(&span) {
             measure.take(bytes);
         }
     }
 
     /// Something of a span is damaged: it says nothing any more.
-    pub fn give_up(&mut self, span: usize) {
+    pub(crate) fn give_up(&mut self, span: usize) {
         self.measures.remove(&span);
     }
 
     /// How many were looked at and how many of them are like fresh random numbers, if that is more
     /// than half of their bytes.
-    pub fn untrained(&self) -> Option<(usize, usize)> {
+    pub(crate) fn untrained(&self) -> Option<(usize, usize)> {
         let (mut judged, mut fresh) = ((0, 0), (0, 0));
         for (dtype, measure) in self.measures.values() {
             let found = judge::judge(measure, dtype);

@@ -16,7 +16,7 @@ const STEPS: usize = 16;
 /// The share of the sum of all squares that the largest singular value has: near 1 is a matrix of
 /// rank one, that of random numbers is near (1/sqrt(rows) + 1/sqrt(columns))^2. None for what is no
 /// matrix of numbers, or too large.
-pub fn concentration(source: &dyn ReadAt, span: &Span) -> Result<Option<f64>> {
+pub(crate) fn concentration(source: &dyn ReadAt, span: &Span) -> Result<Option<f64>> {
     let (rows, columns) = sides(&span.shape);
     let elements = rows * columns;
     if Layout::of(&span.dtype).is_none() || rows < 2 || columns < 2 || elements > ELEMENTS_MAX {
