@@ -9,7 +9,7 @@
 //! | 4 | `ops`: one file for each verb |
 //! | 3 | `archive`: read side; `writer`: write side |
 //! | 2 | `codec`: blocks coded, and back; `format`: what lies where; `bgsm`: the Python package |
-//! | 1 | `tensor`: what a checkpoint is; `entropy`: coders; `parity`: bytes after damage |
+//! | 1 | `tensor`: a checkpoint; `entropy`: coders; `parity`: after damage; `text`: tokens |
 //! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -25,4 +25,6 @@ pub mod format;
 pub mod ops;
 pub mod parity;
 pub mod tensor;
+#[cfg(feature = "run")]
+pub mod text;
 pub(crate) mod writer;

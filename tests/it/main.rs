@@ -51,6 +51,8 @@ mod scans;
 mod semantics_page;
 mod shards;
 mod shared;
+mod text_templates;
+mod text_tokenizer;
 mod texts;
 mod transcript;
 mod virtual_file;

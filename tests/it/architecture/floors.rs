@@ -11,7 +11,7 @@ use super::sources;
 /// Lowest floor first. Rooms on one floor do not see each other.
 const FLOORS: &[&[&str]] = &[
     &["base"],
-    &["tensor", "entropy", "parity"],
+    &["tensor", "entropy", "parity", "text"],
     &["codec", "format", "bgsm"],
     &["archive", "writer"],
     &["ops"],
