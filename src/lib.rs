@@ -5,11 +5,13 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 5 | `cli`: words in, words out |
-//! | 4 | `ops`: one file for each verb |
+//! | 6 | `cli`: words in, words out |
+//! | 5 | `ops`: one file for each verb |
+//! | 4 | `exec`: runs a language model |
 //! | 3 | `archive`: read side; `writer`: write side |
 //! | 2 | `codec`: blocks coded, and back; `format`: what lies where; `bgsm`: the Python package |
 //! | 1 | `tensor`: a checkpoint; `entropy`: coders; `parity`: after damage; `text`: tokens |
+//! |   | `kernels`: matrix products, attention, norms over plain slices |
 //! | 0 | `base`: the error, `ReadAt`, limits, digests, atomic files, progress |
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -21,7 +23,11 @@ pub mod bgsm;
 pub mod cli;
 pub mod codec;
 pub mod entropy;
+#[cfg(feature = "run")]
+pub mod exec;
 pub mod format;
+#[cfg(feature = "run")]
+pub mod kernels;
 pub mod ops;
 pub mod parity;
 pub mod tensor;

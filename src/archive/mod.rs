@@ -10,6 +10,8 @@ pub(crate) mod image;
 pub(crate) mod loading_cache;
 mod model;
 mod model_file;
+#[cfg(feature = "run")]
+mod model_originals;
 pub mod naming;
 pub(crate) mod needed;
 pub(crate) mod original;

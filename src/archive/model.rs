@@ -152,7 +152,7 @@ pub(super) struct File {
     /// The original files.
     pub(super) originals: Vec<Source>,
     /// Of each of them, where it stands: links give several.
-    homes: BTreeMap<usize, Vec<Home>>,
+    pub(super) homes: BTreeMap<usize, Vec<Home>>,
 }
 
 impl File {
@@ -190,7 +190,7 @@ enum Added {
 pub struct Model {
     opening: Opening,
     paths: Vec<PathBuf>,
-    files: Vec<File>,
+    pub(super) files: Vec<File>,
     tensors: Vec<Tensor>,
     /// Numbers of all tensors, in the order of their names.
     by_name: OnceLock<Vec<u32>>,

@@ -119,6 +119,27 @@ impl<'m> TensorRef<'m> {
         self.source.bytes.will_read(&[range]);
     }
 
+    /// Bytes of a block, where it is in an image: what [`TensorRef::coded`] reads whole numbers of.
+    pub fn block_len(&self) -> Option<u64> {
+        let file = self.source.in_image.as_ref()?;
+        let (place, ..) = file
+            .block_records(self.span.start, 0..1.min(self.span.len))
+            .ok()?;
+        Some(place.grid.block_len())
+    }
+
+    /// Bytes that are stored for `range` of its bytes: coded, if it is in an image, of whole
+    /// blocks.
+    pub fn stored_len(&self, range: Range<u64>) -> Result<u64> {
+        self.check(&range)?;
+        let Some(file) = self.source.in_image.as_ref().filter(|_| !range.is_empty()) else {
+            return Ok(range.end - range.start);
+        };
+        let records = file.block_records(self.span.start, range);
+        let (.., records) = records.map_err(|e| self.located(e))?;
+        Ok(records.iter().map(|block| u64::from(block.coded_len)).sum())
+    }
+
     /// The coded bytes of all blocks that hold `range` of its bytes, in one read into `buffer`;
     /// none if it is in no image, or has no bytes there.
     pub fn coded(&self, range: Range<u64>, buffer: Vec<u8>) -> Result<Option<CodedTensor>> {

@@ -50,6 +50,8 @@ pub enum Remedy {
     Migrate,
     /// It mends a file by its parity.
     Repair,
+    /// It shows a model to other programs.
+    Mount,
 }
 
 impl Remedy {

@@ -12,6 +12,7 @@ pub(crate) mod lease;
 pub(crate) mod level;
 pub(crate) mod limits;
 pub(crate) mod lock;
+pub mod memory;
 pub mod mounts;
 pub mod mutex;
 pub(crate) mod output_file;

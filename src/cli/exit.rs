@@ -37,6 +37,7 @@ pub fn name_remedies() {
         Remedy::Import => "make an image of it: `bigsmall import FILE`",
         Remedy::ImportWithBase => "make an image of it: `bigsmall import FILE --base MODEL`",
         Remedy::Migrate => "`bigsmall migrate` makes it one that is read anywhere",
+        Remedy::Mount => "`bigsmall mount` shows the model to any engine as the file it came from",
         Remedy::Repair => {
             "`bigsmall repair` mends it if there is parity; else get the file from a copy"
         }

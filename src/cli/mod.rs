@@ -2,6 +2,8 @@
 
 mod ask;
 mod commands;
+#[cfg(feature = "run")]
+mod console;
 mod converted;
 mod described;
 mod differences;
@@ -14,6 +16,8 @@ mod page;
 mod profile;
 mod progress;
 mod render;
+#[cfg(feature = "run")]
+mod run_words;
 mod scanned;
 mod tables;
 
@@ -63,6 +67,9 @@ Trust:
   protect     Write parity, by which a damaged file can be repaired
   repair      Put a damaged file together again from its parity
   doctor      Look for what was left behind, and say what to do
+
+Run:
+  run         Get text out of a model, compressed or not
 
 Mount:
   mount       Show a folder of images as the files they came from
@@ -135,6 +142,9 @@ enum Command {
     Repair(commands::repair::Arguments),
     /// Look for what was left behind, and say what to do
     Doctor(commands::doctor::Arguments),
+    /// Get text out of a model, compressed or not
+    #[cfg(feature = "run")]
+    Run(commands::run::Arguments),
     /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they
     /// stand
     #[command(external_subcommand)]
@@ -184,6 +194,8 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Protect(arguments) => commands::protect::run(arguments, global),
         Command::Repair(arguments) => commands::repair::run(arguments, global),
         Command::Doctor(arguments) => commands::doctor::run(arguments, global),
+        #[cfg(feature = "run")]
+        Command::Run(arguments) => commands::run::run(arguments, global),
         Command::External(words) => mount::run(words, global, &command_names()),
     };
     let code = outcome.unwrap_or_else(|error| {

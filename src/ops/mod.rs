@@ -25,6 +25,8 @@ pub(crate) mod repair;
 mod report;
 pub(crate) mod reshard;
 pub(crate) mod restore;
+#[cfg(feature = "run")]
+pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod scrub;
 pub(crate) mod shard_notes;

@@ -130,6 +130,18 @@ const EXAMPLES: &[Example] = &[
         )
     },
     example(
+        "run",
+        &[
+            "bigsmall compress models/llama -q -o small",
+            "cp .home/tokenizer.json small",
+        ],
+        &[
+            "bigsmall run small --prompt 'The compiler will' --max-new-tokens 12 -q",
+            "bigsmall run small --prompt-ids 464,17,88 --max-new-tokens 4 --receipt receipt.json -q",
+            "bigsmall run models/llama --verify receipt.json -q",
+        ],
+    ),
+    example(
         "verify",
         &[SMALL],
         &[
@@ -176,6 +188,10 @@ fn prepare(at: &Path) {
         (
             "models/llama/config.json",
             read("tests/data/mini-llama/config.json"),
+        ),
+        (
+            ".home/tokenizer.json",
+            read("tests/data/mini-llama/tokenizer.json"),
         ),
         (
             "old/package.bs",

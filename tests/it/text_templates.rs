@@ -259,7 +259,7 @@ fn hostile_templates_are_stopped() {
         let error = rendered(template, &hello());
         let shown: String = template.chars().take(100).collect();
         assert!(error.is_err(), "{shown}");
-        let taken = processor_time() - start;
+        let taken = processor_time().saturating_sub(start);
         assert!(taken < Duration::from_secs(10), "{shown}: {taken:?}");
     }
 }

@@ -144,7 +144,7 @@ fn tokens_one_by_one_are_those_at_once() {
         let texts = ["Grüße 😀北京", " a  b ", "\u{fffd}<s>", "👨‍👩‍👧", "end", "   "];
         for _ in 0..500 {
             let mut ids = Vec::new();
-            for _ in 0..1 + random(6) {
+            for _ in 0..=random(6) {
                 if random(3) == 0 {
                     ids.push(random(tokenizer.vocabulary_len()) as u32);
                 } else {
@@ -234,16 +234,12 @@ fn broken_files_are_errors_that_name_them() {
     assert_eq!(error.kind(), ErrorKind::OverLimit, "{error}");
 }
 
-/// Parts that are JSON, but not what they should be: an error when it is opened or used, or a
-/// tokenizer that works all the same, and never a panic.
-#[test]
-fn hostile_parts_are_errors() {
-    let whole = read(&folder("sentencepiece").join("tokenizer.json"));
+fn hostile_parts() -> Vec<(&'static str, Value)> {
     let deep = (0..100).fold(
         json!({"type": "Fuse"}),
         |inner, _| json!({"type": "Sequence", "decoders": [inner]}),
     );
-    let parts = [
+    vec![
         (
             "decoder",
             json!({"type": "Strip", "content": "x", "start": 0, "stop": 99}),
@@ -301,8 +297,15 @@ fn hostile_parts_are_errors() {
             json!({"strategy": {"Fixed": 1_000_000_000_000_u64}, "direction": "Right",
             "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0, "pad_token": ""}),
         ),
-    ];
-    for (name, part) in parts {
+    ]
+}
+
+/// Parts that are JSON, but not what they should be: an error when it is opened or used, or a
+/// tokenizer that works all the same, and never a panic.
+#[test]
+fn hostile_parts_are_errors() {
+    let whole = read(&folder("sentencepiece").join("tokenizer.json"));
+    for (name, part) in hostile_parts() {
         let mut json = whole.clone();
         json[name] = part.clone();
         let Ok(tokenizer) = from_json(&json) else {

@@ -17,7 +17,7 @@ import common
 HERE = Path(__file__).resolve().parent
 AT_ONCE = 2
 # those that take longest come first, so that none is left over at the end
-LONGEST = ("test_trust", "test_clients", "test_deltas", "test_hub_client", "test_system_calls")
+LONGEST = ("test_trust", "test_run_families", "test_clients", "test_deltas", "test_hub_client", "test_system_calls")
 # what has to be done within a time, or is limited by the machine, is done after all others
 ALONE = ("test_disks", "test_hostile", "test_where_mounts_run")
 

@@ -15,6 +15,8 @@ pub(super) mod repair;
 pub(super) mod reshard;
 pub(super) mod restore;
 pub(super) mod rm;
+#[cfg(feature = "run")]
+pub(super) mod run;
 pub(super) mod scan;
 pub(super) mod scrub;
 pub(super) mod stat;

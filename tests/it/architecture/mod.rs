@@ -25,6 +25,9 @@ const UNSAFE: &[&str] = &[
     "src/entropy/simd/neon/context.rs",
     "src/entropy/simd/neon/mod.rs",
     "src/entropy/simd/neon/vectors.rs",
+    "src/kernels/avx2.rs",
+    "src/kernels/avx512.rs",
+    "src/kernels/neon.rs",
 ];
 /// Of the verbs, the only files that may put files in place or remove them by themselves, and why:
 /// elsewhere that is done by `ops/companions.rs`, which takes along what belongs to a file.

@@ -1,0 +1,26 @@
+//! Runs a language model: token ids in, logits out, weights as they come out of a [`Model`].
+//!
+//! ```text
+//! config.json -> families -> Program      what is computed, as switches
+//! Model       -> weights                  matrices as tiles: plain, coded or streamed
+//! Program + weights + Session -> forward  rows of activations, one pass over the weights
+//! ```
+//!
+//! [`Model`]: crate::archive::Model
+
+pub mod config;
+pub mod engine;
+mod families;
+mod forward;
+mod matmul;
+mod matrix;
+pub mod program;
+mod rope;
+mod state;
+mod stream;
+mod weights;
+
+pub use engine::Engine;
+pub use forward::Row;
+pub use program::Program;
+pub use state::Sequence;

@@ -1,0 +1,163 @@
+//! AVX2 with FMA and F16C: 64 lanes are eight registers.
+#![expect(unsafe_code, reason = "intrinsics")]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one fact makes all intrinsics of a block sound"
+)]
+
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "instructions by their names")
+)]
+use std::arch::x86_64::*;
+
+use crate::kernels::LANES;
+use crate::kernels::gemm;
+use crate::kernels::simd::BF16;
+use crate::kernels::simd::F16;
+use crate::kernels::simd::Kernel;
+use crate::kernels::simd::Operands;
+use crate::kernels::simd::Simd;
+use crate::kernels::simd::size_of_element;
+
+const WIDTH: usize = 8;
+
+/// The proof that this processor has the instructions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// The proof, if they are there.
+    pub(super) fn detect() -> Option<Self> {
+        let is_there = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        is_there.then_some(Self(()))
+    }
+}
+
+impl Simd for Avx2 {
+    type Sums = [__m256; LANES / WIDTH];
+    type Register = __m256;
+    const WIDTH: usize = WIDTH;
+
+    #[inline(always)]
+    fn zeros(self) -> Self::Sums {
+        [self.zero(); LANES / WIDTH]
+    }
+
+    #[inline(always)]
+    fn fma_group<const E: u8>(
+        self,
+        mut sums: Self::Sums,
+        weights: &[u8],
+        x: &[f32; LANES],
+    ) -> Self::Sums {
+        for (number, sum) in sums.iter_mut().enumerate() {
+            let x = self.load(&x[number * WIDTH..]);
+            *sum = self.fma(self.widen::<E>(weights, number), x, *sum);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
+        for (number, sum) in sums.iter_mut().enumerate() {
+            let (a, b) = (
+                self.load(&a[number * WIDTH..]),
+                self.load(&b[number * WIDTH..]),
+            );
+            *sum = self.fma(a, b, *sum);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn sum(self, sums: Self::Sums) -> f32 {
+        // SAFETY: `self` proves that the processor has AVX2
+        unsafe {
+            let add = |a, b| _mm256_add_ps(a, b);
+            let (a, b) = (add(sums[0], sums[4]), add(sums[1], sums[5]));
+            let (c, d) = (add(sums[2], sums[6]), add(sums[3], sums[7]));
+            let eight = add(add(a, c), add(b, d));
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
+        std::array::from_fn(|number| self.load(&lanes[number * WIDTH..]))
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m256 {
+        // SAFETY: `self` proves that the processor has AVX2
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        let from = &from[..WIDTH];
+        // SAFETY: eight values are there, and `self` proves AVX2
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        // SAFETY: `self` proves that the processor has FMA
+        unsafe { _mm256_fmadd_ps(a, b, sum) }
+    }
+
+    #[inline(always)]
+    fn store(self, register: __m256, to: &mut [f32]) {
+        let to = &mut to[..WIDTH];
+        // SAFETY: eight values have room, and `self` proves AVX2
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), register) }
+    }
+
+    #[inline(always)]
+    fn widen<const E: u8>(self, weights: &[u8], number: usize) -> __m256 {
+        let len = WIDTH * size_of_element(E);
+        let weights = &weights[number * len..][..len];
+        // SAFETY: the bytes of eight elements are there, and `self` proves AVX2 and F16C
+        unsafe {
+            match E {
+                BF16 => {
+                    let halves = _mm_loadu_si128(weights.as_ptr().cast());
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+                }
+                F16 => _mm256_cvtph_ps(_mm_loadu_si128(weights.as_ptr().cast())),
+                _ => _mm256_loadu_ps(weights.as_ptr().cast()),
+            }
+        }
+    }
+
+    const ROWS: usize = 3;
+    const VECTORS: usize = 4;
+
+    #[inline(always)]
+    fn multiply(self, operands: Operands<'_>, lane: usize, lanes: &mut [[f32; LANES]]) {
+        if lanes.len() == 3 {
+            gemm::multiply::<Self, 3, 1>(self, operands, lane, lanes);
+        } else {
+            gemm::multiply::<Self, 3, 4>(self, operands, lane, lanes);
+        }
+    }
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) {
+        // SAFETY: `self` proves that the processor has AVX2, FMA and F16C
+        unsafe { run_there(kernel, self) }
+    }
+}
+
+/// Everything that is inlined here is compiled for these instructions.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn run_there<K: Kernel>(kernel: K, simd: Avx2) {
+    kernel.run(simd);
+}

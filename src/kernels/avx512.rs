@@ -1,0 +1,166 @@
+//! AVX-512: 64 lanes are four registers.
+#![expect(unsafe_code, reason = "intrinsics")]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "one fact makes all intrinsics of a block sound"
+)]
+
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "instructions by their names")
+)]
+use std::arch::x86_64::*;
+
+use crate::kernels::LANES;
+use crate::kernels::gemm;
+use crate::kernels::simd::BF16;
+use crate::kernels::simd::F16;
+use crate::kernels::simd::Kernel;
+use crate::kernels::simd::Operands;
+use crate::kernels::simd::Simd;
+use crate::kernels::simd::size_of_element;
+
+const WIDTH: usize = 16;
+
+/// The proof that this processor has the instructions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if they are there.
+    pub(super) fn detect() -> Option<Self> {
+        let is_there = crate::base::level::Level::Avx512.is_there()
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        is_there.then_some(Self(()))
+    }
+}
+
+impl Simd for Avx512 {
+    type Sums = [__m512; LANES / WIDTH];
+    type Register = __m512;
+    const WIDTH: usize = WIDTH;
+
+    #[inline(always)]
+    fn zeros(self) -> Self::Sums {
+        [self.zero(); LANES / WIDTH]
+    }
+
+    #[inline(always)]
+    fn fma_group<const E: u8>(
+        self,
+        mut sums: Self::Sums,
+        weights: &[u8],
+        x: &[f32; LANES],
+    ) -> Self::Sums {
+        for (number, sum) in sums.iter_mut().enumerate() {
+            let x = self.load(&x[number * WIDTH..]);
+            *sum = self.fma(self.widen::<E>(weights, number), x, *sum);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
+        for (number, sum) in sums.iter_mut().enumerate() {
+            let (a, b) = (
+                self.load(&a[number * WIDTH..]),
+                self.load(&b[number * WIDTH..]),
+            );
+            *sum = self.fma(a, b, *sum);
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn sum(self, sums: Self::Sums) -> f32 {
+        // SAFETY: `self` proves that the processor has AVX-512F and DQ
+        unsafe {
+            let add = |a, b| _mm512_add_ps(a, b);
+            let sixteen = add(add(sums[0], sums[2]), add(sums[1], sums[3]));
+            let eight = _mm256_add_ps(
+                _mm512_castps512_ps256(sixteen),
+                _mm512_extractf32x8_ps::<1>(sixteen),
+            );
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
+        std::array::from_fn(|number| self.load(&lanes[number * WIDTH..]))
+    }
+
+    #[inline(always)]
+    fn zero(self) -> __m512 {
+        // SAFETY: `self` proves that the processor has AVX-512F
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        let from = &from[..WIDTH];
+        // SAFETY: sixteen values are there, and `self` proves AVX-512F
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has AVX-512F
+        unsafe { _mm512_fmadd_ps(a, b, sum) }
+    }
+
+    #[inline(always)]
+    fn store(self, register: __m512, to: &mut [f32]) {
+        let to = &mut to[..WIDTH];
+        // SAFETY: sixteen values have room, and `self` proves AVX-512F
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), register) }
+    }
+
+    #[inline(always)]
+    fn widen<const E: u8>(self, weights: &[u8], number: usize) -> __m512 {
+        let len = WIDTH * size_of_element(E);
+        let weights = &weights[number * len..][..len];
+        // SAFETY: the bytes of sixteen elements are there, and `self` proves AVX-512F
+        unsafe {
+            match E {
+                BF16 => {
+                    let halves = _mm256_loadu_si256(weights.as_ptr().cast());
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+                }
+                F16 => _mm512_cvtph_ps(_mm256_loadu_si256(weights.as_ptr().cast())),
+                _ => _mm512_loadu_ps(weights.as_ptr().cast()),
+            }
+        }
+    }
+
+    const ROWS: usize = 4;
+    const VECTORS: usize = 6;
+
+    #[inline(always)]
+    fn multiply(self, operands: Operands<'_>, lane: usize, lanes: &mut [[f32; LANES]]) {
+        if lanes.len() == 4 {
+            gemm::multiply::<Self, 4, 1>(self, operands, lane, lanes);
+        } else {
+            gemm::multiply::<Self, 4, 6>(self, operands, lane, lanes);
+        }
+    }
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) {
+        // SAFETY: `self` proves that the processor has AVX-512
+        unsafe { run_there(kernel, self) }
+    }
+}
+
+/// Everything that is inlined here is compiled for these instructions.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")]
+fn run_there<K: Kernel>(kernel: K, simd: Avx512) {
+    kernel.run(simd);
+}

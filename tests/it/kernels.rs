@@ -1,0 +1,197 @@
+//! Every set of instructions gives the bits of the definition, whatever the shape, and products do
+//! not depend on how many vectors are multiplied at once.
+
+use bigsmall::kernels::Element;
+use bigsmall::kernels::Kernels;
+use bigsmall::kernels::attention::Attention;
+use bigsmall::kernels::dispatch;
+use bigsmall::kernels::elementwise::Activation;
+use bigsmall::kernels::padded;
+use bigsmall::kernels::rope::Pairs;
+use proptest::prelude::*;
+
+use crate::models::Random;
+
+const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
+
+/// Finite elements of all sizes, denormal ones and zeros of both signs among them.
+fn weights(random: &mut Random, element: Element, count: usize) -> Vec<u8> {
+    let mut value = |_| {
+        let sign = random.below(2) as u32;
+        let wild = random.below(4) == 0;
+        match element {
+            Element::Bf16 if wild => (sign << 15 | random.below(0x4000) as u32) as u16,
+            Element::Bf16 => (random.gauss().to_bits() >> 16) as u16,
+            _ => (sign << 15 | random.below(0x7c00) as u32) as u16,
+        }
+        .to_le_bytes()
+    };
+    if element != Element::F32 {
+        return (0..count).flat_map(&mut value).collect();
+    }
+    let mut random = Random::new(random.next());
+    (0..count)
+        .flat_map(|_| values(&mut random, 1)[0].to_le_bytes())
+        .collect()
+}
+
+fn values(random: &mut Random, count: usize) -> Vec<f32> {
+    let value = |_| match random.below(16) {
+        0 => f32::from_bits(random.below(0x0080_0000) as u32),
+        1 => -0.0,
+        _ => random.gauss(),
+    };
+    (0..count).map(value).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// `vectors` vectors of `columns` values with their padding.
+fn vectors(random: &mut Random, count: usize, columns: usize) -> Vec<f32> {
+    let mut all = vec![0.0; count * padded(columns)];
+    for vector in all.chunks_exact_mut(padded(columns)) {
+        vector[..columns].copy_from_slice(&values(random, columns));
+    }
+    all
+}
+
+/// The product as the contract has it, written once more.
+fn product(element: Element, row: &[u8], x: &[f32]) -> f32 {
+    let mut widened = vec![0.0; row.len() / element.size()];
+    Kernels::widen(element, row, &mut widened);
+    widened.resize(x.len(), 0.0);
+    let mut lanes = [0.0_f32; 64];
+    for (at, (weight, x)) in widened.iter().zip(x).enumerate() {
+        lanes[at % 64] = weight.mul_add(*x, lanes[at % 64]);
+    }
+    for half in [32, 16, 8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn products_are_those_of_the_contract(
+        rows in 1_usize..12,
+        columns in 1_usize..400,
+        count in 1_usize..18,
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random::new(seed);
+        for element in ELEMENTS {
+            let row_len = columns * element.size();
+            let weights = weights(&mut random, element, rows * columns);
+            let x = vectors(&mut random, count, columns);
+            let wanted: Vec<f32> = weights
+                .chunks_exact(row_len)
+                .flat_map(|row| x.chunks_exact(padded(columns)).map(move |x| (row, x)))
+                .map(|(row, x)| product(element, row, x))
+                .collect();
+            for kernels in dispatch::available() {
+                let mut packed = vec![0.0; x.len()];
+                kernels.pack(&x, padded(columns), &mut packed);
+                let mut panel = vec![f32::NAN; kernels.panel_len(padded(columns))];
+                let mut out = vec![0.0; rows * count];
+                let packed = (packed.as_slice(), padded(columns));
+                kernels.gemm(element, (&weights, row_len), packed, &mut panel, &mut out);
+                prop_assert_eq!(bits(&out), bits(&wanted), "{:?} {:?}", element, kernels.level());
+                let mut out = vec![0.0; rows];
+                kernels.gemv(element, &weights, &x[..padded(columns)], &mut out);
+                let of_first: Vec<f32> = wanted.iter().copied().step_by(count).collect();
+                prop_assert_eq!(bits(&out), bits(&of_first), "{:?} {:?}", element, kernels.level());
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_between_the_products_is_the_same_everywhere(
+        len in 1_usize..300,
+        positions in 1_usize..150,
+        seed in any::<u64>(),
+    ) {
+        let all = dispatch::available();
+        let mut random = Random::new(seed);
+        let (x, weight, bias) = (
+            values(&mut random, 2 * len),
+            values(&mut random, len),
+            values(&mut random, len),
+        );
+        let keys = values(&mut random, positions * len);
+        let start = random.below(positions as u64) as usize;
+        let of = |kernels: Kernels| {
+            let mut outs = Vec::new();
+            let mut norm = vec![0.0; len];
+            kernels.rms_norm(&x[..len], Some(&weight), (1.0, 1e-6), &mut norm);
+            outs.extend(bits(&norm));
+            kernels.layer_norm(&x[..len], (&weight, &bias), 1e-5, &mut norm);
+            outs.extend(bits(&norm));
+            for activation in [Activation::Silu, Activation::GeluTanh, Activation::Relu] {
+                let mut gate: Vec<f32> = x[..len].iter().map(|x| x * 9.0).collect();
+                kernels.gate(activation, &mut gate, &x[len..]);
+                outs.extend(bits(&gate));
+            }
+            for pairs in [Pairs::Halves, Pairs::Neighbours] {
+                let mut head = x.clone();
+                kernels.rotate(&mut head, (&weight, &bias), pairs);
+                outs.extend(bits(&head));
+            }
+            for soft_cap in [None, Some(3.0)] {
+                let (mut scores, mut out) = (vec![0.0; positions], vec![0.0; len]);
+                kernels.attention(Attention {
+                    query: &x[..len],
+                    keys: &keys,
+                    values: &keys,
+                    seen: start..positions,
+                    scale: 0.3,
+                    soft_cap,
+                    scores: &mut scores,
+                    out: &mut out,
+                });
+                outs.extend(bits(&out));
+            }
+            outs
+        };
+        let wanted = of(all[0]);
+        for kernels in all {
+            prop_assert_eq!(&of(kernels), &wanted, "{:?}", kernels.level());
+        }
+    }
+}
+
+/// A window hides what is before it, and what is seen does not depend on it.
+#[test]
+fn attention_is_an_average_of_the_values_that_are_seen() {
+    let (len, positions) = (24, 70);
+    let mut random = Random::new(5);
+    let query = values(&mut random, len);
+    let keys = values(&mut random, positions * len);
+    let cache: Vec<f32> = (0..positions).flat_map(|at| vec![at as f32; len]).collect();
+    let mut far = cache.clone();
+    far[..30 * len].fill(f32::NAN);
+    for kernels in dispatch::available() {
+        let of = |values: &[f32]| {
+            let (mut scores, mut out) = (vec![0.0; positions], vec![0.0; len]);
+            kernels.attention(Attention {
+                query: &query,
+                keys: &keys,
+                values,
+                seen: 30..positions,
+                scale: 0.2,
+                soft_cap: None,
+                scores: &mut scores,
+                out: &mut out,
+            });
+            out
+        };
+        let out = of(&cache);
+        assert!(out.iter().all(|&value| (30.0..70.0).contains(&value)));
+        assert_eq!(bits(&out), bits(&of(&far)));
+    }
+}
