@@ -42,11 +42,36 @@ need_fuse() {
   if [ "$(id -u)" != 0 ]; then need_package fusermount3 fuse3; fi
 }
 
+# beside LOG COMMAND...: runs something beside what follows, and sets job for `wait_for`; it ends with us
+jobs=()
+beside() {
+  local log=$1
+  shift
+  mkdir -p "$(dirname "$log")"
+  setsid "$@" >"$log" 2>&1 &
+  job=$!
+  jobs+=("$job")
+  trap 'for each in "${jobs[@]}"; do kill -- "-$each" 2>/dev/null || true; done' EXIT
+}
+
+# wait_for JOB LOG: waits for it, and shows what it said; fails if it did
+wait_for() {
+  local code=0
+  wait "$1" || code=$?
+  cat "$2"
+  return "$code"
+}
+
+need_python() {
+  need_package python3 python3 python3-venv
+  # Debian's python3 comes without what a venv needs
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+}
+
 # The programs that benchmarks compare with: sets venv and, for the Python package of our name, other, both under
 # $target; what does not install is told in $venv/failed.
 need_bench_packages() {
-  need_package python3 python3 python3-venv
-  python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+  need_python
   venv=$target/bench-venv
   # that package gets an environment of its own: it is another program, with other needs
   other=$target/bench-venv-bigsmall
