@@ -93,7 +93,8 @@ fn without(help: &str, common: &[&str]) -> String {
             is_left_out = option_of(line).is_some_and(|option| common.contains(&option));
         }
         if !is_left_out {
-            kept.push_str(line);
+            // clap indents the empty line before a default
+            kept.push_str(line.trim_end());
             kept.push('\n');
         }
     }
