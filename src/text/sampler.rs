@@ -419,15 +419,15 @@ mod tests {
         };
         let counts = counts(options, &logits, 3000);
         assert!(counts[..3].iter().all(|&n| n > 800), "{:?}", &counts[..5]);
-        // as many as reach a fifth, which is more than are sorted at first
+        // as many as reach a quarter, which is more than are sorted at first
         let options = SamplerOptions {
             top_k: 0,
-            top_p: 0.2,
+            top_p: 0.25,
             ..options
         };
         let mut sampler = sampler(options);
         let largest = (0..3000).map(|_| sampler.next(&logits, &[])).max();
-        assert_eq!(largest, Some(199));
+        assert_eq!(largest, Some(249));
     }
 
     #[test]
