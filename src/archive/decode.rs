@@ -90,10 +90,29 @@ pub(super) fn is_raw(block: &BlockRecord, original_len: usize) -> bool {
         && block.coded_len as usize == original_len
 }
 
-/// Decodes a run, each block into a buffer of its length, two blocks in turns where that is faster.
-/// `base` has the bytes of the base at the same place, where a codec needs them; else it may be
-/// empty. The first block that is damaged ends it: its error says which. On an error the buffers
-/// hold rubbish and must not be used.
+/// Decodes a run into `out`, which has its length, two blocks in turns where that is faster. `base`
+/// has the bytes of the base at the same place, where a codec needs them; else it may be empty.
+/// The first block that is damaged ends it: its error says which. On an error `out` holds rubbish
+/// and must not be used.
+pub fn decode_run(
+    coded: &CodedRun<'_>,
+    tables: Option<&SpanTables>,
+    base: &[u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<()> {
+    assert_eq!(
+        out.len(),
+        coded.original_len(),
+        "the buffer has the run's length"
+    );
+    if coded.blocks.len() == 1 {
+        return decode_blocks(coded, tables, base, &mut [out], scratch);
+    }
+    decode_blocks(coded, tables, base, &mut coded.split(out), scratch)
+}
+
+/// The same, each block into a buffer of its length.
 pub(super) fn decode_blocks(
     coded: &CodedRun<'_>,
     tables: Option<&SpanTables>,

@@ -31,6 +31,7 @@ pub use bases::Bases;
 pub use cache::BlockCache;
 pub use cache::ImageId;
 pub use decode::CodedRun;
+pub use decode::decode_run;
 pub use digests::DigestIndex;
 pub use image::Image;
 pub use image::Need;

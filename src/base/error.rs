@@ -30,6 +30,10 @@ pub enum ErrorKind {
     MissingBase,
     /// A version, codec or feature that this build does not know.
     Unsupported,
+    /// A remote side failed.
+    Network,
+    /// A GPU or other device failed or is absent.
+    Device,
     /// Beyond one of the [`Limits`](crate::base::Limits).
     OverLimit,
     /// A request that makes no sense.

@@ -35,5 +35,6 @@ pub use lock::TreeLock;
 pub use output_file::OutputFile;
 pub use progress::Progress;
 pub use read_at::ReadAt;
+pub use read_at::RemoteTag;
 pub use read_at::SourceIdentity;
 pub use reader::ByteReader;

@@ -39,6 +39,8 @@ pub trait ReadAt: Send + Sync + std::fmt::Debug {
 pub enum SourceIdentity {
     /// A file of the disk, in the state in which it was opened.
     Disk(Identity),
+    /// Something elsewhere, in the state that its tag stands for.
+    Remote(RemoteTag),
     /// Nothing is known of it: nothing can be kept.
     None,
 }
@@ -53,8 +55,23 @@ impl SourceIdentity {
     pub fn on_disk(self) -> Option<Identity> {
         match self {
             Self::Disk(identity) => Some(identity),
-            Self::None => None,
+            Self::Remote(_) | Self::None => None,
         }
+    }
+}
+
+/// An address and the tag of its content (such as an `ETag`), as a digest of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemoteTag([u8; 32]);
+
+impl RemoteTag {
+    /// Of an address, and of what its server says of the content now.
+    pub fn new(address: &str, tag: &str) -> Self {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&(address.len() as u64).to_le_bytes());
+        hash.update(address.as_bytes());
+        hash.update(tag.as_bytes());
+        Self(*hash.finalize().as_bytes())
     }
 }
 
@@ -124,5 +141,20 @@ impl ReadAt for Slice {
         };
         let moved: Vec<Range<u64>> = ranges.iter().map(moved).collect();
         self.whole.will_read(&moved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remote_is_known_by_address_and_tag() {
+        let tag = |address, tag| SourceIdentity::Remote(RemoteTag::new(address, tag));
+        assert_eq!(tag("a", "1"), tag("a", "1"));
+        assert_ne!(tag("a", "1"), tag("a", "2"));
+        assert_ne!(tag("a", "1"), tag("a1", ""));
+        assert_eq!(tag("a", "1").on_disk(), None);
+        assert_eq!(vec![0_u8; 3].identity(), SourceIdentity::None);
     }
 }

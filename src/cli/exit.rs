@@ -26,7 +26,8 @@ pub fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Damaged => 4,
         ErrorKind::MissingBase => 5,
         ErrorKind::Unsupported => 6,
-        ErrorKind::OverLimit => 8,
+        ErrorKind::Network => 7,
+        ErrorKind::Device | ErrorKind::OverLimit => 8,
         ErrorKind::Interrupted => 130,
     }
 }

@@ -1,13 +1,12 @@
 //! `generation_config.json`: how the makers of a model want it sampled, and where its answers end.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::Number;
 
 use crate::base::Error;
 use crate::base::Result;
 use crate::text::beside;
+use crate::text::beside::ModelFolder;
 use crate::text::sampler::SamplerOptions;
 
 /// Real ones have some hundred bytes; a `config.json`, up to some hundred thousand.
@@ -68,12 +67,13 @@ impl GenerationConfig {
     ///
     /// # Errors
     /// A file that is no JSON, or whose values mean nothing.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("generation_config.json");
-        let page = beside::read_json::<Page>(&path, LEN_MAX)?.unwrap_or_default();
+    pub fn open(folder: &(impl ModelFolder + ?Sized)) -> Result<Self> {
+        const NAME: &str = "generation_config.json";
+        let path = folder.path_of(NAME);
+        let page = beside::read_json::<Page>(folder, NAME, LEN_MAX)?.unwrap_or_default();
         let mut config = Self::from_page(page).map_err(|e| e.file(&path))?;
         if config.end_tokens.is_empty() {
-            config.end_tokens = Self::end_of_model(&folder.join("config.json"))?;
+            config.end_tokens = Self::end_of_model(folder)?;
         }
         Ok(config)
     }
@@ -118,12 +118,13 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    fn end_of_model(path: &Path) -> Result<Vec<u32>> {
-        let Some(page) = beside::read_json::<ModelPage>(path, LEN_MAX)? else {
+    fn end_of_model(folder: &(impl ModelFolder + ?Sized)) -> Result<Vec<u32>> {
+        const NAME: &str = "config.json";
+        let Some(page) = beside::read_json::<ModelPage>(folder, NAME, LEN_MAX)? else {
             return Ok(Vec::new());
         };
         let of_text = page.text_config.and_then(|text| text.eos_token_id);
-        end_tokens(page.eos_token_id.or(of_text)).map_err(|e| e.file(path))
+        end_tokens(page.eos_token_id.or(of_text)).map_err(|e| e.file(&folder.path_of(NAME)))
     }
 }
 

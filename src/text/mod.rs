@@ -17,6 +17,7 @@ mod template_source;
 pub mod tokenizer;
 mod tokenizer_file;
 
+pub use beside::ModelFolder;
 pub use escape::for_terminal;
 pub use generation_config::GenerationConfig;
 pub use marks::Piece;

@@ -15,6 +15,7 @@ use crate::base::Error;
 use crate::base::Result;
 use crate::base::error::escaped;
 use crate::text::beside;
+use crate::text::beside::ModelFolder;
 use crate::text::jinja;
 use crate::text::jinja::Raised;
 use crate::text::marks::Marks;
@@ -33,6 +34,9 @@ const FUEL: u64 = 2_000_000;
 const FUEL_PER_MESSAGE: u64 = 10_000;
 /// For each byte of the messages: some templates look at every character.
 const FUEL_PER_BYTE: u64 = 16;
+const CONFIG_NAME: &str = "tokenizer_config.json";
+const TEMPLATE_NAME: &str = "chat_template.jinja";
+const TOKENS_NAME: &str = "special_tokens_map.json";
 /// The name of the one template, as its errors say it.
 const NAME: &str = "chat template";
 /// What somebody said.
@@ -133,13 +137,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// Files that cannot be read, and a template that is no Jinja.
-    pub fn open(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let config_path = folder.join("tokenizer_config.json");
-        let config = beside::read_json::<Config>(&config_path, CONFIG_LEN_MAX)?;
+    pub fn open(
+        folder: &(impl ModelFolder + ?Sized),
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Self>> {
+        let config_path = folder.path_of(CONFIG_NAME);
+        let config = beside::read_json::<Config>(folder, CONFIG_NAME, CONFIG_LEN_MAX)?;
         let mut config = config.unwrap_or_default();
-        let path = folder.join("chat_template.jinja");
-        let (path, source) = match beside::read_text(&path, TEMPLATE_LEN_MAX)? {
-            Some(source) => (path, source),
+        let source = beside::read_text(folder, TEMPLATE_NAME, TEMPLATE_LEN_MAX)?;
+        let (path, source) = match source {
+            Some(source) => (folder.path_of(TEMPLATE_NAME), source),
             None => match config.chat_template.take() {
                 None => return Ok(None),
                 Some(templates) => {
@@ -151,8 +158,7 @@ impl ChatTemplate {
         let mut named = config.named_tokens();
         if named.is_empty() {
             // older models have them in a file of their own
-            let path = folder.join("special_tokens_map.json");
-            let map = beside::read_json::<Config>(&path, CONFIG_LEN_MAX)?;
+            let map = beside::read_json::<Config>(folder, TOKENS_NAME, CONFIG_LEN_MAX)?;
             named = map.unwrap_or_default().named_tokens();
         }
         Self::new(&path, source, named, tokenizer).map(Some)

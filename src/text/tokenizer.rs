@@ -17,7 +17,7 @@ use tokenizers::Token;
 use crate::base::Error;
 use crate::base::Result;
 use crate::base::error::escaped;
-use crate::text::beside;
+use crate::text::beside::ModelFolder;
 use crate::text::marks::Piece;
 use crate::text::steps::Steps;
 use crate::text::tokenizer_file;
@@ -75,9 +75,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// A file that is too large or no tokenizer.
-    pub fn open(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(FILE_NAME);
-        let Some(json) = beside::read(&path, tokenizer_file::LEN_MAX)? else {
+    pub fn open(folder: &(impl ModelFolder + ?Sized)) -> Result<Option<Self>> {
+        let path = folder.path_of(FILE_NAME);
+        let Some(json) = folder.read(FILE_NAME, tokenizer_file::LEN_MAX)? else {
             return Ok(None);
         };
         Self::from_json(&json, &path)

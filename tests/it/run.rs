@@ -132,6 +132,8 @@ fn every_form_of_a_model_gives_the_same_logits() {
         at,
         &["compress", plain, "--inference", "-o", "inference/one.bs"],
     );
+    // configuration and all, in one image
+    done(at, &["compress", "plain", "-o", "whole.bs"]);
     let base = ["--base", "base/model.safetensors"];
     done(
         at,
@@ -156,10 +158,12 @@ fn every_form_of_a_model_gives_the_same_logits() {
     let (wanted, report) = logits(at, &["plain"], "");
     assert_eq!(report["tokens"].as_array().unwrap().len(), 5);
     assert_eq!(report["prompt_tokens"], 16);
-    let forms: [&[&str]; 12] = [
+    let forms: [&[&str]; 14] = [
         &["plain", "-j1"],
         &["plain/model.safetensors", "--stream"],
         &["image"],
+        &["whole.bs"],
+        &["whole.bs", "--stream"],
         &["image", "--stream", "-j2"],
         &["image", "--stream", "-j1"],
         &["inference/one.bs", "--stream"],
@@ -180,71 +184,6 @@ fn every_form_of_a_model_gives_the_same_logits() {
     }
     let (other, _) = logits(at, &["base"], "");
     assert!(other != wanted, "another model has other logits");
-}
-
-/// The trained model that comes with the project.
-fn mini_llama() -> String {
-    format!("{}/tests/data/mini-llama", env!("CARGO_MANIFEST_DIR"))
-}
-
-#[test]
-fn text_goes_in_and_comes_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    let model = mini_llama();
-    let words = [
-        "run",
-        &model,
-        "--prompt",
-        "The compiler will",
-        "--max-new-tokens",
-        "12",
-    ];
-    let output = bigsmall(at, &words);
-    assert_eq!(code(&output), 0);
-    let shown = String::from_utf8(output.stdout.clone()).unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        told.contains("promised: at most") && told.contains("measured"),
-        "{told}"
-    );
-
-    let report = json(&bigsmall(at, &[&words[..], &["--json"]].concat()));
-    assert_eq!(
-        shown.trim_end_matches('\n'),
-        report["text"].as_str().unwrap().trim_end_matches('\n')
-    );
-    assert!(report["text"].as_str().unwrap().len() > 10);
-    assert_eq!(report["receipt"], Value::Null);
-    for field in [
-        "promised_bytes",
-        "peak_bytes",
-        "load_seconds",
-        "prefill_tokens_per_second",
-    ] {
-        assert!(report[field].as_f64().unwrap() > 0.0, "{field}");
-    }
-    assert!(report["peak_bytes"].as_u64() <= report["promised_bytes"].as_u64());
-    assert!(report["placement"]["plain"].as_u64().unwrap() > 1_900_000);
-
-    // a stop text is not shown, and ends it
-    let text = report["text"].as_str().unwrap();
-    let stop: String = text.chars().skip(3).take(4).collect();
-    let stopped = json(&bigsmall(
-        at,
-        &[&words[..], &["--json", "--stop", &stop]].concat(),
-    ));
-    let before = text.split(&stop).next().unwrap();
-    assert_eq!(stopped["text"], before);
-
-    // drawn tokens follow the seed
-    let draw = |seed: &str| {
-        let drawn = ["--json", "--temperature", "1.3", "--seed", seed];
-        json(&bigsmall(at, &[&words[..], &drawn].concat()))["tokens"].clone()
-    };
-    assert_eq!(draw("4"), draw("4"));
-    assert_ne!(draw("4"), draw("5"));
-    assert_ne!(draw("4"), report["tokens"]);
 }
 
 #[test]
@@ -321,74 +260,6 @@ fn a_receipt_is_replayed_on_any_form_and_shows_what_differs() {
         serde_json::from_slice(&fs::read(at.join("receipt.json")).unwrap()).unwrap();
     assert_eq!(of_plain["checked"].as_array().unwrap().len(), 0);
     assert_eq!(of_plain["logits_sha256"], receipt["logits_sha256"]);
-}
-
-#[test]
-fn answers_of_a_batch_are_those_that_come_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    let model = mini_llama();
-    let prompts = [
-        "The compiler",
-        "A vector is",
-        "fn main() {",
-        "import os\n",
-        "Returns the",
-    ];
-    let mut lines = String::new();
-    for (number, prompt) in prompts.iter().enumerate() {
-        let line = serde_json::json!({"id": number, "prompt": prompt, "max_new_tokens": 4 + number,
-            "temperature": 0.8, "seed": number});
-        writeln!(lines, "{line}").unwrap();
-    }
-    put(&at.join("prompts.jsonl"), lines.as_bytes());
-    let output = bigsmall(at, &["run", &model, "--batch", "prompts.jsonl", "-q"]);
-    assert_eq!(
-        code(&output),
-        0,
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let answers = String::from_utf8(output.stdout).unwrap();
-    let answers: Vec<Value> = answers
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    assert_eq!(answers.len(), prompts.len());
-    for (number, prompt) in prompts.iter().enumerate() {
-        let new = (4 + number).to_string();
-        let seed = number.to_string();
-        let words = [
-            "run",
-            &model,
-            "--prompt",
-            prompt,
-            "--max-new-tokens",
-            &new,
-            "--json",
-        ];
-        let alone = json(&bigsmall(
-            at,
-            &[&words[..], &["--temperature", "0.8", "--seed", &seed]].concat(),
-        ));
-        assert_eq!(answers[number]["id"], number);
-        assert_eq!(answers[number]["tokens"], alone["tokens"], "{prompt}");
-        assert_eq!(answers[number]["text"], alone["text"]);
-    }
-    for broken in [
-        "{}",
-        "[]",
-        r#"{"prompt":"a","messages":[]}"#,
-        r#"{"prompt":"a","tempo":1}"#,
-    ] {
-        put(&at.join("broken.jsonl"), broken.as_bytes());
-        let output = bigsmall(at, &["run", &model, "--batch", "broken.jsonl"]);
-        assert_eq!(code(&output), 2, "{broken}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains("line 1"),
-            "{broken}"
-        );
-    }
 }
 
 /// Configurations, the exit code of each, and what the error names.

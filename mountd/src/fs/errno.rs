@@ -12,6 +12,8 @@ pub(crate) fn of(error: &Error) -> Errno {
         ErrorKind::Damaged
         | ErrorKind::MissingBase
         | ErrorKind::Unsupported
+        | ErrorKind::Network
+        | ErrorKind::Device
         // a hostile header: the file stays listed, and opening it fails
         | ErrorKind::OverLimit => Errno::EIO,
         ErrorKind::Busy => Errno::EBUSY,

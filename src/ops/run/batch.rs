@@ -123,7 +123,7 @@ pub(crate) fn batch(
 ) -> Result<()> {
     let located = Located::open(&options.model, &options.bases)?;
     let program = session::program(&located)?;
-    let companions = Companions::open(&located.folder)?;
+    let companions = Companions::open(&located)?;
     let lines = read(lines, path)?;
     let asked = lines.iter().enumerate().map(|(number, line)| {
         let request = line.prompt().and_then(|prompt| {

@@ -54,7 +54,7 @@ pub(crate) fn chat(
 ) -> Result<()> {
     let located = Located::open(&options.model, &options.bases)?;
     let program = session::program(&located)?;
-    let companions = Companions::open(&located.folder)?;
+    let companions = Companions::open(&located)?;
     companions.template()?;
     let made_for = program.context_max.unwrap_or(CONTEXT_DEFAULT);
     let context = options.context.unwrap_or(made_for.min(CONTEXT_DEFAULT));

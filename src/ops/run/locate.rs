@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::archive::BlockCache;
+use crate::archive::ImageKind;
 use crate::archive::Model;
+use crate::archive::ModelFile;
 use crate::archive::Opening;
+use crate::archive::OriginalFile;
 use crate::archive::ShardIndex;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -16,17 +19,30 @@ use crate::base::atomic;
 use crate::exec::config::Config;
 use crate::ops::base::SearchPaths;
 use crate::ops::folder;
+use crate::text::ModelFolder;
 
 /// Decoded blocks that are kept for tables of which single rows are read.
 const CACHE_LEN: u64 = 4 << 20;
-/// The longest file beside a model that is read.
-const COMPANION_LEN_MAX: u64 = 256 << 20;
+/// The longest configuration.
+const CONFIG_LEN_MAX: u64 = 16 << 20;
 
-/// A model, and the folder that its configuration and tokenizer are in.
+/// A model, and what lies beside it.
 #[derive(Debug)]
 pub(super) struct Located {
     pub(super) model: Arc<Model>,
-    pub(super) folder: PathBuf,
+    pub(super) companions: Companions,
+}
+
+/// Where the configuration and the tokenizer of a model are.
+#[derive(Debug)]
+pub(super) enum Companions {
+    /// In the folder of the model.
+    Folder(PathBuf),
+    /// In its image, which is one of a whole folder.
+    Image {
+        path: PathBuf,
+        files: Vec<OriginalFile>,
+    },
 }
 
 impl Located {
@@ -42,33 +58,66 @@ impl Located {
             resolver: Some(Arc::new(paths)),
             ..Opening::default()
         };
-        let model = Model::open_with(&file, opening)?;
-        let folder = if path.is_dir() {
-            path
-        } else {
-            atomic::folder_of(path)
-        };
         Ok(Self {
-            model: Arc::new(model),
-            folder: folder.to_owned(),
+            companions: Companions::of(&file, &opening)?,
+            model: Arc::new(Model::open_with(&file, opening)?),
         })
     }
 
     /// `config.json`.
     pub(super) fn config(&self) -> Result<Config> {
-        let path = self.folder.join("config.json");
-        Config::parse(&read(&path)?, &path)
+        const NAME: &str = "config.json";
+        let path = self.companions.path_of(NAME);
+        let bytes = self.companions.read(NAME, CONFIG_LEN_MAX)?;
+        let bytes = bytes.ok_or_else(|| {
+            let what = "not there, and without it nobody knows what the model computes";
+            Error::new(ErrorKind::NotFound, what).file(&path)
+        })?;
+        Config::parse(&bytes, &path)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let len = fs::metadata(path)
-        .map_err(|e| Error::io("cannot open", path, e))?
-        .len();
-    if len > COMPANION_LEN_MAX {
-        return Err(Error::over_limit("a file this large is not read").file(path));
+impl Companions {
+    fn of(model: &Path, opening: &Opening) -> Result<Self> {
+        if folder::is_image(model) {
+            let file = ModelFile::open(model, opening)?;
+            let kind = file.archive().map(|archive| archive.header().kind);
+            if kind == Some(ImageKind::Folder) {
+                return Ok(Self::Image {
+                    path: model.to_owned(),
+                    files: file.originals().to_vec(),
+                });
+            }
+        }
+        Ok(Self::Folder(atomic::folder_of(model).to_owned()))
     }
-    fs::read(path).map_err(|e| Error::io("cannot read", path, e))
+}
+
+impl ModelFolder for Companions {
+    fn read(&self, name: &str, len_max: u64) -> Result<Option<Vec<u8>>> {
+        let files = match self {
+            Self::Folder(folder) => return folder.as_path().read(name, len_max),
+            Self::Image { files, .. } => files,
+        };
+        let Some(file) = files.iter().find(|file| file.path == name) else {
+            return Ok(None);
+        };
+        let len = file.bytes.len();
+        if len > len_max {
+            let what = format!("longer than {len_max} bytes, which no such file needs");
+            return Err(Error::over_limit(what).file(&self.path_of(name)));
+        }
+        let mut bytes = vec![0; len as usize];
+        file.bytes.read_exact_at(0, &mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::Image { path, .. } => path.join(name),
+        }
+    }
 }
 
 /// The model of a folder: `model.safetensors` or its index, plain or as an image; else the only

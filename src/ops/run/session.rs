@@ -1,6 +1,5 @@
 //! A model that is ready to be asked, within what was promised.
 
-use std::path::Path;
 use std::time::Instant;
 
 use crate::base::Error;
@@ -39,7 +38,8 @@ pub(super) struct Companions {
 }
 
 impl Companions {
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub(super) fn open(located: &Located) -> Result<Self> {
+        let folder = &located.companions;
         let tokenizer = Tokenizer::open(folder)?;
         let template = match &tokenizer {
             Some(tokenizer) => ChatTemplate::open(folder, tokenizer)?,

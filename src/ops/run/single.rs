@@ -57,7 +57,7 @@ pub(crate) fn run(
 ) -> Result<RunReport> {
     let located = Located::open(&options.model, &options.bases)?;
     let program = session::program(&located)?;
-    let companions = Companions::open(&located.folder)?;
+    let companions = Companions::open(&located)?;
     let new_tokens_max = options.new_tokens_max;
     let request = prompt::request(prompt, &options.sampling, new_tokens_max, &companions)?;
     let prompt_len = request.prompt.len();
