@@ -1,4 +1,4 @@
-//! The words of the daemon.
+//! The daemon's command line.
 
 use std::path::PathBuf;
 
@@ -93,7 +93,7 @@ pub(crate) struct MountArgs {
 
 impl MountArgs {
     /// The source, and where the files appear.
-    pub(crate) fn places(&self) -> Result<(PathBuf, PathBuf), Error> {
+    pub(crate) fn source_and_mountpoint(&self) -> Result<(PathBuf, PathBuf), Error> {
         // without a source it is the cache, or the words would not have been taken
         let source = hf_cache::folder_or(self.source.as_deref())?;
         let mountpoint = self.mountpoint.clone().unwrap_or_else(|| source.clone());

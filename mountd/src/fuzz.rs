@@ -38,7 +38,7 @@ impl Mount {
         let options = FsOptions {
             bases: Vec::new(),
             cache_bytes: CACHE_BYTES,
-            ahead_bytes: 0,
+            readahead_bytes: 0,
             in_place: false,
             protect_models: false,
             life: 1,

@@ -75,7 +75,7 @@ pub(crate) enum Call {
 /// The words of the command line for those of mount(8).
 pub(crate) fn words(given: impl Iterator<Item = OsString>) -> Result<Call, String> {
     let mut given = given;
-    let mut places: Vec<OsString> = Vec::new();
+    let mut paths: Vec<OsString> = Vec::new();
     let mut options: Vec<OsString> = Vec::new();
     let (mut is_fake, mut is_sloppy) = (false, false);
     while let Some(word) = given.next() {
@@ -94,10 +94,10 @@ pub(crate) fn words(given: impl Iterator<Item = OsString>) -> Result<Call, Strin
                     }
                 }
             }
-            _ => places.push(word),
+            _ => paths.push(word),
         }
     }
-    let [source, mountpoint] = &places[..] else {
+    let [source, mountpoint] = &paths[..] else {
         return Err("usage: mount.bigsmall SOURCE MOUNTPOINT [-fnrsvw] [-o OPTIONS]".to_owned());
     };
     let mut words: Vec<OsString> = vec!["bigsmall".into(), "mount".into()];

@@ -4,19 +4,15 @@
 //! crate that mounts are mostly made with cannot take over a connection that lives already, and
 //! this one must: a worker that dies is followed by another (`docs/mount.md`).
 //!
-//! Locks that a read takes whose block is decoded already, by what they guard:
+//! A read whose block is decoded already takes three locks, which a test of `adapter` counts:
 //!
-//! | | before | now |
-//! |---|---|---|
-//! | threads at the device | 2 | 0: counted |
-//! | shares of the threads | 2 | 0: a slot for each thread (`shares`) |
-//! | reads that may be late | 2 | 0: in the same slot |
-//! | reads that hold blocks (`fs::admission`) | 2 | 0: counted |
-//! | open files (`fs::open_files`) | 1 | 1 |
-//! | decoded blocks (`bigsmall::archive::BlockCache`) | 1 | 1, for each block |
-//! | streams (`fs::readahead`), after the reply | 1 | 1 |
+//! - of the open files (`fs::open_files`);
+//! - of the decoded blocks (`bigsmall::archive::BlockCache`), once for each block;
+//! - of the streams (`fs::readahead`), after the reply.
 //!
-//! So three are taken where eleven were; a test of `adapter` counts them.
+//! Threads at the device and reads that hold blocks (`fs::admission`) are counted without one; the
+//! share that a thread works for, and a read that may be late, stand in a slot of that thread
+//! (`shares`).
 
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
@@ -322,21 +318,21 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::sync::mpsc;
 
-    /// Reads of file 1 wait for the gate, which a test may leave shut; whatever else is answered at
+    /// Reads of file 1 wait until a test releases them; whatever else is answered at
     /// once.
-    struct Gated {
-        gate: Mutex<mpsc::Receiver<()>>,
+    struct BlockedReads {
+        released: Mutex<mpsc::Receiver<()>>,
         handled: AtomicUsize,
     }
 
-    impl Handler for Gated {
+    impl Handler for BlockedReads {
         fn share(&self, request: &Request<'_>) -> Share {
             Share::Read(request.node)
         }
 
         fn handle(&self, request: &Request<'_>, answer: Answer<'_>) {
             if request.node == 1 {
-                let _ = self.gate.lock().recv();
+                let _ = self.released.lock().recv();
             }
             assert!(request.node != 7, "a fault");
             self.handled.fetch_add(1, Ordering::Relaxed);
@@ -353,18 +349,18 @@ mod tests {
         bytes
     }
 
-    fn session() -> (UnixDatagram, mpsc::Sender<()>, Arc<Session<Gated>>) {
+    fn session() -> (UnixDatagram, mpsc::Sender<()>, Arc<Session<BlockedReads>>) {
         // datagrams keep their bounds, as requests do
         let (kernel, device) = UnixDatagram::pair().unwrap();
         kernel
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
-        let (release, gate) = mpsc::channel();
-        let gated = Gated {
-            gate: Mutex::new(gate),
+        let (release, released) = mpsc::channel();
+        let blocked = BlockedReads {
+            released: Mutex::new(released),
             handled: AtomicUsize::new(0),
         };
-        let session = Session::new(device.into(), 4096, gated);
+        let session = Session::new(device.into(), 4096, blocked);
         session.start();
         (kernel, release, session)
     }

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::transcript::Example;
-use crate::transcript::Part;
+use crate::transcript::PageText;
 use crate::transcript::Shell;
 
 /// The command line hands these words over as they stand.
@@ -73,7 +73,7 @@ fn prepare(folder: &Path) {
 
 #[test]
 fn the_page_shows_what_the_daemon_says() {
-    let mut parts = vec![Part {
+    let mut parts = vec![PageText {
         text: "\n\n## Mount\n\n".into(),
         is_measured: false,
     }];

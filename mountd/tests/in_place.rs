@@ -8,6 +8,7 @@
 )]
 
 mod converted;
+mod fine_tunes;
 mod models;
 
 use std::fs;
@@ -36,6 +37,7 @@ use bigsmall::ops::restore;
 use crate::converted::AT_ONCE;
 use crate::converted::Setup;
 use crate::converted::mountd;
+use crate::fine_tunes::fine_tune;
 use crate::models::model;
 use crate::models::put;
 
@@ -340,10 +342,7 @@ fn a_delta_in_place_finds_its_base_below_the_mount() {
     let setup = Setup::new();
     let root = setup.root();
     setup.unmount();
-    let mut tuned = setup.models[0].1.clone();
-    for byte in tuned[200..].iter_mut().step_by(9) {
-        *byte ^= 1;
-    }
+    let tuned = fine_tune(&setup.models[0].1);
     let plain = setup.folder.path().join("t.safetensors");
     put(&plain, &tuned);
     let base = root.join("a.bs");

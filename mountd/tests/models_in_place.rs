@@ -8,6 +8,7 @@
 )]
 
 mod converted;
+mod fine_tunes;
 mod models;
 
 use std::fs;
@@ -29,6 +30,7 @@ use rustix::fs::XattrFlags;
 use crate::converted::Setup;
 use crate::converted::convert_all;
 use crate::converted::mountd;
+use crate::fine_tunes::fine_tune;
 use crate::models::model;
 use crate::models::put;
 
@@ -249,10 +251,7 @@ fn a_base_that_is_needed_stays() {
     let setup = Setup::new();
     let root = setup.root();
     setup.unmount();
-    let mut tuned = setup.models[0].1.clone();
-    for byte in tuned[200..].iter_mut().step_by(9) {
-        *byte ^= 1;
-    }
+    let tuned = fine_tune(&setup.models[0].1);
     let plain = setup.folder.path().join("t.safetensors");
     put(&plain, &tuned);
     let (base, delta) = (root.join("a.bs"), root.join("deep/t.bs"));
@@ -293,10 +292,7 @@ fn a_base_without_an_extension_is_found_and_stays() {
     let root = setup.root();
     setup.unmount();
     let base = model(150_000, 50);
-    let mut tuned = base.clone();
-    for byte in tuned[200..].iter_mut().step_by(9) {
-        *byte ^= 1;
-    }
+    let tuned = fine_tune(&base);
     let blob = root.join("blobs/1bf4");
     let plain = setup.folder.path().join("t.safetensors");
     put(&blob, &base);

@@ -38,9 +38,9 @@ use crate::models::put;
 
 /// What was seen, in words that tell where both differ.
 #[derive(Default)]
-struct Seen(Vec<String>);
+struct Observations(Vec<String>);
 
-impl Seen {
+impl Observations {
     fn note(&mut self, what: &str, seen: impl Debug) {
         self.0.push(format!("{what}: {seen:?}"));
     }
@@ -74,13 +74,13 @@ fn chmod(path: &Path, mode: u32) -> std::io::Result<()> {
 }
 
 /// The same calls in both; what each gives.
-fn compare(story: impl Fn(&Path, &mut Seen)) {
+fn compare(story: impl Fn(&Path, &mut Observations)) {
     let setup = Setup::new();
     let below = setup.folder.path().join("below");
     let above = setup.root().join("above");
     let [below, above] = [below, above].map(|folder| {
         fs::create_dir(&folder).unwrap();
-        let mut seen = Seen::default();
+        let mut seen = Observations::default();
         story(&folder, &mut seen);
         seen.0
     });
@@ -165,7 +165,7 @@ fn numbers_and_times_are_those_of_the_disk() {
         put(&file, b"abc");
         let link = folder.join("link");
         symlink("file", &link).unwrap();
-        let newer = |by: &str, seen: &mut Seen, of: &Path, call: &dyn Fn() -> PathBuf| {
+        let newer = |by: &str, seen: &mut Observations, of: &Path, call: &dyn Fn() -> PathBuf| {
             seen.note(by, makes_newer(of, call));
         };
         newer("chmod", seen, &file, &|| {
@@ -216,8 +216,8 @@ fn numbers_and_times_are_those_of_the_disk() {
 }
 
 /// Sets times in all ways.
-fn times_are_set(seen: &mut Seen, paths: &[&Path]) {
-    let times = |seen: &mut Seen, what: &str, path: &Path| {
+fn times_are_set(seen: &mut Observations, paths: &[&Path]) {
+    let times = |seen: &mut Observations, what: &str, path: &Path| {
         let stat = fs::symlink_metadata(path).unwrap();
         let [a, m] = [
             (stat.atime(), stat.atime_nsec()),
@@ -245,7 +245,7 @@ fn times_are_set(seen: &mut Seen, paths: &[&Path]) {
 }
 
 /// Gives a file room, and none.
-fn room_is_counted(folder: &Path, seen: &mut Seen) {
+fn room_is_counted(folder: &Path, seen: &mut Observations) {
     let sparse = File::create(folder.join("sparse")).unwrap();
     sparse.set_len(1 << 20).unwrap();
     sparse.sync_all().unwrap();
@@ -273,7 +273,7 @@ fn modes_groups_and_lists_are_handed_on_as_on_the_disk() {
             std::os::unix::fs::chown(&shared, Some(3), Some(4)).unwrap();
         }
         chmod(&shared, 0o2775).unwrap();
-        let made = |seen: &mut Seen, shared: &Path| {
+        let made = |seen: &mut Observations, shared: &Path| {
             fs::create_dir(shared.join("folder")).unwrap();
             put(&shared.join("file"), b"x");
             let mode = Mode::from_bits_truncate(0o666);

@@ -18,8 +18,8 @@ use crate::archive::model_file::Opening;
 use crate::archive::resolve::Availability;
 use crate::archive::resolve::BaseResolver;
 use crate::archive::resolve::BoundImage;
-use crate::archive::settled;
-use crate::archive::settled::Settled;
+use crate::archive::resolved_deltas;
+use crate::archive::resolved_deltas::ResolvedDeltas;
 use crate::archive::tensor_digests::TensorDigests;
 use crate::base::Error;
 use crate::base::ErrorKind;
@@ -51,7 +51,7 @@ pub struct Bases {
     /// Files of which a tensor was found to be a base: their other tensors are tried first.
     proven: Mutex<BTreeSet<usize>>,
     /// The deltas whose bases were found.
-    settled: Settled,
+    resolved: ResolvedDeltas,
 }
 
 impl Drop for Bases {
@@ -86,7 +86,7 @@ impl Bases {
             model: Model::new(opening),
             digests: TensorDigests::new(index),
             proven: Mutex::default(),
-            settled: Settled::default(),
+            resolved: ResolvedDeltas::default(),
         }
     }
 
@@ -178,24 +178,24 @@ impl Bases {
 
     /// How many deltas are read for a tensor, as far as its base was found.
     pub fn depth(&self, tensor: &Tensor) -> usize {
-        self.settled.depth(tensor).unwrap_or_default()
+        self.resolved.depth(tensor).unwrap_or_default()
     }
 
     /// The bytes of a tensor. If it is stored as differences, its base is looked for.
     pub fn bytes(&self, tensor: &Tensor) -> Result<Arc<dyn ReadAt>> {
-        self.settled(tensor, DELTAS_MAX)
+        self.resolved(tensor, DELTAS_MAX)
     }
 
-    fn settled(&self, tensor: &Tensor, deltas: usize) -> Result<Arc<dyn ReadAt>> {
+    fn resolved(&self, tensor: &Tensor, deltas: usize) -> Result<Arc<dyn ReadAt>> {
         Search::new(self)
             .settle(tensor, deltas)
             .map_err(|e| e.file(self.file_of(tensor)))?;
-        Ok(self.settled.bytes(&self.model, tensor))
+        Ok(self.resolved.bytes(&self.model, tensor))
     }
 
     /// The digest of a tensor whose base, if it has one, was found.
     fn blake3(&self, tensor: &Tensor) -> Result<[u8; 32]> {
-        let bytes = self.settled.bytes(&self.model, tensor);
+        let bytes = self.resolved.bytes(&self.model, tensor);
         self.digests.take(&self.model, tensor, &*bytes)
     }
 
@@ -206,7 +206,7 @@ impl Bases {
 
     /// What a tensor is as a base, and its bytes. They are read for the digest, if it is not known.
     pub fn identify(&self, tensor: &Tensor) -> Result<(BaseRecord, Arc<dyn ReadAt>)> {
-        let bytes = self.settled(tensor, DELTAS_MAX - 1)?;
+        let bytes = self.resolved(tensor, DELTAS_MAX - 1)?;
         let record = BaseRecord {
             blake3: self.blake3(tensor)?,
             name: tensor.span().name.clone(),
@@ -218,7 +218,7 @@ impl Bases {
     /// if none is it.
     pub fn find(&self, record: &BaseRecord, len: u64) -> Result<Arc<dyn ReadAt>> {
         let tensor = Search::new(self).find(record, len, DELTAS_MAX - 1)?;
-        Ok(self.settled.bytes(&self.model, tensor))
+        Ok(self.resolved.bytes(&self.model, tensor))
     }
 
     /// The file in which the base of this record and length is.
@@ -265,8 +265,8 @@ impl Bases {
                 if self.known_blake3(tensor).is_none() {
                     left -= len;
                     // one that cannot be read stays unknown
-                    let settled = self.settled(tensor, DELTAS_MAX - 1);
-                    let _ = settled.and_then(|_| self.blake3(tensor));
+                    let resolved = self.resolved(tensor, DELTAS_MAX - 1);
+                    let _ = resolved.and_then(|_| self.blake3(tensor));
                 }
             }
         }
@@ -332,16 +332,18 @@ struct Search<'a> {
 
 /// The tensors of one name and length that were read so far, by their digests.
 #[derive(Default)]
-struct AtHand<'a> {
+struct ReadTensors<'a> {
     by_digest: BTreeMap<[u8; 32], &'a Tensor>,
     /// Why the first of those that could not be read could not.
     fault: Option<Error>,
 }
 
-impl<'a> AtHand<'a> {
+impl<'a> ReadTensors<'a> {
     /// The base of a tensor, if it is among these.
     fn base_of(&self, bases: &Bases, tensor: &Tensor) -> Option<&'a Tensor> {
-        let blake3 = &settled::need_of(&bases.model, tensor)?.record.blake3;
+        let blake3 = &resolved_deltas::need_of(&bases.model, tensor)?
+            .record
+            .blake3;
         self.by_digest.get(blake3).copied()
     }
 }
@@ -405,7 +407,7 @@ impl<'a> Search<'a> {
             known == Some(record.blake3)
         };
         let known: Vec<&Tensor> = alike.iter().filter(known).copied().collect();
-        let mut at_hand = AtHand::default();
+        let mut at_hand = ReadTensors::default();
         for tensor in known {
             match self.settle(tensor, deltas) {
                 Ok(()) => return Ok(tensor),
@@ -445,7 +447,12 @@ impl<'a> Search<'a> {
     }
 
     /// Whether this tensor, which can be read, has the digest; then it is at hand for others, too.
-    fn is_it(&self, tensor: &'a Tensor, record: &BaseRecord, at_hand: &mut AtHand<'a>) -> bool {
+    fn is_it(
+        &self,
+        tensor: &'a Tensor,
+        record: &BaseRecord,
+        at_hand: &mut ReadTensors<'a>,
+    ) -> bool {
         match self.bases.blake3(tensor) {
             Ok(blake3) => {
                 at_hand.by_digest.entry(blake3).or_insert(tensor);
@@ -460,12 +467,17 @@ impl<'a> Search<'a> {
 
     /// Whether the base of a tensor that is stored as differences is at hand, so that at most
     /// `depth` deltas are read for the tensor.
-    fn base_is_at_hand(&mut self, tensor: &Tensor, depth: usize, at_hand: &AtHand<'a>) -> bool {
+    fn base_is_at_hand(
+        &mut self,
+        tensor: &Tensor,
+        depth: usize,
+        at_hand: &ReadTensors<'a>,
+    ) -> bool {
         let bases = self.bases;
-        if let Some(known) = bases.settled.depth(tensor) {
+        if let Some(known) = bases.resolved.depth(tensor) {
             return known <= depth;
         }
-        let Some(need) = settled::need_of(&bases.model, tensor) else {
+        let Some(need) = resolved_deltas::need_of(&bases.model, tensor) else {
             return true;
         };
         let base = if need.record.name == tensor.span().name {
@@ -474,21 +486,21 @@ impl<'a> Search<'a> {
             self.find(&need.record, tensor.span().len, depth - 1).ok()
         };
         let base = base.filter(|base| bases.depth(base) < depth);
-        base.inspect(|base| bases.settled.settle(&bases.model, tensor, base))
+        base.inspect(|base| bases.resolved.settle(&bases.model, tensor, base))
             .is_some()
     }
 
     /// Finds the base of a tensor that is stored as differences, so that it can be read.
     fn settle(&mut self, tensor: &Tensor, deltas: usize) -> Result<()> {
         let bases = self.bases;
-        if let Some(need) = settled::need_of(&bases.model, tensor)
-            && bases.settled.depth(tensor).is_none()
+        if let Some(need) = resolved_deltas::need_of(&bases.model, tensor)
+            && bases.resolved.depth(tensor).is_none()
         {
             let Some(below) = deltas.checked_sub(1) else {
                 return Err(self.too_deep(tensor));
             };
             let base = self.find(&need.record, tensor.span().len, below)?;
-            bases.settled.settle(&bases.model, tensor, base);
+            bases.resolved.settle(&bases.model, tensor, base);
         }
         if bases.depth(tensor) > deltas {
             return Err(self.too_deep(tensor));
@@ -526,7 +538,7 @@ impl<'a> Search<'a> {
         for _ in 1..DELTAS_MAX {
             let before = known.clone();
             for tensor in &alike {
-                let Some(need) = settled::need_of(&self.bases.model, tensor) else {
+                let Some(need) = resolved_deltas::need_of(&self.bases.model, tensor) else {
                     continue;
                 };
                 let below = &need.record;

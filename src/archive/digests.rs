@@ -71,7 +71,7 @@ impl DigestIndex {
 
     /// By what does not change with the file's name.
     fn page(&self, identity: &Identity) -> PathBuf {
-        let [device, inode] = identity.place();
+        let [device, inode] = identity.device_and_inode();
         self.folder.join(format!("{device:x}-{inode:x}.json"))
     }
 

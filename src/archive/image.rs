@@ -57,7 +57,7 @@ pub struct Image {
     packed: Arc<Packed>,
     /// Where the index lies that was read.
     index: Range<u64>,
-    base_place: String,
+    base_path: String,
     /// By their number; none for one that no tensor has.
     needs: Arc<[Option<Need>]>,
     faults: Vec<Error>,
@@ -175,7 +175,7 @@ impl Image {
             members: parsed.members.into(),
             packed: Arc::new(packed),
             index,
-            base_place: parsed.base_place,
+            base_path: parsed.base_path,
             needs: needs(&parsed.bases, users),
             faults,
             id,
@@ -229,8 +229,8 @@ impl Image {
 
     /// Where the base was when the image was made, as words for a person; empty if that is not
     /// known.
-    pub fn base_place(&self) -> &str {
-        &self.base_place
+    pub fn base_path(&self) -> &str {
+        &self.base_path
     }
 
     /// Whether some of it is stored as differences from other files.
@@ -300,13 +300,13 @@ impl Image {
         let mut counts = BTreeMap::new();
         let mut page = (usize::MAX, Vec::new());
         for number in file.spans.clone() {
-            let place = self.packed.place(number);
-            for block in 0..place.grid.block_count() {
-                let wanted = Packed::page_of(place.first_block + block as usize);
+            let location = self.packed.location(number);
+            for block in 0..location.grid.block_count() {
+                let wanted = Packed::page_of(location.first_block + block as usize);
                 if page.0 != wanted {
                     page = (wanted, self.read_page(wanted)?);
                 }
-                let codec = self.packed.block(&place, block, &page.1)?.codec;
+                let codec = self.packed.block(&location, block, &page.1)?.codec;
                 *counts.entry(codec.name()).or_default() += 1;
             }
         }
@@ -335,11 +335,11 @@ impl Image {
     /// The record of a span's block, from the page that it is in.
     pub(super) fn block_record(
         &self,
-        place: &SpanLocation,
+        location: &SpanLocation,
         number: u64,
         page: &[u8],
     ) -> Result<BlockRecord> {
-        self.packed.block(place, number, page)
+        self.packed.block(location, number, page)
     }
 
     /// Where the coded bytes of these blocks of one span lie, the padding between them included.

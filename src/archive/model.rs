@@ -70,15 +70,15 @@ use crate::archive::image;
 use crate::archive::model_file::ModelFile;
 use crate::archive::model_file::Opening;
 use crate::archive::naming;
+use crate::archive::precedence;
+use crate::archive::precedence::Candidate;
+use crate::archive::precedence::Indexes;
+use crate::archive::precedence::Precedence;
 use crate::archive::resolve::BoundImage;
 use crate::archive::shards;
-use crate::archive::shards::Home;
 use crate::archive::shards::ShardIndex;
+use crate::archive::shards::ShardLocation;
 use crate::archive::shards::ShardNote;
-use crate::archive::standing;
-use crate::archive::standing::Candidate;
-use crate::archive::standing::Indexes;
-use crate::archive::standing::Standing;
 use crate::archive::tensor_ref::Source;
 use crate::archive::tensor_ref::TensorRef;
 use crate::base::Error;
@@ -152,7 +152,7 @@ pub(super) struct File {
     /// The original files.
     pub(super) originals: Vec<Source>,
     /// Of each of them, where it stands: links give several.
-    pub(super) homes: BTreeMap<usize, Vec<Home>>,
+    pub(super) locations: BTreeMap<usize, Vec<ShardLocation>>,
 }
 
 impl File {
@@ -165,8 +165,8 @@ impl File {
             None => Some(name.to_owned()),
         };
         let folder = crate::base::atomic::folder_of(path).to_owned();
-        let home = name.map(|name| Home { folder, name });
-        self.homes.entry(0).or_default().extend(home);
+        let location = name.map(|name| ShardLocation { folder, name });
+        self.locations.entry(0).or_default().extend(location);
     }
 
     /// The image, if it is one that needs bases.
@@ -199,7 +199,7 @@ pub struct Model {
     /// Those in images of folders.
     in_images: Vec<ShardIndex>,
     /// Which tensors count, once that was asked.
-    standing: OnceLock<Standing>,
+    precedence: OnceLock<Precedence>,
     /// What could not be read, and whether it was named or under what was.
     faults: Vec<(bool, Error)>,
     follows_links: bool,
@@ -229,7 +229,7 @@ impl Model {
             by_name: OnceLock::new(),
             indexes: BTreeSet::new(),
             in_images: Vec::new(),
-            standing: OnceLock::new(),
+            precedence: OnceLock::new(),
             faults: Vec::new(),
             follows_links: true,
         }
@@ -367,7 +367,7 @@ impl Model {
     /// A file that is there already is not added again; it may have been beside what was named, and
     /// be named now.
     fn add_file(&mut self, path: &Path, is_named: bool) -> Result<Added> {
-        self.standing.take();
+        self.precedence.take();
         let source = FileSource::open(path)?;
         let identity = source.on_disk();
         if let Some(known) = self.files.iter().position(|file| file.identity == identity) {
@@ -403,12 +403,12 @@ impl Model {
             header: archive.map(|archive| archive.header().clone()),
             image: archive.map(|archive| Arc::clone(archive.image())),
             originals: originals.iter().map(Source::of).collect(),
-            homes: BTreeMap::new(),
+            locations: BTreeMap::new(),
             path: path.clone(),
         };
         file.stands_at(&path);
         if let Some(archive) = archive.filter(|a| a.header().kind == ImageKind::Folder) {
-            file.homes = shards::homes_in(archive);
+            file.locations = shards::locations_in(archive);
             let indexes = shards::indexes_in(archive).into_iter();
             let indexes = indexes.filter_map(|(index, _)| index.ok());
             self.in_images.extend(indexes);
@@ -474,7 +474,7 @@ impl Model {
 
     /// What is odd about which tensors count, as far as no index of shards decides.
     pub fn shard_notes(&self) -> &[ShardNote] {
-        &self.standing().notes
+        &self.precedence().notes
     }
 
     /// The images of which some is stored as differences.
@@ -489,11 +489,11 @@ impl Model {
 
     /// The folders in which the file of a tensor stands.
     pub fn folders_of(&self, tensor: &Tensor) -> impl Iterator<Item = &Path> {
-        let homes = self.file(tensor.file()).homes.get(&tensor.original());
-        homes
+        let locations = self.file(tensor.file()).locations.get(&tensor.original());
+        locations
             .into_iter()
             .flatten()
-            .map(|home| home.folder.as_path())
+            .map(|location| location.folder.as_path())
     }
 
     fn by_name(&self) -> &[u32] {
@@ -514,8 +514,8 @@ impl Model {
         rest.take_while(move |tensor| tensor.span.name == name)
     }
 
-    fn standing(&self) -> &Standing {
-        self.standing.get_or_init(|| {
+    fn precedence(&self) -> &Precedence {
+        self.precedence.get_or_init(|| {
             let tensor = |number: &u32| &self.tensors[*number as usize];
             let groups = self
                 .by_name()
@@ -529,23 +529,23 @@ impl Model {
                 in_images: &self.in_images,
                 on_disk: &self.indexes,
             };
-            standing::decide(groups, indexes)
+            precedence::decide(groups, indexes)
         })
     }
 
     fn candidate(&self, tensor: &Tensor) -> Candidate<'_> {
         let file = self.file(tensor.file());
-        let homes = file.homes.get(&tensor.original());
+        let locations = file.locations.get(&tensor.original());
         Candidate {
             number: tensor.number(),
-            homes: homes.map(Vec::as_slice).unwrap_or_default(),
+            locations: locations.map(Vec::as_slice).unwrap_or_default(),
             path: &file.path,
             is_image: file.header.is_some(),
         }
     }
 
     fn counts(&self, tensor: &Tensor) -> bool {
-        tensor.is_named && self.standing().counts(tensor.number())
+        tensor.is_named && self.precedence().counts(tensor.number())
     }
 
     /// All tensors of what was named, by name, but for those in other files than the index of the

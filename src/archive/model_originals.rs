@@ -11,8 +11,8 @@ impl Model {
     pub fn originals(&self) -> impl Iterator<Item = (String, &Arc<dyn ReadAt>)> {
         self.files.iter().flat_map(|file| {
             file.originals.iter().enumerate().map(|(number, source)| {
-                let home = file.homes.get(&number).and_then(|homes| homes.first());
-                let name = home.map(|home| home.name.to_string_lossy().into_owned());
+                let location = file.locations.get(&number).and_then(|all| all.first());
+                let name = location.map(|location| location.name.to_string_lossy().into_owned());
                 let own = || file.path.file_name().unwrap_or_default().to_string_lossy();
                 (name.unwrap_or_else(|| own().into_owned()), &source.bytes)
             })

@@ -1,4 +1,4 @@
-//! An original file, whoever has made it small.
+//! An original file, out of an image or out of a file of the Python package.
 
 use crate::archive::PackageFile;
 use crate::archive::Piece;

@@ -1,5 +1,5 @@
 //! A file of the Python package as the safetensors file that it stands for: reads of any range,
-//! decoded a tensor at a time, for its codes have no places to begin at but a tensor's.
+//! decoded a tensor at a time, because its codes can only be decoded from the start of one.
 
 use std::ops::Range;
 use std::path::Path;

@@ -132,7 +132,7 @@ impl Walk<'_> {
         if entry.has_data() {
             entry.tables_len = self.varint() as u32;
             let coded_len = self.varint();
-            entry.place(self.mark.data_end);
+            entry.assign_offsets(self.mark.data_end);
             self.mark.data_end = entry.data_offset + coded_len;
             self.mark.block += grid.block_count() as u32;
         }
@@ -149,11 +149,11 @@ impl Entry {
 
     /// Finds its tables and blocks behind data that end there. The same was added up once without
     /// an error.
-    fn place(&mut self, data_end: u64) {
-        let mut placing = OffsetAssigner::new(data_end);
-        let tables = placing.span(self.grid, self.tables_len);
+    fn assign_offsets(&mut self, data_end: u64) {
+        let mut offsets = OffsetAssigner::new(data_end);
+        let tables = offsets.span(self.grid, self.tables_len);
         self.tables_offset = tables.unwrap_or(data_end);
-        self.data_offset = placing.end();
+        self.data_offset = offsets.end();
     }
 }
 
@@ -195,7 +195,7 @@ impl Packed {
     }
 
     /// Where span `number` lies, which there must be.
-    pub(super) fn place(&self, number: usize) -> SpanLocation {
+    pub(super) fn location(&self, number: usize) -> SpanLocation {
         self.resolve(self.entry(number))
     }
 
@@ -266,23 +266,23 @@ impl Packed {
     /// The record of block `number` of a span, from the page that it is in.
     pub(super) fn block(
         &self,
-        place: &SpanLocation,
+        location: &SpanLocation,
         number: u64,
         page: &[u8],
     ) -> Result<BlockRecord> {
-        let block = place.first_block + number as usize;
+        let block = location.first_block + number as usize;
         let first = Self::page_of(block) * PAGE_BLOCKS;
         // from the beginning of the span, or of the page if that is in it
-        let (mut at, from) = if place.first_block >= first {
-            (place.data_offset, place.first_block - first)
+        let (mut at, from) = if location.first_block >= first {
+            (location.data_offset, location.first_block - first)
         } else {
             (self.pages[Self::page_of(block)].offset, 0)
         };
         let stored = |n: usize| &page[n * BLOCK_RECORD_LEN..][..BLOCK_RECORD_LEN];
         for n in from..block - first {
-            let mut placing = OffsetAssigner::new(at);
-            placing.block(BlockRecord::parse(stored(n))?.coded_len)?;
-            at = placing.end();
+            let mut offsets = OffsetAssigner::new(at);
+            offsets.block(BlockRecord::parse(stored(n))?.coded_len)?;
+            at = offsets.end();
         }
         let record = BlockRecord::parse(stored(block - first))?;
         Ok(BlockRecord {
@@ -387,9 +387,9 @@ impl Take for Packing<'_> {
         if span.span.len > 0 && span.repeats.is_none() {
             let own_tables_len = span.tables_of.map_or(span.tables_len, |_| 0);
             put_varint(u64::from(own_tables_len), out);
-            let mut placing = OffsetAssigner::new(self.mark.data_end);
-            let _ = placing.span(span.grid(), own_tables_len);
-            put_varint(data_end - placing.end(), out);
+            let mut offsets = OffsetAssigner::new(self.mark.data_end);
+            let _ = offsets.span(span.grid(), own_tables_len);
+            put_varint(data_end - offsets.end(), out);
         }
         self.mark = Mark {
             start: self.mark.start + span.span.len,
@@ -401,7 +401,7 @@ impl Take for Packing<'_> {
     }
 
     fn location(&self, number: usize) -> Option<SpanLocation> {
-        (number < self.packed.span_count).then(|| self.packed.place(number))
+        (number < self.packed.span_count).then(|| self.packed.location(number))
     }
 }
 
@@ -517,20 +517,20 @@ mod tests {
             let (packed, _) = Packed::read(&bytes, 0..len, &header, &mut look).unwrap();
             prop_assert_eq!(&seen, &whole.spans);
             for (number, span) in whole.spans.iter().enumerate() {
-                let place = packed.place(number);
+                let location = packed.location(number);
                 let stored = span.repeats.map_or(span, |of| &whole.spans[of]);
-                prop_assert_eq!(place.start, span.span.start);
-                prop_assert_eq!((place.grid, place.repeats), (span.grid(), span.repeats));
-                prop_assert_eq!(place.base, stored.base);
-                prop_assert_eq!(place.tables_len, span.tables_len);
+                prop_assert_eq!(location.start, span.span.start);
+                prop_assert_eq!((location.grid, location.repeats), (span.grid(), span.repeats));
+                prop_assert_eq!(location.base, stored.base);
+                prop_assert_eq!(location.tables_len, span.tables_len);
                 if span.tables_len > 0 {
-                    prop_assert_eq!(place.tables_offset, span.tables_offset);
-                    prop_assert_eq!(place.tables_owner, whole.tables_owner(number));
+                    prop_assert_eq!(location.tables_offset, span.tables_offset);
+                    prop_assert_eq!(location.tables_owner, whole.tables_owner(number));
                 }
                 for block in 0..span.grid().block_count() {
                     let of_all = span.blocks.start + block as usize;
                     let page = packed.read_page(&bytes, Packed::page_of(of_all)).unwrap();
-                    let record = packed.block(&place, block, &page).unwrap();
+                    let record = packed.block(&location, block, &page).unwrap();
                     prop_assert_eq!(&record, &whole.blocks[of_all]);
                 }
                 if span.span.len > 0 {

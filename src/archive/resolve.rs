@@ -173,9 +173,9 @@ impl BoundImage {
 
     fn base_hint(&self) -> String {
         let hint = "it needs the model that it was made from";
-        match self.base_place() {
+        match self.base_path() {
             "" => hint.to_owned(),
-            place => format!("{hint}: it was `{}` then", error::escaped(place)),
+            path => format!("{hint}: it was `{}` then", error::escaped(path)),
         }
     }
 

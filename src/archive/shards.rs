@@ -35,7 +35,7 @@ const INDEX: &str = ".safetensors.index";
 
 /// Where a file with tensors stands: its folder, and its name there as restored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Home {
+pub(super) struct ShardLocation {
     pub(super) folder: PathBuf,
     pub(super) name: OsString,
 }
@@ -51,7 +51,7 @@ pub struct ShardIndex {
 }
 
 #[derive(Deserialize)]
-struct Words {
+struct IndexJson {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -90,12 +90,12 @@ impl ShardIndex {
     }
 
     fn read(source: &dyn ReadAt, path: &Path) -> Result<Self> {
-        let words: Words = serde_json::from_slice(&Self::bytes(source)?)
+        let json: IndexJson = serde_json::from_slice(&Self::bytes(source)?)
             .map_err(|e| Error::invalid(format!("is no index of shards: {e}")))?;
-        let names: BTreeSet<&String> = words.weight_map.values().collect();
+        let names: BTreeSet<&String> = json.weight_map.values().collect();
         let files: Vec<String> = names.into_iter().cloned().collect();
         let number = |name: &String| files.partition_point(|file| file < name);
-        let map = words.weight_map.into_iter();
+        let map = json.weight_map.into_iter();
         Ok(Self {
             path: path.to_owned(),
             stem: Self::stem_of(path).unwrap_or_default(),
@@ -239,11 +239,11 @@ fn others(tensors: usize) -> String {
 
 /// The files that tensors stand in, and what decides which of these counts: the index, and the file
 /// that it names.
-type Standing = (Vec<PathBuf>, Option<(PathBuf, String)>);
+type SharedTensors = (Vec<PathBuf>, Option<(PathBuf, String)>);
 
 /// Tensors that stand in several files, gathered by these.
 #[derive(Debug, Default)]
-pub(super) struct Groups(BTreeMap<Standing, (String, usize)>);
+pub(super) struct Groups(BTreeMap<SharedTensors, (String, usize)>);
 
 impl Groups {
     pub(super) fn add(
@@ -447,15 +447,15 @@ pub(super) fn indexes_in(
         if record.is_safetensors || ShardIndex::stem_of(path).is_none() {
             continue;
         }
-        let place = archive.path().join(path);
+        let index_path = archive.path().join(path);
         let read = || {
             let cache = BlockCache::new(BlockCache::BYTES_DEFAULT);
             let file = VirtualFile::new(Arc::clone(archive.image()), number, cache)?;
-            ShardIndex::read(&file, &place).map_err(|e| e.file(&place))
+            ShardIndex::read(&file, &index_path).map_err(|e| e.file(&index_path))
         };
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         found.push((
-            read().map_err(|error| unreadable(place.clone(), &error)),
+            read().map_err(|error| unreadable(index_path.clone(), &error)),
             folder,
         ));
     }
@@ -463,14 +463,14 @@ pub(super) fn indexes_in(
 }
 
 /// Where each file of an image of a folder stands, by its number.
-pub(super) fn homes_in(archive: &Archive) -> BTreeMap<usize, Vec<Home>> {
-    let home = |record: &FileRecord| {
+pub(super) fn locations_in(archive: &Archive) -> BTreeMap<usize, Vec<ShardLocation>> {
+    let location = |record: &FileRecord| {
         let path = archive.path().join(&record.path);
         let name = path.file_name().unwrap_or_default().to_owned();
         let folder = crate::base::atomic::folder_of(&path).to_owned();
-        vec![Home { folder, name }]
+        vec![ShardLocation { folder, name }]
     };
-    archive.files().iter().map(home).enumerate().collect()
+    archive.files().iter().map(location).enumerate().collect()
 }
 
 pub(super) fn unreadable(path: PathBuf, error: &Error) -> ShardNote {

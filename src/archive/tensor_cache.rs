@@ -1,4 +1,4 @@
-//! Whole decoded tensors, of files that can only be decoded so.
+//! Whole decoded tensors, of files that cannot be decoded in smaller pieces.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -148,13 +148,13 @@ impl<'m> TensorRef<'m> {
             return Ok(None);
         };
         let coded = || {
-            let (place, first, blocks) = file.block_records(self.span.start, range)?;
+            let (location, first, blocks) = file.block_records(self.span.start, range)?;
             let image = Arc::clone(file.image());
-            let bytes = CodedBytes::read(&image, place.grid, (first, blocks), buffer)?;
+            let bytes = CodedBytes::read(&image, location.grid, (first, blocks), buffer)?;
             Ok(CodedTensor {
                 name: self.span.name.clone(),
-                tables: file.tables(&place)?,
-                base: place.base,
+                tables: file.tables(&location)?,
+                base: location.base,
                 image,
                 bytes,
             })

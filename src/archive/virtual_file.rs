@@ -81,30 +81,30 @@ impl VirtualFile {
     }
 
     /// Block `number` of a span, of which somebody wants what begins before `wanted_end`.
-    fn block(&self, (_, place): Numbered, number: u64, wanted_end: u64) -> Result<Arc<Vec<u8>>> {
-        let decode = || self.decode(&place, number, wanted_end);
-        let (id, len) = (self.image.id(), block_len(&place, number));
-        let number = place.first_block + number as usize;
+    fn block(&self, (_, location): Numbered, number: u64, wanted_end: u64) -> Result<Arc<Vec<u8>>> {
+        let decode = || self.decode(&location, number, wanted_end);
+        let (id, len) = (self.image.id(), block_len(&location, number));
+        let number = location.first_block + number as usize;
         self.cache.block(id, number, len, decode)
     }
 
     /// Decodes block `number` of a span, and the next with it where two in turns are faster and
     /// that is wanted, too.
-    fn decode(&self, place: &SpanLocation, number: u64, wanted_end: u64) -> Result<Vec<u8>> {
-        let record = self.block_record(place, number)?;
-        let with_next = self.decode_with_next(place, number, (&record, wanted_end));
-        with_next.map_or_else(|| self.decode_alone(place, number, &record), Ok)
+    fn decode(&self, location: &SpanLocation, number: u64, wanted_end: u64) -> Result<Vec<u8>> {
+        let record = self.block_record(location, number)?;
+        let with_next = self.decode_with_next(location, number, (&record, wanted_end));
+        with_next.map_or_else(|| self.decode_alone(location, number, &record), Ok)
     }
 
     fn decode_alone(
         &self,
-        place: &SpanLocation,
+        location: &SpanLocation,
         number: u64,
         record: &BlockRecord,
     ) -> Result<Vec<u8>> {
-        let mut block = self.cache.buffer(block_len(place, number) as usize);
+        let mut block = self.cache.buffer(block_len(location, number) as usize);
         let records = std::slice::from_ref(record);
-        self.decode_into(place, number, records, &mut [&mut block])?;
+        self.decode_into(location, number, records, &mut [&mut block])?;
         Ok(block)
     }
 
@@ -112,28 +112,28 @@ impl VirtualFile {
     /// block, is not wanted, is in the cache already, or one of them is damaged.
     fn decode_with_next(
         &self,
-        place: &SpanLocation,
+        location: &SpanLocation,
         number: u64,
         (record, wanted_end): (&BlockRecord, u64),
     ) -> Option<Vec<u8>> {
         let next = number + 1;
-        let next_start = place.grid.block_range(next).start;
-        if next_start >= wanted_end.min(place.grid.len) || !decode::may_pair(record) {
+        let next_start = location.grid.block_range(next).start;
+        if next_start >= wanted_end.min(location.grid.len) || !decode::may_pair(record) {
             return None;
         }
-        let records = [*record, self.block_record(place, next).ok()?];
+        let records = [*record, self.block_record(location, next).ok()?];
         if !decode::is_pair(&records[0], &records[1]) {
             return None;
         }
-        let lens = [number, next].map(|number| block_len(place, number));
+        let lens = [number, next].map(|number| block_len(location, number));
         let mut own = None;
         let decode = || {
             let [mut block, mut other] = lens.map(|len| self.cache.buffer(len as usize));
-            self.decode_into(place, number, &records, &mut [&mut block, &mut other])?;
+            self.decode_into(location, number, &records, &mut [&mut block, &mut other])?;
             own = Some(block);
             Ok(other)
         };
-        let number_of_all = place.first_block + next as usize;
+        let number_of_all = location.first_block + next as usize;
         let id = self.image.id();
         self.cache
             .prefetch_block(id, number_of_all, lens[1], decode);
@@ -143,7 +143,7 @@ impl VirtualFile {
     /// Decodes blocks of a span, from `first` on, each into a buffer of its length.
     fn decode_into(
         &self,
-        place: &SpanLocation,
+        location: &SpanLocation,
         first: u64,
         records: &[BlockRecord],
         outs: &mut [&mut [u8]],
@@ -151,21 +151,21 @@ impl VirtualFile {
         let run = Run {
             blocks: records,
             first,
-            grid: place.grid,
-            base: place.base,
+            grid: location.grid,
+            base: location.base,
         };
-        let tables = self.tables(place)?;
+        let tables = self.tables(location)?;
         with_scratch(|scratch| self.image.read_run(run, tables.as_deref(), outs, scratch))
     }
 
     /// What the index says of block `number` of a span.
-    fn block_record(&self, place: &SpanLocation, number: u64) -> Result<BlockRecord> {
+    fn block_record(&self, location: &SpanLocation, number: u64) -> Result<BlockRecord> {
         let image = &self.image;
-        let page = Packed::page_of(place.first_block + number as usize);
+        let page = Packed::page_of(location.first_block + number as usize);
         let page = self
             .cache
             .page(image.id(), page, || image.read_page(page))?;
-        image.block_record(place, number, &page)
+        image.block_record(location, number, &page)
     }
 
     /// What the index says of the blocks of the span at `offset` that hold `range` of its bytes,
@@ -175,26 +175,26 @@ impl VirtualFile {
         offset: u64,
         range: Range<u64>,
     ) -> Result<(SpanLocation, u64, Vec<BlockRecord>)> {
-        let Some(((_, place), _)) = self.find(offset).filter(|_| !range.is_empty()) else {
+        let Some(((_, location), _)) = self.find(offset).filter(|_| !range.is_empty()) else {
             let error = Error::invalid("no bytes of a tensor have no blocks");
             return Err(error.file(self.image.path()));
         };
-        let block_len = place.grid.block_len();
+        let block_len = location.grid.block_len();
         let numbers = range.start / block_len..range.end.div_ceil(block_len);
-        let records = numbers.clone().map(|at| self.block_record(&place, at));
+        let records = numbers.clone().map(|at| self.block_record(&location, at));
         let records = records.collect::<Result<_>>();
         let records = records.map_err(|e| e.file(self.image.path()))?;
-        Ok((place, numbers.start, records))
+        Ok((location, numbers.start, records))
     }
 
     /// The tables of a span.
-    pub(super) fn tables(&self, place: &SpanLocation) -> Result<Option<Arc<SpanTables>>> {
+    pub(super) fn tables(&self, location: &SpanLocation) -> Result<Option<Arc<SpanTables>>> {
         let (image, cache) = (&self.image, &self.cache);
-        if place.tables_len == 0 {
+        if location.tables_len == 0 {
             return Ok(None);
         }
-        let read = || image.read_tables(place.tables_offset, place.tables_len);
-        cache.tables(image.id(), place.tables_owner, read)
+        let read = || image.read_tables(location.tables_offset, location.tables_len);
+        cache.tables(image.id(), location.tables_owner, read)
     }
 
     /// The image that it is in.
@@ -204,8 +204,8 @@ impl VirtualFile {
 
     /// Where the block that holds `offset` lies in the image.
     fn coded_at(&self, offset: u64) -> Option<Range<u64>> {
-        let ((_, place), within) = self.find(offset)?;
-        let record = self.block_record(&place, within / place.grid.block_len());
+        let ((_, location), within) = self.find(offset)?;
+        let record = self.block_record(&location, within / location.grid.block_len());
         let record = record.ok()?;
         Some(record.offset..record.offset + u64::from(record.coded_len))
     }
@@ -223,15 +223,17 @@ impl VirtualFile {
 
     /// Where the tensor (or header, or gap) that holds `offset` lies in the file; none at the end.
     pub fn span_at(&self, offset: u64) -> Option<Range<u64>> {
-        let ((_, place), within) = self.find(offset)?;
+        let ((_, location), within) = self.find(offset)?;
         let start = offset - within;
-        Some(start..start + place.grid.len)
+        Some(start..start + location.grid.len)
     }
 
     /// Where the block that holds `offset` lies in the file; none at the end.
     pub fn block_at(&self, offset: u64) -> Option<Range<u64>> {
-        let ((_, place), within) = self.find(offset)?;
-        let range = place.grid.block_range(within / place.grid.block_len());
+        let ((_, location), within) = self.find(offset)?;
+        let range = location
+            .grid
+            .block_range(within / location.grid.block_len());
         let start = offset - within;
         Some(start + range.start..start + range.end)
     }
@@ -240,14 +242,14 @@ impl VirtualFile {
     /// with it the next, where two in turns are faster and that begins before `wanted_end`. Nothing
     /// is told of an error: it meets whoever reads there.
     pub fn prefetch(&self, offset: u64, wanted_end: u64) {
-        let Some(((_, place), within)) = self.find(offset) else {
+        let Some(((_, location), within)) = self.find(offset) else {
             return;
         };
-        let number = within / place.grid.block_len();
-        let wanted_end = (self.start + wanted_end).saturating_sub(place.start);
-        let decode = || self.decode(&place, number, wanted_end);
-        let (id, len) = (self.image.id(), block_len(&place, number));
-        let number = place.first_block + number as usize;
+        let number = within / location.grid.block_len();
+        let wanted_end = (self.start + wanted_end).saturating_sub(location.start);
+        let decode = || self.decode(&location, number, wanted_end);
+        let (id, len) = (self.image.id(), block_len(&location, number));
+        let number = location.first_block + number as usize;
         self.cache.prefetch_block(id, number, len, decode);
     }
 
@@ -272,12 +274,12 @@ impl VirtualFile {
             return Ok(());
         }
         for span in self.image.spans_from(at) {
-            let (_, place) = span;
-            while at < place.end().min(end) {
-                let within = at - place.start;
-                let number = within / place.grid.block_len();
-                let range = place.grid.block_range(number);
-                let block = self.block(span, number, end - place.start);
+            let (_, location) = span;
+            while at < location.end().min(end) {
+                let within = at - location.start;
+                let number = within / location.grid.block_len();
+                let range = location.grid.block_range(number);
+                let block = self.block(span, number, end - location.start);
                 let block = block.map_err(|error| self.located(error, span, number))?;
                 let len = (range.end - within).min(end - at);
                 let from = (within - range.start) as usize;
@@ -322,8 +324,8 @@ impl VirtualFile {
 }
 
 /// Original bytes of block `number` of a span.
-fn block_len(place: &SpanLocation, number: u64) -> u64 {
-    let range = place.grid.block_range(number);
+fn block_len(location: &SpanLocation, number: u64) -> u64 {
+    let range = location.grid.block_range(number);
     range.end - range.start
 }
 

@@ -137,9 +137,9 @@ static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// A temporary that goes if the process ends by [`abandon_all`] while this is there.
 #[derive(Debug)]
-pub struct Unfinished(PathBuf);
+pub struct RemovedOnExit(PathBuf);
 
-impl Unfinished {
+impl RemovedOnExit {
     /// Of this file or folder.
     pub fn new(temporary: &Path) -> Self {
         UNFINISHED.lock().insert(temporary.to_owned());
@@ -147,7 +147,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for RemovedOnExit {
     fn drop(&mut self) {
         UNFINISHED.lock().remove(&self.0);
     }

@@ -1,4 +1,5 @@
-//! Digests: XXH3 for each block, md5 for each tensor and sha256 for each file as receipts.
+//! Digests and checksums: XXH3 of each block, md5 of each tensor, sha256 of each file, and BLAKE3
+//! of the tensors of bases.
 
 use md5::Digest as _;
 

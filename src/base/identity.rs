@@ -1,4 +1,4 @@
-//! Which file of the disk, in which state.
+//! Which file of the disk it is, and in which state: what is kept of a file counts only for both.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -33,7 +33,7 @@ impl Identity {
     }
 
     /// Device and inode.
-    pub fn place(&self) -> [u64; 2] {
+    pub fn device_and_inode(&self) -> [u64; 2] {
         [self.device, self.inode]
     }
 

@@ -148,23 +148,23 @@ impl Unused {
     /// moved aside before it is asked for the last time, as who opens it later does not find it any
     /// more, and who did so earlier is seen. He waits until the names are back.
     pub fn remove_names(&self, names: &[&Path]) -> Result<()> {
-        let mut aside: Vec<(&Path, PathBuf)> = Vec::new();
+        let mut renamed: Vec<(&Path, PathBuf)> = Vec::new();
         let moved = names.iter().try_for_each(|name| {
             let to = atomic::temporary_for(name);
             std::fs::rename(name, &to).map_err(|e| Error::io("cannot remove", name, e))?;
-            aside.push((name, to));
+            renamed.push((name, to));
             Ok(())
         });
         let checked = moved.and_then(|()| self.check_unwanted());
         if let Err(error) = checked.and_then(|()| self.check_content()) {
-            let back = aside
+            let back = renamed
                 .iter()
                 .try_for_each(|(name, from)| put_back(from, name));
             // now whoever waits may write
             let _ = self.check_wanted();
             return back.and(Err(error));
         }
-        for (name, from) in &aside {
+        for (name, from) in &renamed {
             std::fs::remove_file(from).map_err(|e| Error::io("cannot remove", name, e))?;
             atomic::sync_folder(atomic::folder_of(name))?;
         }
@@ -198,43 +198,27 @@ impl Drop for Unused {
 
 /// The progress of work on a file that is held: it ends when somebody wants to write that file.
 #[derive(Clone, Copy)]
-pub struct Watched<'a> {
+pub struct WatchedProgress<'a> {
     progress: &'a dyn Progress,
     file: &'a Unused,
 }
 
-impl std::fmt::Debug for Watched<'_> {
+impl std::fmt::Debug for WatchedProgress<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.file.fmt(f)
     }
 }
 
-impl<'a> Watched<'a> {
+impl<'a> WatchedProgress<'a> {
     /// Tells `progress` of the work on `file`.
     pub fn new(progress: &'a dyn Progress, file: &'a Unused) -> Self {
         Self { progress, file }
     }
 }
 
-impl Progress for Watched<'_> {
-    fn begin(&self, what: &str, bytes_total: u64) {
-        self.progress.begin(what, bytes_total);
-    }
-
-    fn advance(&self, bytes: u64) {
-        self.progress.advance(bytes);
-    }
-
-    fn end(&self) {
-        self.progress.end();
-    }
-
-    fn warn(&self, text: &str) {
-        self.progress.warn(text);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.progress.interrupted()
+impl Progress for WatchedProgress<'_> {
+    fn inner(&self) -> Option<&dyn Progress> {
+        Some(self.progress)
     }
 
     fn check(&self) -> Result<()> {
@@ -284,14 +268,14 @@ pub enum Unfinished {
 /// Why a file looks unfinished, or as if somebody were still at it, without asking who has it open;
 /// none if it looks whole.
 #[derive(Debug, Clone, Copy)]
-pub struct Looks {
+pub struct FinishedCheck {
     /// How long it must have rested.
     pub min_age: Duration,
     /// Whether parts that were never written are all right.
     pub sparse: bool,
 }
 
-impl Default for Looks {
+impl Default for FinishedCheck {
     fn default() -> Self {
         Self {
             min_age: MIN_AGE,
@@ -300,7 +284,7 @@ impl Default for Looks {
     }
 }
 
-impl Looks {
+impl FinishedCheck {
     /// The reason, if there is one.
     pub fn unfinished(&self, path: &Path, metadata: &Metadata) -> Option<Unfinished> {
         companion(path)
@@ -420,11 +404,11 @@ mod tests {
     }
 
     fn reason(path: &Path, min_age: u64) -> Option<Unfinished> {
-        let looks = Looks {
+        let check = FinishedCheck {
             min_age: Duration::from_secs(min_age),
             sparse: false,
         };
-        looks.unfinished(path, &std::fs::metadata(path).unwrap())
+        check.unfinished(path, &std::fs::metadata(path).unwrap())
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which instructions this processor has, as levels that inner loops are written for. Whoever has
-//! loops for some of them asks here which it may run, and which is asked for.
+//! Levels of instructions: what this processor has, and what is asked for. Code with kernels for
+//! some of them asks here which one to run.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;

@@ -18,7 +18,7 @@ use crate::base::ErrorKind;
 use crate::base::LockedFile;
 use crate::base::Result;
 use crate::base::Unused;
-use crate::base::atomic::Unfinished;
+use crate::base::atomic::RemovedOnExit;
 use crate::base::atomic::check_target;
 use crate::base::atomic::folder_of;
 use crate::base::atomic::journal_of;
@@ -74,7 +74,7 @@ fn left_over(target: &Path) -> Option<(LockedFile, PathBuf, (LockedFile, PathBuf
 /// false if the file system gives it none.
 pub(crate) fn link(from: &Path, to: &Path, replace: bool) -> Result<bool> {
     let temporary = temporary_for(to);
-    let unfinished = Unfinished::new(&temporary);
+    let unfinished = RemovedOnExit::new(&temporary);
     if fs::hard_link(from, &temporary).is_err() {
         return Ok(false);
     }
@@ -101,7 +101,7 @@ pub struct OutputFile {
     /// Whether the temporary stays for a later run if this one does not commit it.
     keep: bool,
     committed: bool,
-    unfinished: Option<Unfinished>,
+    unfinished: Option<RemovedOnExit>,
 }
 
 impl OutputFile {
@@ -166,7 +166,7 @@ impl OutputFile {
         let replaced = look_at_replaced(target, force)?.map(|file| file.identity());
         remove_stale_temporaries(target);
         let temporary = temporary_for(target);
-        let unfinished = Unfinished::new(&temporary);
+        let unfinished = RemovedOnExit::new(&temporary);
         let file = OpenOptions::new()
             .read(true)
             .write(true)

@@ -1,4 +1,4 @@
-//! How long work tells that it goes on, and learns that it should stop.
+//! The progress of long work: what it reports while it runs, and how it learns that it should stop.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -74,26 +74,53 @@ fn as_text<S: Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::E
 
 /// Told about long work. All methods may be called from many threads.
 pub trait Progress: Sync {
+    /// Who is told all that this one does not answer itself; nobody if there is none.
+    fn inner(&self) -> Option<&dyn Progress> {
+        None
+    }
+
     /// A piece of work begins: what it is and how many bytes it has.
-    fn begin(&self, _what: &str, _bytes_total: u64) {}
+    fn begin(&self, what: &str, bytes_total: u64) {
+        if let Some(inner) = self.inner() {
+            inner.begin(what, bytes_total);
+        }
+    }
 
     /// That many bytes more are done.
-    fn advance(&self, _bytes: u64) {}
+    fn advance(&self, bytes: u64) {
+        if let Some(inner) = self.inner() {
+            inner.advance(bytes);
+        }
+    }
 
     /// The piece of work is over.
-    fn end(&self) {}
+    fn end(&self) {
+        if let Some(inner) = self.inner() {
+            inner.end();
+        }
+    }
 
     /// Something that the person should read, which does not stop the work.
-    fn warn(&self, _text: &str) {}
+    fn warn(&self, text: &str) {
+        if let Some(inner) = self.inner() {
+            inner.warn(text);
+        }
+    }
 
     /// Something in a folder is passed over. An error if the work is to stop then.
     fn skip(&self, skipped: Skipped) -> Result<()> {
+        if let Some(inner) = self.inner() {
+            return inner.skip(skipped);
+        }
         self.warn(&format!("`{}`: {}", skipped.path.display(), skipped.why));
         Ok(())
     }
 
     /// The same of several things, of which all are told before the work stops.
     fn skip_all(&self, skipped: Vec<Skipped>) -> Result<()> {
+        if let Some(inner) = self.inner() {
+            return inner.skip_all(skipped);
+        }
         skipped
             .into_iter()
             .try_for_each(|skipped| self.skip(skipped))
@@ -101,11 +128,14 @@ pub trait Progress: Sync {
 
     /// Whether the person wants the work to stop.
     fn interrupted(&self) -> bool {
-        false
+        self.inner().is_some_and(Progress::interrupted)
     }
 
-    /// An error of kind `Interrupted` if the person wants the work to stop.
+    /// An error if the work is to stop: of kind `Interrupted` if the person wants that.
     fn check(&self) -> Result<()> {
+        if let Some(inner) = self.inner() {
+            return inner.check();
+        }
         if self.interrupted() {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
         }
@@ -121,19 +151,19 @@ impl Progress for Silent {}
 
 /// Passes on what one of several like pieces of work tells, with its number.
 #[derive(Clone, Copy)]
-pub struct Part<'a> {
+pub struct NumberedProgress<'a> {
     whole: &'a dyn Progress,
     number: usize,
     count: usize,
 }
 
-impl std::fmt::Debug for Part<'_> {
+impl std::fmt::Debug for NumberedProgress<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {}", self.number, self.count)
     }
 }
 
-impl<'a> Part<'a> {
+impl<'a> NumberedProgress<'a> {
     /// Piece `number`, from 1 on, of `count`.
     pub fn new(whole: &'a dyn Progress, number: usize, count: usize) -> Self {
         Self {
@@ -144,33 +174,52 @@ impl<'a> Part<'a> {
     }
 }
 
-impl Progress for Part<'_> {
+impl Progress for NumberedProgress<'_> {
+    fn inner(&self) -> Option<&dyn Progress> {
+        Some(self.whole)
+    }
+
     fn begin(&self, what: &str, bytes_total: u64) {
         let what = format!("{} of {}: {what}", self.number, self.count);
         self.whole.begin(&what, bytes_total);
     }
+}
 
-    fn advance(&self, bytes: u64) {
-        self.whole.advance(bytes);
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Notes what it is told, and wants the work to stop.
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Progress for Notes {
+        fn begin(&self, what: &str, _bytes_total: u64) {
+            self.0.lock().unwrap().push(what.to_owned());
+        }
+
+        fn skip(&self, skipped: Skipped) -> Result<()> {
+            self.0.lock().unwrap().push(skipped.why);
+            self.check()
+        }
+
+        fn interrupted(&self) -> bool {
+            true
+        }
     }
 
-    fn end(&self) {
-        self.whole.end();
-    }
-
-    fn warn(&self, text: &str) {
-        self.whole.warn(text);
-    }
-
-    fn skip(&self, skipped: Skipped) -> Result<()> {
-        self.whole.skip(skipped)
-    }
-
-    fn skip_all(&self, skipped: Vec<Skipped>) -> Result<()> {
-        self.whole.skip_all(skipped)
-    }
-
-    fn interrupted(&self) -> bool {
-        self.whole.interrupted()
+    #[test]
+    fn what_is_not_answered_goes_to_the_inner_one() {
+        let notes = Notes::default();
+        let numbered = NumberedProgress::new(&notes, 2, 3);
+        numbered.begin("reading", 5);
+        let skipped = || Skipped::new(Path::new("x"), Reason::Damaged, "it is damaged");
+        assert!(numbered.skip(skipped()).is_err());
+        assert!(numbered.skip_all(vec![skipped()]).is_err());
+        assert!(numbered.interrupted() && numbered.check().is_err());
+        let told = notes.0.into_inner().unwrap();
+        assert_eq!(told, ["2 of 3: reading", "it is damaged", "it is damaged"]);
     }
 }

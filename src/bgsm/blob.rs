@@ -246,10 +246,10 @@ fn symbols_of(coder: Coder, coded: &[Coded<'_>], most: usize) -> Result<Vec<u16>
             streams.push(Stream::new(words, model, out)?);
             continue;
         }
-        let mut places = out.iter_mut();
+        let mut symbols = out.iter_mut();
         coder::decode(coder, words, *count, model, |symbol| {
-            if let Some(place) = places.next() {
-                *place = symbol;
+            if let Some(slot) = symbols.next() {
+                *slot = symbol;
             }
         })?;
     }
@@ -281,28 +281,28 @@ fn floats(fields: &mut Fields<'_>, len: usize, coder: Coder, parts: &Parts) -> R
         .ok_or_else(|| damaged("fewer symbols than there are elements"))?;
     let exponent_mask = (1_u16 << parts.exponent_bits) - 1;
     // where the next mantissa of each exponent is, and where its last one ends
-    let mut places = vec![0; usize::from(exponent_mask) + 1];
+    let mut next = vec![0; usize::from(exponent_mask) + 1];
     let mut ends = Vec::with_capacity(exponents.len());
     let mut end = 0;
     for (exponent, (.., number)) in exponents.into_iter().zip(coded.iter().skip(1)) {
-        let place = places.get_mut(exponent);
-        *place.ok_or_else(|| damaged("an exponent that there is not"))? = end;
+        let at = next.get_mut(exponent);
+        *at.ok_or_else(|| damaged("an exponent that there is not"))? = end;
         end += number;
         ends.push((exponent, end));
     }
     let mut bytes = vec![0; len];
     for (sign, element) in signs.iter().zip(bytes.as_chunks_mut().0) {
         let exponent = sign & exponent_mask;
-        let place = places.get_mut(usize::from(exponent));
-        let place = place.ok_or_else(|| damaged("an exponent that there is not"))?;
-        let mantissa = mantissas.get(*place);
+        let at = next.get_mut(usize::from(exponent));
+        let at = at.ok_or_else(|| damaged("an exponent that there is not"))?;
+        let mantissa = mantissas.get(*at);
         let mantissa = *mantissa.ok_or_else(|| damaged("an element without a mantissa"))?;
-        *place += 1;
+        *at += 1;
         let word = (sign >> parts.exponent_bits) << 15 | exponent << parts.mantissa_bits | mantissa;
         *element = word.to_le_bytes();
     }
     // each exponent has used up its own: so no other has
-    let is_used_up = |(exponent, end): &(usize, usize)| places.get(*exponent) == Some(end);
+    let is_used_up = |(exponent, end): &(usize, usize)| next.get(*exponent) == Some(end);
     if end != elements || !ends.iter().all(is_used_up) {
         return Err(damaged(
             "another number of mantissas than of elements with that exponent",

@@ -1,4 +1,4 @@
-//! A question before something that a person may not have meant.
+//! Asks before something that a person may not have meant.
 
 use std::io;
 use std::io::BufRead;

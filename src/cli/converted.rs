@@ -55,7 +55,7 @@ pub(super) fn plan_text(plan: &Plan) -> String {
 pub(super) fn text(report: &ConvertReport) -> String {
     let mut lines: Vec<String> = report.parity.iter().map(render::protected).collect();
     let mut line = format!(
-        "{} converted, {} left as they are, {} failed",
+        "{} converted, {} left unchanged, {} failed",
         counted(report.converted, "model"),
         report.stayed.len(),
         report.failed.len()

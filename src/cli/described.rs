@@ -78,9 +78,9 @@ pub(super) fn text(image: &ImageInfo, tensors: bool) -> String {
 fn base_text(base: &BaseSummary) -> String {
     let files: Vec<String> = base.files.iter().map(|f| f.display().to_string()).collect();
     let files = files.join(", ");
-    let place = match base.place.as_str() {
+    let old_path = match base.place.as_str() {
         "" => String::new(),
-        place => format!(", which was `{}` when it was made", escaped(place)),
+        path => format!(", which was `{}` when it was made", escaped(path)),
     };
     let where_now = match (&base.missing, base.at_hand) {
         (Some(name), _) => format!("is missing here, such as its tensor `{}`", escaped(name)),
@@ -92,7 +92,7 @@ fn base_text(base: &BaseSummary) -> String {
         _ => format!("is here, as far as was looked: {files}"),
     };
     format!(
-        "  {} stored as differences from a base{place}; the base {where_now}",
+        "  {} stored as differences from a base{old_path}; the base {where_now}",
         counted(base.tensors, "tensor")
     )
 }

@@ -14,9 +14,18 @@ use crate::base::error::escaped;
 use crate::base::progress::Skipped;
 
 /// Findings of a verb that looks for them.
-pub(super) const FINDINGS: u8 = 1;
+const FINDINGS: u8 = 1;
 /// A command line that makes no sense.
 pub(super) const USAGE: u8 = 2;
+
+/// What a verb that looks for something exits with, if all is fine and if not.
+pub(super) fn of_findings(is_fine: bool) -> ExitCode {
+    if is_fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FINDINGS)
+    }
+}
 
 /// What a program that fails by this exits with.
 pub fn code_of(kind: ErrorKind) -> u8 {

@@ -45,10 +45,10 @@ fn escaped(text: &str) -> String {
 }
 
 /// A tensor whose numbers were looked at, and how many bits each of them has.
-type Seen<'a> = (&'a TensorXray, &'a Findings, f64);
+type JudgedTensor<'a> = (&'a TensorXray, &'a Findings, f64);
 
 #[expect(clippy::cast_precision_loss, reason = "pixels")]
-fn seen(report: &XrayReport) -> Vec<Seen<'_>> {
+fn judged(report: &XrayReport) -> Vec<JudgedTensor<'_>> {
     let of = |tensor: &'_ TensorXray| {
         let elements: u64 = tensor.shape.iter().product();
         tensor.bytes as f64 * 8.0 / elements.max(1) as f64
@@ -62,7 +62,7 @@ fn seen(report: &XrayReport) -> Vec<Seen<'_>> {
 
 /// Where tensor `number` of `count` begins, and how wide it is.
 #[expect(clippy::cast_precision_loss, reason = "pixels")]
-fn place(number: usize, count: usize) -> (f64, f64) {
+fn column(number: usize, count: usize) -> (f64, f64) {
     let width = (RIGHT - LEFT) / count.max(1) as f64;
     (LEFT + width * number as f64, width)
 }
@@ -96,21 +96,21 @@ fn label(out: &mut String, y: f64, text: &str) {
 
 /// The picture.
 pub(super) fn svg(report: &XrayReport) -> String {
-    let seen = seen(report);
+    let judged = judged(report);
     let height = top_of(3) + 20.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height:.0}\" viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\">\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
     );
-    planes(&mut out, &seen);
-    deviations(&mut out, &seen);
-    structure(&mut out, &seen);
+    planes(&mut out, &judged);
+    deviations(&mut out, &judged);
+    structure(&mut out, &judged);
     out.push_str("</svg>");
     out
 }
 
 /// What part of each tensor's bits carries something.
-fn planes(out: &mut String, seen: &[Seen<'_>]) {
+fn planes(out: &mut String, judged: &[JudgedTensor<'_>]) {
     let legend = format!(
         "Bits that carry something, of each tensor in the order of the file: \
          <tspan fill=\"{MANTISSA}\">mantissa</tspan>, <tspan fill=\"{EXPONENT}\">exponent</tspan>, <tspan fill=\"{SIGN}\">sign</tspan>"
@@ -124,12 +124,12 @@ fn planes(out: &mut String, seen: &[Seen<'_>]) {
             &format!("{percent} %"),
         );
     }
-    for (number, (tensor, found, bits)) in seen.iter().enumerate() {
+    for (number, (tensor, found, bits)) in judged.iter().enumerate() {
         if *bits <= 0.0 {
             // without elements there are no bits
             continue;
         }
-        let (x, width) = place(number, seen.len());
+        let (x, width) = column(number, judged.len());
         let low = found.floor_percent / 100.0 * bits - found.entropy.sign - found.entropy.exponent;
         let parts = [
             (low.max(found.entropy.mantissa), MANTISSA),
@@ -160,9 +160,9 @@ fn dot(out: &mut String, (x, y): (f64, f64), tensor: &TensorXray, is_flagged: bo
 }
 
 /// Deviations from zero on a logarithmic scale.
-fn deviations(out: &mut String, seen: &[Seen<'_>]) {
+fn deviations(out: &mut String, judged: &[JudgedTensor<'_>]) {
     heading(out, 1, "Root mean square of each tensor");
-    let logs = seen.iter().map(|(_, found, _)| found.rms.log10());
+    let logs = judged.iter().map(|(_, found, _)| found.rms.log10());
     let finite = logs.clone().filter(|log| log.is_finite());
     let (least, most) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), log| {
         (least.min(log), most.max(log))
@@ -176,8 +176,8 @@ fn deviations(out: &mut String, seen: &[Seen<'_>]) {
     for log in [least, most] {
         label(out, height(log), &format!("1e{}", log as i32));
     }
-    for (number, ((tensor, found, _), log)) in seen.iter().zip(logs).enumerate() {
-        let (x, width) = place(number, seen.len());
+    for (number, ((tensor, found, _), log)) in judged.iter().zip(logs).enumerate() {
+        let (x, width) = column(number, judged.len());
         if log.is_finite() {
             let is_flagged = !found.flags.is_empty();
             dot(out, (x + width / 2.0, height(log)), tensor, is_flagged);
@@ -187,7 +187,7 @@ fn deviations(out: &mut String, seen: &[Seen<'_>]) {
 
 /// How much rows and columns differ, on a logarithmic scale, with the line below which chance
 /// explains it.
-fn structure(out: &mut String, seen: &[Seen<'_>]) {
+fn structure(out: &mut String, judged: &[JudgedTensor<'_>]) {
     const MOST: f64 = 1e5;
     heading(
         out,
@@ -204,11 +204,11 @@ fn structure(out: &mut String, seen: &[Seen<'_>]) {
         out,
         "<line x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"{FLAGGED}\" stroke-dasharray=\"4 3\"/>"
     );
-    for (number, (tensor, found, _)) in seen.iter().enumerate() {
+    for (number, (tensor, found, _)) in judged.iter().enumerate() {
         let Some(sides) = found.structure else {
             continue;
         };
-        let (x, width) = place(number, seen.len());
+        let (x, width) = column(number, judged.len());
         let most = sides
             .iter()
             .fold(0.0_f64, |most, side| most.max(side.abs()));

@@ -22,6 +22,26 @@ pub(super) struct ProfileWords {
     storage: bool,
 }
 
+/// A profile by its name.
+#[derive(Debug, Args)]
+pub(super) struct ProfileName {
+    /// What matters more: size or latency
+    #[arg(
+        long,
+        value_name = "PROFILE",
+        value_parser = ["balanced", "inference", "storage"],
+        default_value = "balanced"
+    )]
+    profile: String,
+}
+
+impl ProfileName {
+    /// The one that was chosen.
+    pub(super) fn profile(&self) -> Result<Profile> {
+        self.profile.parse()
+    }
+}
+
 impl ProfileWords {
     /// The one that was chosen.
     pub(super) fn profile(&self) -> Result<Profile> {

@@ -87,7 +87,7 @@ pub(super) fn compressed(report: &CompressReport) -> String {
     if report.copied_files > 0 {
         let (files, bytes) = (report.copied_files, human_bytes(report.copied_bytes));
         lines.push(format!(
-            "{} copied as they are ({bytes})",
+            "{} copied unchanged ({bytes})",
             counted(files, "other file")
         ));
     }

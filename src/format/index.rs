@@ -1,4 +1,4 @@
-//! The index: files, spans, receipts and blocks, and the places that follow from them
+//! The index: files, spans, digests and blocks, and the positions that follow from their lengths
 //! (docs/format.md, sections 4 and 5).
 
 #![deny(
@@ -42,7 +42,7 @@ pub struct Index {
     pub bases: Vec<BaseRecord>,
     /// Where the base was when the image was made, as words for a person; empty if that is not
     /// known.
-    pub base_place: String,
+    pub base_path: String,
     /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
     pub members: Vec<Member>,
     /// The blocks of all spans that do not repeat others, in order.
@@ -63,7 +63,7 @@ impl Index {
             files,
             spans,
             bases,
-            base_place: String::new(),
+            base_path: String::new(),
             members: Vec::new(),
             blocks: Vec::new(),
             data_end: 0,
@@ -196,9 +196,9 @@ impl Index {
             let bases = base::encode(&self.bases, &self.spans);
             section::write(section::BASES, &bases, false, &mut out);
         }
-        if !self.base_place.is_empty() {
-            let place = self.base_place.as_bytes();
-            section::write_optional(section::BASE_PLACE, place, false, &mut out);
+        if !self.base_path.is_empty() {
+            let path = self.base_path.as_bytes();
+            section::write_optional(section::BASE_PLACE, path, false, &mut out);
         }
         if !self.members.is_empty() {
             let members = member::encode(&self.members);
@@ -217,7 +217,7 @@ impl Index {
             files: parsed.files,
             spans: whole.spans,
             bases: parsed.bases,
-            base_place: parsed.base_place,
+            base_path: parsed.base_path,
             blocks: whole.blocks,
             data_end: parsed.data_end,
         })

@@ -67,7 +67,7 @@ pub(crate) struct Parsed {
     pub bases: Vec<BaseRecord>,
     /// Where the base was when the image was made, as words for a person; empty if that is not
     /// known.
-    pub base_place: String,
+    pub base_path: String,
     /// What a folder holds beside the bytes of its files, by path; empty if that was not noted.
     pub members: Vec<Member>,
     /// Where the last block ends, padding included.
@@ -98,7 +98,7 @@ pub(crate) fn parse(
         members: members(source, &sections, header, &files)?,
         files,
         bases,
-        base_place: base_place(source, &sections)?,
+        base_path: base_path(source, &sections)?,
         data_end,
         blocks_at,
     })
@@ -146,7 +146,7 @@ fn members(
     Ok(members)
 }
 
-fn base_place(source: &dyn ReadAt, sections: &BTreeMap<u32, Section>) -> Result<String> {
+fn base_path(source: &dyn ReadAt, sections: &BTreeMap<u32, Section>) -> Result<String> {
     let Some(section) = sections.get(&section::BASE_PLACE) else {
         return Ok(String::new());
     };

@@ -132,38 +132,38 @@ pub(crate) fn path_from(bases: &Bases, image: &Path) -> String {
     let Some(path) = bases.search_paths().first() else {
         return String::new();
     };
-    let found = way(path, image).unwrap_or_else(|| path.clone());
+    let found = relative_path(path, image).unwrap_or_else(|| path.clone());
     found.to_string_lossy().into_owned()
 }
 
 /// The same for an image `to` that takes over the bases of another one: as that has it, if there is
 /// nothing at that place any more.
 pub(crate) fn path_moved(image: &Archive, to: &Path) -> String {
-    let old = &image.index().base_place;
-    let place = atomic::folder_of(image.path()).join(old);
-    let place = if old.is_empty() {
+    let old = &image.index().base_path;
+    let path = atomic::folder_of(image.path()).join(old);
+    let path = if old.is_empty() {
         None
     } else {
-        way(&place, to)
+        relative_path(&path, to)
     };
-    place.map_or_else(|| old.clone(), |place| place.to_string_lossy().into_owned())
+    path.map_or_else(|| old.clone(), |path| path.to_string_lossy().into_owned())
 }
 
-/// The way from the folder of `image` to `place`, which is there: from the folder that both have in
-/// common, and from the root if that is all.
-fn way(place: &Path, image: &Path) -> Option<PathBuf> {
+/// `path`, which must be there, seen from the folder of `image`; from the root if both have nothing
+/// but that in common.
+fn relative_path(path: &Path, image: &Path) -> Option<PathBuf> {
     let folder = atomic::folder_of(image).canonicalize().ok()?;
-    let place = place.canonicalize().ok()?;
+    let path = path.canonicalize().ok()?;
     let mut common = folder.as_path();
-    let mut path = PathBuf::new();
-    while !place.starts_with(common) {
+    let mut relative = PathBuf::new();
+    while !path.starts_with(common) {
         common = common.parent()?;
-        path.push("..");
+        relative.push("..");
     }
     if common.parent().is_none() {
-        return Some(place);
+        return Some(path);
     }
-    Some(path.join(place.strip_prefix(common).unwrap_or(&place)))
+    Some(relative.join(path.strip_prefix(common).unwrap_or(&path)))
 }
 
 /// Where the bases of images are looked for. Nothing is looked at before an image needs it.

@@ -30,8 +30,6 @@ use crate::codec::span;
 use crate::entropy::simd::dispatch;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
-use crate::ops::compress::MoreOptions;
-use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::tensor::Layout;
 use crate::tensor::Span;
@@ -193,17 +191,9 @@ fn sets_of_kernels(wanted: &[String]) -> Result<Vec<&'static str>> {
 /// The image of the model, in memory.
 fn image_of(path: &Path, profile: Profile, threads: usize) -> Result<Arc<Archive>> {
     let target = std::env::temp_dir().join(format!("bigsmall-bench-{}.bs", std::process::id()));
-    let output = Output::Path(target.clone());
     let options = CompressOptions {
-        output,
-        profile,
-        base: None,
-        series: false,
-        resume: false,
         force: true,
-        opaque: false,
-        threads,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(&target, profile, threads)
     };
     compress::compress(path, &options, &crate::base::progress::Silent)?;
     let read = FileSource::open(&target).and_then(|source| {
@@ -369,14 +359,14 @@ impl Case<'_> {
         let cache = BlockCache::with_bounds(0, TABLES_BYTES);
         let file = VirtualFile::new(Arc::clone(self.image.image()), 0, cache)?;
         let mut bytes = vec![0; 4096.min(self.original.len())];
-        let places = (self.original.len() - bytes.len() + 1) as u64;
+        let starts = (self.original.len() - bytes.len() + 1) as u64;
         let (mut state, mut micros) = (1_u64, Vec::new());
         for _ in 0..RANDOM_READS {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
             let begun = Instant::now();
-            file.read_exact_at((state >> 20) % places, &mut bytes)?;
+            file.read_exact_at((state >> 20) % starts, &mut bytes)?;
             micros.push(begun.elapsed().as_secs_f64() * 1e6);
         }
         micros.sort_by(f64::total_cmp);

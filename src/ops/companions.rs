@@ -38,7 +38,7 @@ pub(crate) fn commit(
     progress: &dyn Progress,
 ) -> Result<Option<Protected>> {
     let target = output.target().to_owned();
-    let Some(old) = Old::beside(&target, progress)? else {
+    let Some(old) = OldParity::beside(&target, progress)? else {
         output.commit(mtime, mode)?;
         return Ok(None);
     };
@@ -52,9 +52,9 @@ pub(crate) fn commit(
     };
     // a file without bytes needs none
     let new = layout.as_ref().map(write).transpose()?;
-    let aside = old.set_aside()?;
+    let backup = old.back_up()?;
     if let Err(error) = output.commit(mtime, mode) {
-        aside.put_back();
+        backup.put_back();
         return Err(error);
     }
     let written = match new {
@@ -65,7 +65,7 @@ pub(crate) fn commit(
         }
         None => None,
     };
-    aside.remove()?;
+    backup.remove()?;
     Ok(written)
 }
 
@@ -98,32 +98,32 @@ pub(crate) fn put_name(from: &Path, to: &Path, progress: &dyn Progress) -> Resul
         protect::put_name(from, to)?;
         return Ok(SecondName::Linked);
     }
-    let old = Old::beside(to, progress)?;
-    let aside = old.map(Old::set_aside).transpose()?;
+    let old = OldParity::beside(to, progress)?;
+    let backup = old.map(OldParity::back_up).transpose()?;
     let put = match output_file::link(from, to, true) {
         Ok(true) => Ok(SecondName::Linked),
         Ok(false) => folder::copy_over(from, to).map(|bytes| SecondName::Copied { bytes }),
         Err(error) => Err(error),
     };
     if put.is_err() {
-        aside.iter().for_each(Aside::put_back);
+        backup.iter().for_each(ParityBackup::put_back);
         return put;
     }
     protect::put_name(from, to)?;
-    aside.map(Aside::remove).transpose()?;
+    backup.map(ParityBackup::remove).transpose()?;
     put
 }
 
 /// Removes a file and its parity; where that was, if there was some.
 pub(crate) fn remove(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
-    let old = Old::beside(path, progress)?;
-    let aside = old.map(Old::set_aside).transpose()?;
+    let old = OldParity::beside(path, progress)?;
+    let backup = old.map(OldParity::back_up).transpose()?;
     if let Err(e) = fs::remove_file(path) {
-        aside.iter().for_each(Aside::put_back);
+        backup.iter().for_each(ParityBackup::put_back);
         return Err(Error::io("cannot remove", path, e));
     }
     atomic::sync_folder(atomic::folder_of(path))?;
-    aside.map(Aside::remove).transpose()
+    backup.map(ParityBackup::remove).transpose()
 }
 
 /// Removes a file that is held, with all its names and the parity beside them; where that was.
@@ -132,32 +132,32 @@ pub(crate) fn remove_held(
     names: &[&Path],
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>> {
-    let mut aside = Vec::new();
+    let mut backup = Vec::new();
     for name in names {
-        let old = Old::beside(name, progress)?;
-        aside.extend(old.map(Old::set_aside).transpose()?);
+        let old = OldParity::beside(name, progress)?;
+        backup.extend(old.map(OldParity::back_up).transpose()?);
     }
     if let Err(error) = held.remove_names(names) {
-        aside.iter().for_each(Aside::put_back);
+        backup.iter().for_each(ParityBackup::put_back);
         return Err(error);
     }
-    aside.into_iter().map(Aside::remove).collect()
+    backup.into_iter().map(ParityBackup::remove).collect()
 }
 
 /// The parity of the file at `path` that would go with that; none if there is none, or what is
 /// there is none of ours.
 pub(crate) fn of(path: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
-    Ok(Old::beside(path, progress)?.map(|old| old.path))
+    Ok(OldParity::beside(path, progress)?.map(|old| old.path))
 }
 
 /// Parity that is there already.
-struct Old {
+struct OldParity {
     path: PathBuf,
     /// How much of its file it makes up for.
     percent: u32,
 }
 
-impl Old {
+impl OldParity {
     /// That beside a file. A file of that name that cannot be known as parity may be anything, and
     /// is left alone.
     fn beside(path: &Path, progress: &dyn Progress) -> Result<Option<Self>> {
@@ -190,10 +190,10 @@ impl Old {
     }
 
     /// Takes it out of the way, under a name that a later run removes if this one is stopped.
-    fn set_aside(self) -> Result<Aside> {
+    fn back_up(self) -> Result<ParityBackup> {
         let at = atomic::temporary_for(&self.path);
         atomic::rename(&self.path, &at, false)?;
-        Ok(Aside {
+        Ok(ParityBackup {
             path: self.path,
             at,
         })
@@ -201,12 +201,12 @@ impl Old {
 }
 
 /// Parity that is out of the way.
-struct Aside {
+struct ParityBackup {
     path: PathBuf,
     at: PathBuf,
 }
 
-impl Aside {
+impl ParityBackup {
     /// Its file stays after all.
     fn put_back(&self) {
         // the error that kept the file is the one to tell

@@ -290,7 +290,7 @@ impl Job<'_> {
         }
         unpacking.make_folders(members)?;
         for file in archive.files() {
-            let relative = unpacking.place(&file.path);
+            let relative = unpacking.output_path(&file.path);
             if let (Some(parent), true) = (relative.parent(), members.is_empty()) {
                 unpacking.make_folder(parent, ANY_FOLDER_MODE)?;
             }
@@ -300,7 +300,7 @@ impl Job<'_> {
                 MemberKind::File { first } => first.as_deref(),
                 _ => None,
             });
-            let first = first.map(|first| unpacking.place(first));
+            let first = first.map(|first| unpacking.output_path(first));
             let is_named = first.map(|first| unpacking.make_name(&first, &relative));
             if !is_named.transpose()?.unwrap_or(false) {
                 self.write(archive, file, &output.path(&relative), member)?;

@@ -93,7 +93,7 @@ pub(crate) fn doctor(root: &Path, threads: usize, progress: &dyn Progress) -> Re
     }
     let real = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
     let entries = folder::walk(root, progress)?;
-    let mut look = Look {
+    let mut examination = Examination {
         root,
         threads,
         progress,
@@ -116,27 +116,27 @@ pub(crate) fn doctor(root: &Path, threads: usize, progress: &dyn Progress) -> Re
         }
         let name = entry.path.file_name().unwrap_or_default();
         if let Some(temporary) = atomic::temporary_named(name) {
-            look.temporary(entry, &temporary);
+            examination.temporary(entry, &temporary);
             if entry.kind == EntryKind::Folder {
                 left.insert(entry.path.clone());
             }
         } else if entry.kind == EntryKind::File {
-            look.file(entry)?;
+            examination.file(entry)?;
         }
     }
-    look.records(&real, &entries)?;
+    examination.records(&real, &entries)?;
     progress.end();
-    let mut findings = look.findings;
+    let mut findings = examination.findings;
     findings.sort_by(|a, b| (&a.path, a.kind).cmp(&(&b.path, b.kind)));
     Ok(DoctorReport {
         ok: findings.is_empty(),
         folder: root.to_owned(),
-        images: look.images.len() as u64,
+        images: examination.images.len() as u64,
         findings,
     })
 }
 
-struct Look<'a> {
+struct Examination<'a> {
     root: &'a Path,
     threads: usize,
     progress: &'a dyn Progress,
@@ -147,7 +147,7 @@ struct Look<'a> {
     findings: Vec<Finding>,
 }
 
-impl Look<'_> {
+impl Examination<'_> {
     fn found(&mut self, kind: Kind, path: &Path, what: &str, advice: String) {
         self.findings.push(Finding {
             kind,

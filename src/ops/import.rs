@@ -27,7 +27,6 @@ use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
 use crate::ops::compress::ImageWritten;
-use crate::ops::compress::MoreOptions;
 use crate::ops::folder;
 use crate::ops::folder::Stamp;
 use crate::ops::origin::Replacing;
@@ -206,15 +205,8 @@ fn import_to(
     progress.end();
     let bytes = FileSource::open(plain.temporary())?;
     let options = CompressOptions {
-        output: compress::Output::Path(target.to_owned()),
-        profile: options.profile,
-        base: None,
-        series: false,
-        resume: false,
         force: options.force,
-        opaque: false,
-        threads: options.threads,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(target, options.profile, options.threads)
     };
     let md5s = restored.package().md5s();
     let source = (source, stamp);

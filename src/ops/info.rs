@@ -218,7 +218,7 @@ fn base_summary(archive: &Archive, bases: &Bases) -> BaseSummary {
     let files = bases.files_of(&records).into_iter();
     let files = files.filter(|file| *file != archive.path());
     BaseSummary {
-        place: index.base_place.clone(),
+        place: index.base_path.clone(),
         tensors,
         at_hand: match least {
             Availability::Present => "yes",

@@ -47,7 +47,7 @@ pub use convert::plan as plan_convert;
 pub use decompress::DecompressOptions;
 pub use decompress::decompress;
 pub use diff::patch;
-pub use estimate::Look;
+pub use estimate::Estimate;
 pub use folder::parity_path;
 pub use import::ImportOptions;
 pub use import::import;

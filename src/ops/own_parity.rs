@@ -44,7 +44,7 @@ pub struct ParityState {
 
 /// Whose a parity file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kin {
+pub(super) enum ParityOwner {
     /// That of this very image: what it makes of its beginning is the header that stands there,
     /// with the checksum of the same index.
     This,
@@ -72,20 +72,30 @@ pub(super) fn is_whole(file: &dyn ReadAt, sidecar: &Sidecar, located: &Located) 
 }
 
 /// Whose parity this is, as far as the headers tell.
-pub(super) fn kin(file: &dyn ReadAt, sidecar: &Sidecar, located: &Located) -> Result<Kin> {
+pub(super) fn owner(
+    file: &dyn ReadAt,
+    sidecar: &Sidecar,
+    located: &Located,
+) -> Result<ParityOwner> {
     let Some((own, bytes)) = archive::header_left(file) else {
-        return Ok(Kin::Unknown);
+        return Ok(ParityOwner::Unknown);
     };
-    let same = |is_same: bool| if is_same { Kin::This } else { Kin::Another };
+    let same = |is_same: bool| {
+        if is_same {
+            ParityOwner::This
+        } else {
+            ParityOwner::Another
+        }
+    };
     if let Some(head) = sidecar.header.head {
         return Ok(same(head == digest::xxh3(&bytes)));
     }
     // parity of earlier days does not say what its file begins with
     if own.image_len == file.len() && file.len() != sidecar.header.layout.data_len {
-        return Ok(Kin::Another);
+        return Ok(ParityOwner::Another);
     }
     let Some(bytes) = parity::beginning(file, sidecar, located, HEADER_LEN)? else {
-        return Ok(Kin::Unknown);
+        return Ok(ParityOwner::Unknown);
     };
     let protected = bytes.first_chunk().map(Header::parse);
     let protected = protected.and_then(Result::ok);
@@ -171,24 +181,24 @@ fn look_into(
     if is_whole(&file, &sidecar, &located) {
         return Ok(state);
     }
-    let kin = kin(&file, &sidecar, &located)?;
-    let holds = match (kin, holds) {
+    let owner = owner(&file, &sidecar, &located)?;
+    let holds = match (owner, holds) {
         (_, Some(holds)) => holds,
-        (Kin::Unknown, None) => own_checks_hold(path, threads, progress)?,
+        (ParityOwner::Unknown, None) => own_checks_hold(path, threads, progress)?,
         _ => false,
     };
-    match kin {
+    match owner {
         // what differs are bytes between blocks, which hold nothing
-        Kin::This if holds => {}
-        Kin::This => state.ok = false,
-        Kin::Unknown if !holds => {
+        ParityOwner::This if holds => {}
+        ParityOwner::This => state.ok = false,
+        ParityOwner::Unknown if !holds => {
             state.ok = false;
             if located.lost() > located.offsets.len() / 2 {
                 let what = "most of the file is not what it protects: it may be that of another";
                 state.faults.push(what.to_owned());
             }
         }
-        Kin::Another | Kin::Unknown => {
+        ParityOwner::Another | ParityOwner::Unknown => {
             state.is_of_another_file = true;
             (state.ok, state.lost, state.repairable) = (false, 0, false);
         }
@@ -207,8 +217,8 @@ pub(super) fn is_of(file: &FileSource, parity: &Path) -> bool {
         let range = layout.shard(number);
         let mut bytes = vec![0; (range.end - range.start) as usize];
         let read = file.read_exact_at(range.start, &mut bytes);
-        let mark = sidecar.table.marks.get(number).copied().flatten();
-        read.is_ok() && mark.is_some_and(|mark| mark.hash == digest::xxh3(&bytes))
+        let record = sidecar.table.records.get(number).copied().flatten();
+        read.is_ok() && record.is_some_and(|record| record.hash == digest::xxh3(&bytes))
     };
     file.len() == layout.data_len && is_right(0) && is_right(layout.shards() - 1)
 }

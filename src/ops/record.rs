@@ -230,13 +230,13 @@ pub(crate) fn check_writable(folder: &Path) -> Result<()> {
 /// Where the records of a tree are: at its top, but never at the top of a Hugging Face cache, whose
 /// tools would take one there for a broken model.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub(crate) struct RecordFolders {
     root: PathBuf,
     /// The root of the cache whose folder above cannot be written.
     within: Option<PathBuf>,
 }
 
-impl Places {
+impl RecordFolders {
     /// Of the tree at `folder`.
     pub(crate) fn of(folder: &Path) -> Self {
         let Some(cache) = hf_cache::root_of(folder) else {

@@ -24,7 +24,7 @@ use crate::ops::folder::Stamp;
 use crate::ops::folder::parity_path;
 use crate::ops::origin::Replacing;
 use crate::ops::own_parity;
-use crate::ops::own_parity::Kin;
+use crate::ops::own_parity::ParityOwner;
 use crate::ops::protect;
 use crate::ops::report;
 use crate::parity;
@@ -172,14 +172,14 @@ fn needs_repair(
     progress: &dyn Progress,
 ) -> Result<bool> {
     let path = file.path();
-    let kin = own_parity::kin(file, sidecar, located)?;
+    let owner = own_parity::owner(file, sidecar, located)?;
     let holds = || own_parity::own_checks_hold(path, options.threads, progress);
-    let is_image = kin != Kin::Unknown || archive::claims_to_be_image(file);
-    match kin {
-        Kin::Another => return Err(of_another(path)),
-        Kin::This => return Ok(!holds()?),
-        Kin::Unknown if is_image && holds()? => return Err(of_another(path)),
-        Kin::Unknown => {}
+    let is_image = owner != ParityOwner::Unknown || archive::claims_to_be_image(file);
+    match owner {
+        ParityOwner::Another => return Err(of_another(path)),
+        ParityOwner::This => return Ok(!holds()?),
+        ParityOwner::Unknown if is_image && holds()? => return Err(of_another(path)),
+        ParityOwner::Unknown => {}
     }
     if options.output.is_none() && !options.force && is_newer(path, sidecar.path())? {
         let error = Error::invalid(

@@ -23,9 +23,9 @@ use crate::base::Unused;
 use crate::base::atomic;
 use crate::base::attributes;
 use crate::base::digest;
-use crate::base::in_use::Watched;
+use crate::base::in_use::WatchedProgress;
 use crate::base::mounts;
-use crate::base::progress::Part;
+use crate::base::progress::NumberedProgress;
 use crate::base::progress::Silent;
 use crate::ops::companions;
 use crate::ops::compress::Output;
@@ -277,7 +277,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let source = FileSource::open(full)?;
-        let place = source.on_disk().place();
+        let file_id = source.on_disk().device_and_inode();
         let header = archive::peek(&source, full)?;
         let image = full.strip_prefix(self.root).unwrap_or(full).to_owned();
         let name = naming::original_name(image.file_name().unwrap_or_default(), &header);
@@ -285,13 +285,13 @@ impl Planner<'_> {
             return Ok(());
         };
         let path = image.with_file_name(name);
-        if let Some(&number) = self.known.get(&place) {
+        if let Some(&number) = self.known.get(&file_id) {
             let file = &mut self.files[number];
             file.links.push(Name { image, path });
             file.lines.extend(lines);
             return Ok(());
         }
-        self.known.insert(place, self.files.len());
+        self.known.insert(file_id, self.files.len());
         self.files.push(Planned {
             path,
             image,
@@ -317,7 +317,7 @@ pub fn restore(plan: &Plan, threads: usize, progress: &dyn Progress) -> Result<R
     for (number, file) in plan.files.iter().enumerate() {
         progress.check()?;
         folder::check_not_mounted(&plan.folder)?;
-        let progress = Part::new(progress, number + 1, plan.files.len());
+        let progress = NumberedProgress::new(progress, number + 1, plan.files.len());
         match restore_file(&plan.folder, file, threads, &progress) {
             Ok(parity) => {
                 report.restored += 1;
@@ -385,7 +385,7 @@ fn restore_file(
 ) -> Result<Vec<PathBuf>> {
     let (image, original) = (root.join(&file.image), root.join(&file.path));
     let held = Unused::hold(&image)?;
-    let watched = Watched::new(progress, &held);
+    let watched = WatchedProgress::new(progress, &held);
     write_original(root, &image, &original, threads, &watched)?;
     folder::carry_attributes(&image, &original, progress)?;
     for (_, path) in file.names().skip(1) {

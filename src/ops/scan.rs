@@ -17,7 +17,7 @@ use crate::base::Progress;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::parallel;
-use crate::ops::estimate::Look;
+use crate::ops::estimate::Estimate;
 use crate::ops::folder;
 use crate::ops::folder::EntryKind;
 use crate::ops::folder::FirstNames;
@@ -114,7 +114,7 @@ pub(crate) struct ScanReport {
 }
 
 /// What is known of one file.
-struct Found {
+struct FileResult {
     scanned: Scanned,
     /// The same for the same content, as far as it was looked.
     content: Option<Vec<u8>>,
@@ -143,7 +143,7 @@ pub(crate) fn scan(
         |(), number| {
             progress.check()?;
             let file = &files[number];
-            let mut found = look(&file.path, file.bytes);
+            let mut found = estimate(&file.path, file.bytes);
             found.scanned.names_elsewhere = file.names_elsewhere;
             progress.advance(file.bytes);
             Ok(found)
@@ -162,7 +162,7 @@ pub(crate) fn scan(
 }
 
 /// A file to be looked at.
-struct Listed {
+struct ListedFile {
     path: PathBuf,
     bytes: u64,
     /// Names (hard links) that it has beside those that were met.
@@ -170,8 +170,8 @@ struct Listed {
 }
 
 /// Each file once, and how many further names of them were met.
-fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u64)> {
-    let mut files: Vec<Listed> = Vec::new();
+fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<ListedFile>, u64)> {
+    let mut files: Vec<ListedFile> = Vec::new();
     let mut seen = FirstNames::default();
     let mut links = 0;
     let mut take = |path: PathBuf| -> Result<()> {
@@ -188,7 +188,7 @@ fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u6
             }
             return Ok(());
         }
-        files.push(Listed {
+        files.push(ListedFile {
             path,
             bytes: metadata.len(),
             names_elsewhere: metadata.nlink().saturating_sub(1),
@@ -209,8 +209,8 @@ fn listed(paths: &[PathBuf], progress: &dyn Progress) -> Result<(Vec<Listed>, u6
     Ok((files, links))
 }
 
-fn look(path: &Path, bytes: u64) -> Found {
-    let mut found = Found {
+fn estimate(path: &Path, bytes: u64) -> FileResult {
+    let mut found = FileResult {
         scanned: Scanned {
             path: path.to_owned(),
             kind: Kind::Other,
@@ -240,16 +240,16 @@ fn look(path: &Path, bytes: u64) -> Found {
         }
     } else if folder::is_model(path) {
         scanned.kind = Kind::Model;
-        match Look::at(path) {
-            Ok(look) => {
-                scanned.bf16_in_f32_bytes = look.bf16_in_f32_bytes;
-                scanned.f16_in_f32_bytes = look.f16_in_f32_bytes;
-                match look.worth(bytes) {
+        match Estimate::of_file(path) {
+            Ok(estimate) => {
+                scanned.bf16_in_f32_bytes = estimate.bf16_in_f32_bytes;
+                scanned.f16_in_f32_bytes = estimate.f16_in_f32_bytes;
+                match estimate.worth(bytes) {
                     Ok(smaller) => scanned.image_bytes = smaller,
                     Err(error) => scanned.why_not = why(error),
                 }
-                found.content = Some([&bytes.to_le_bytes(), &look.sample[..]].concat());
-                found.tensors = Some(look.tensors);
+                found.content = Some([&bytes.to_le_bytes(), &estimate.sample[..]].concat());
+                found.tensors = Some(estimate.tensors);
             }
             Err(error) => scanned.why_not = why(error),
         }
@@ -277,7 +277,7 @@ fn what_else(path: &Path) -> &'static str {
     }
 }
 
-fn add_up(found: Vec<Found>) -> ScanReport {
+fn add_up(found: Vec<FileResult>) -> ScanReport {
     let mut report = ScanReport {
         files: Vec::new(),
         models: 0,
@@ -295,7 +295,7 @@ fn add_up(found: Vec<Found>) -> ScanReport {
     };
     let mut contents: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
     let mut alike: BTreeMap<[u8; 32], Group> = BTreeMap::new();
-    for Found {
+    for FileResult {
         scanned,
         content,
         tensors,

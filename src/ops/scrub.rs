@@ -77,7 +77,7 @@ pub(crate) struct ScrubReport {
 
 /// What is remembered of an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Seen {
+struct ImageState {
     identity: Identity,
     /// Seconds since 1970.
     verified: u64,
@@ -90,18 +90,18 @@ struct Seen {
 #[derive(Debug, Serialize, Deserialize)]
 struct Memory {
     version: u32,
-    images: BTreeMap<Name, Seen>,
+    images: BTreeMap<PathKey, ImageState>,
 }
 
 /// A path as a key of JSON: as text or, if it is none, as its bytes in hexadecimal. No path that is
 /// absolute looks like that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Name(PathBuf);
+struct PathKey(PathBuf);
 
 /// What bytes in hexadecimal stand behind.
 const BYTES: &str = "bytes:";
 
-impl Serialize for Name {
+impl Serialize for PathKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.to_str() {
             Some(text) => serializer.serialize_str(text),
@@ -113,7 +113,7 @@ impl Serialize for Name {
     }
 }
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for PathKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use std::os::unix::ffi::OsStringExt;
         let text = String::deserialize(deserializer)?;
@@ -194,8 +194,8 @@ pub(crate) fn scrub(
     options: &ScrubOptions,
     progress: &dyn Progress,
 ) -> Result<ScrubReport> {
-    let place = options.memory.clone().map_or_else(memory_of_user, Ok)?;
-    let mut memory = Memory::read(&place, progress)?;
+    let memory_path = options.memory.clone().map_or_else(memory_of_user, Ok)?;
+    let mut memory = Memory::read(&memory_path, progress)?;
     // the memory serves several libraries, under names that mean the same tomorrow
     let library = fs::canonicalize(library).map_err(|e| Error::io("cannot open", library, e))?;
     let paths = folder::own_images_under(&library, progress)?;
@@ -215,24 +215,24 @@ pub(crate) fn scrub(
         left: 0,
         missing_bases: 0,
         oldest_days: None,
-        memory: place.clone(),
+        memory: memory_path.clone(),
     };
     let outcome = verify_all(&library, &due, options, &mut memory, &mut report, progress);
     // also of a run that was interrupted: the next one goes on behind it
-    memory.write(&place)?;
+    memory.write(&memory_path)?;
     outcome?;
-    let seen = || {
+    let state = || {
         memory
             .images
             .iter()
             .filter(|(path, _)| path.0.starts_with(&library))
     };
-    report.ok = seen().all(|(_, seen)| seen.ok);
-    report.missing_bases = seen().filter(|(_, seen)| seen.is_without_base).count();
-    let read = |(_, seen): &(&Name, &Seen)| !seen.is_without_base;
-    let seen = || seen().filter(read);
-    let oldest = seen().map(|(_, seen)| seen.verified).min();
-    let oldest = oldest.filter(|_| seen().count() == paths.len());
+    report.ok = state().all(|(_, state)| state.ok);
+    report.missing_bases = state().filter(|(_, state)| state.is_without_base).count();
+    let read = |(_, state): &(&PathKey, &ImageState)| !state.is_without_base;
+    let state = || state().filter(read);
+    let oldest = state().map(|(_, state)| state.verified).min();
+    let oldest = oldest.filter(|_| state().count() == paths.len());
     report.oldest_days = oldest.map(|oldest| now().saturating_sub(oldest) / 86400);
     Ok(report)
 }
@@ -246,7 +246,7 @@ fn verify_all(
     progress: &dyn Progress,
 ) -> Result<()> {
     let (begun, mut written) = (Instant::now(), Instant::now());
-    let limited = Limited::new(progress, options.rate);
+    let limited = RateLimitedProgress::new(progress, options.rate);
     let whole = VerifyOptions::whole(&options.bases, options.threads);
     let bases = Arc::new(SearchPaths::new(&options.bases, library));
     for (done, path) in due.iter().enumerate() {
@@ -265,13 +265,13 @@ fn verify_all(
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let seen = Seen {
+        let state = ImageState {
             identity,
             verified: now(),
             ok: image.ok,
             is_without_base: image.missing_base.is_some(),
         };
-        memory.images.insert(Name(path.clone()), seen);
+        memory.images.insert(PathKey(path.clone()), state);
         report.images.push(image);
         if written.elapsed() > WRITE_STEP {
             memory.write(&report.memory)?;
@@ -291,12 +291,13 @@ fn identity_of(path: &Path) -> Result<Identity> {
 fn due(paths: &[PathBuf], memory: &Memory, older: Duration) -> (Vec<PathBuf>, usize) {
     let mut due = Vec::new();
     for path in paths {
-        let seen = memory.images.get(&Name(path.clone()));
-        let is_same = |seen: &&Seen| identity_of(path).is_ok_and(|now| now == seen.identity);
+        let state = memory.images.get(&PathKey(path.clone()));
+        let is_same =
+            |state: &&ImageState| identity_of(path).is_ok_and(|now| now == state.identity);
         // in the order of the last look, lest damaged ones take all the time there is
-        let looked_at = seen.map_or(0, |seen| seen.verified);
-        let right_at = seen.filter(is_same).filter(|seen| seen.ok);
-        let right_at = right_at.map_or(0, |seen| seen.verified);
+        let looked_at = state.map_or(0, |state| state.verified);
+        let right_at = state.filter(is_same).filter(|state| state.ok);
+        let right_at = right_at.map_or(0, |state| state.verified);
         if now().saturating_sub(right_at) >= older.as_secs() {
             due.push((looked_at, path.clone()));
         }
@@ -307,14 +308,14 @@ fn due(paths: &[PathBuf], memory: &Memory, older: Duration) -> (Vec<PathBuf>, us
 }
 
 /// Progress that waits where work is faster than it shall be.
-struct Limited<'a> {
+struct RateLimitedProgress<'a> {
     progress: &'a dyn Progress,
     rate: Option<u64>,
     /// Since when, and how many bytes until now.
     done: Mutex<(Instant, u64)>,
 }
 
-impl<'a> Limited<'a> {
+impl<'a> RateLimitedProgress<'a> {
     fn new(progress: &'a dyn Progress, rate: Option<u64>) -> Self {
         Self {
             progress,
@@ -324,9 +325,9 @@ impl<'a> Limited<'a> {
     }
 }
 
-impl Progress for Limited<'_> {
-    fn begin(&self, what: &str, bytes_total: u64) {
-        self.progress.begin(what, bytes_total);
+impl Progress for RateLimitedProgress<'_> {
+    fn inner(&self) -> Option<&dyn Progress> {
+        Some(self.progress)
     }
 
     fn advance(&self, bytes: u64) {
@@ -349,17 +350,5 @@ impl Progress for Limited<'_> {
             }
             std::thread::sleep(left.min(Duration::from_millis(100)));
         }
-    }
-
-    fn end(&self) {
-        self.progress.end();
-    }
-
-    fn warn(&self, text: &str) {
-        self.progress.warn(text);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.progress.interrupted()
     }
 }

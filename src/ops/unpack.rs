@@ -73,7 +73,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Where a path of the image goes, relative to the folder that is written.
-    pub(super) fn place(&self, path: &str) -> PathBuf {
+    pub(super) fn output_path(&self, path: &str) -> PathBuf {
         // joined with nothing it would end with a slash
         if path.is_empty() {
             self.within.to_owned()
@@ -116,7 +116,7 @@ impl<'a> Unpacking<'a> {
         }
         for member in members {
             if member.kind == MemberKind::Folder {
-                self.make_folder(&self.place(&member.path), PRIVATE)?;
+                self.make_folder(&self.output_path(&member.path), PRIVATE)?;
             }
         }
         Ok(())
@@ -135,7 +135,7 @@ impl<'a> Unpacking<'a> {
             let MemberKind::Link { target } = &member.kind else {
                 continue;
             };
-            let relative = self.place(&member.path);
+            let relative = self.output_path(&member.path);
             if !member.stays_within() {
                 not_made.push(NotMade {
                     path: self.output.target_path(&relative),

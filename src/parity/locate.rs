@@ -12,7 +12,7 @@ use crate::base::Result;
 use crate::base::digest;
 use crate::parity::Layout;
 use crate::parity::Sidecar;
-use crate::parity::table::Mark;
+use crate::parity::table::ShardRecord;
 use crate::parity::table::key_of;
 
 /// How often a shard may be seen where it is not, before nobody looks for it any more: what repeats
@@ -62,7 +62,7 @@ pub fn locate(file: &dyn ReadAt, sidecar: &Sidecar, progress: &dyn Progress) -> 
     let mut search = Search {
         file,
         layout,
-        marks: &sidecar.table.marks,
+        records: &sidecar.table.records,
         offsets: vec![None; layout.shards()],
         buffer: Vec::new(),
         progress,
@@ -95,7 +95,7 @@ pub fn locate(file: &dyn ReadAt, sidecar: &Sidecar, progress: &dyn Progress) -> 
 struct Search<'a> {
     file: &'a dyn ReadAt,
     layout: &'a Layout,
-    marks: &'a [Option<Mark>],
+    records: &'a [Option<ShardRecord>],
     offsets: Vec<Option<u64>>,
     buffer: Vec<u8>,
     progress: &'a dyn Progress,
@@ -104,7 +104,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Whether shard `number` stands at `offset`.
     fn is_at(&mut self, number: usize, offset: u64) -> bool {
-        let Some(Some(mark)) = self.marks.get(number) else {
+        let Some(Some(record)) = self.records.get(number) else {
             return false;
         };
         let range = self.layout.shard(number);
@@ -116,12 +116,12 @@ impl Search<'_> {
         self.buffer.resize(len as usize, 0);
         // a sector that cannot be read is a shard that is lost
         self.file.read_exact_at(offset, &mut self.buffer).is_ok()
-            && digest::xxh3(&self.buffer) == mark.hash
+            && digest::xxh3(&self.buffer) == record.hash
     }
 
     fn set(&mut self, number: usize, offset: u64) {
-        if let Some(place) = self.offsets.get_mut(number) {
-            *place = Some(offset);
+        if let Some(known) = self.offsets.get_mut(number) {
+            *known = Some(offset);
         }
     }
 
@@ -136,8 +136,8 @@ impl Search<'_> {
             self.progress.check()?;
             let range = self.layout.shard(number);
             let from_end = (range.start + len).checked_sub(should);
-            let places = [Some(range.start), from_end.filter(|_| len != should)];
-            for offset in places.into_iter().flatten() {
+            let candidates = [Some(range.start), from_end.filter(|_| len != should)];
+            for offset in candidates.into_iter().flatten() {
                 if self.is_missing(number) && self.is_at(number, offset) {
                     self.set(number, offset);
                 }
@@ -172,39 +172,39 @@ impl Search<'_> {
 
     /// Looks through all that is no shard's yet for the keys of those that are missing.
     fn everywhere(&mut self) -> Result<()> {
-        let mut sought = Sought::new(self.marks, &self.offsets);
+        let mut missing = MissingShards::new(self.records, &self.offsets);
         for free in self.unclaimed() {
             let mut at = free.start;
-            while at < free.end && !sought.is_empty() {
+            while at < free.end && !missing.is_empty() {
                 self.progress.check()?;
-                at = self.look(at, free.end, &mut sought);
+                at = self.look(at, free.end, &mut missing);
             }
         }
         Ok(())
     }
 
     /// Looks at one window; where to go on.
-    fn look(&mut self, at: u64, end: u64, sought: &mut Sought) -> u64 {
+    fn look(&mut self, at: u64, end: u64, missing: &mut MissingShards) -> u64 {
         let len = (end - at).min(WINDOW_LEN as u64) as usize;
         let mut window = vec![0; len];
         if self.file.read_exact_at(at, &mut window).is_err() {
             // the readable parts around a bad sector are looked at one by one
-            return self.look_in_parts(at, at + len as u64, sought);
+            return self.look_in_parts(at, at + len as u64, missing);
         }
-        self.look_at(&window, at, sought).unwrap_or_else(|| {
+        self.look_at(&window, at, missing).unwrap_or_else(|| {
             // a key may lie across the end of the window
             let next = at + (len as u64).saturating_sub(7).max(1);
             if at + len as u64 == end { end } else { next }
         })
     }
 
-    fn look_in_parts(&mut self, mut at: u64, end: u64, sought: &mut Sought) -> u64 {
+    fn look_in_parts(&mut self, mut at: u64, end: u64, missing: &mut MissingShards) -> u64 {
         const SECTOR_LEN: u64 = 4096;
         while at < end {
             let next = (at / SECTOR_LEN + 1) * SECTOR_LEN;
             let mut part = vec![0; (next.min(end) - at) as usize];
             if self.file.read_exact_at(at, &mut part).is_ok()
-                && let Some(behind) = self.look_at(&part, at, sought)
+                && let Some(behind) = self.look_at(&part, at, missing)
             {
                 return behind;
             }
@@ -214,24 +214,24 @@ impl Search<'_> {
     }
 
     /// The end of the run of shards that begins in these bytes, if one does.
-    fn look_at(&mut self, bytes: &[u8], at: u64, sought: &mut Sought) -> Option<u64> {
+    fn look_at(&mut self, bytes: &[u8], at: u64, missing: &mut MissingShards) -> Option<u64> {
         for (offset, window) in (at..).zip(bytes.windows(8)) {
             let key = key_of(*window.first_chunk()?);
-            if !sought.may_hold(key) {
+            if !missing.may_hold(key) {
                 continue;
             }
-            for (number, place) in sought.with_key(key) {
-                let Some(start) = offset.checked_sub(Mark::key_offset(place)) else {
+            for (number, step) in missing.with_key(key) {
+                let Some(start) = offset.checked_sub(ShardRecord::key_offset(step)) else {
                     continue;
                 };
                 if !self.is_missing(number) {
                     continue;
                 }
                 if self.is_at(number, start) {
-                    return Some(self.follow(number, start, sought));
+                    return Some(self.follow(number, start, missing));
                 }
-                sought.seen_in_vain(number);
-                if sought.is_empty() || self.progress.interrupted() {
+                missing.seen_in_vain(number);
+                if missing.is_empty() || self.progress.interrupted() {
                     return None;
                 }
             }
@@ -240,23 +240,23 @@ impl Search<'_> {
     }
 
     /// A shard was found: its neighbours are mostly beside it. The end of those behind it.
-    fn follow(&mut self, number: usize, offset: u64, sought: &mut Sought) -> u64 {
+    fn follow(&mut self, number: usize, offset: u64, missing: &mut MissingShards) -> u64 {
         let shard_len = u64::from(self.layout.shard_len);
         self.set(number, offset);
-        sought.found();
+        missing.found();
         let (mut before, mut start) = (number, offset);
-        while let (Some(next), Some(place)) = (before.checked_sub(1), start.checked_sub(shard_len))
+        while let (Some(next), Some(at)) = (before.checked_sub(1), start.checked_sub(shard_len))
             && self.is_missing(next)
-            && self.is_at(next, place)
+            && self.is_at(next, at)
         {
-            self.set(next, place);
-            sought.found();
-            (before, start) = (next, place);
+            self.set(next, at);
+            missing.found();
+            (before, start) = (next, at);
         }
         let (mut behind, mut end) = (number + 1, offset + self.len_of(number));
         while self.is_missing(behind) && self.is_at(behind, end) {
             self.set(behind, end);
-            sought.found();
+            missing.found();
             end += self.len_of(behind);
             behind += 1;
         }
@@ -270,7 +270,7 @@ impl Search<'_> {
 }
 
 /// The shards that are looked for, by their keys.
-struct Sought {
+struct MissingShards {
     /// Bits, most of which are 0: whether a key may be among them.
     filter: Vec<u64>,
     shift: u32,
@@ -280,21 +280,21 @@ struct Sought {
     left: usize,
 }
 
-impl Sought {
-    fn new(marks: &[Option<Mark>], offsets: &[Option<u64>]) -> Self {
+impl MissingShards {
+    fn new(records: &[Option<ShardRecord>], offsets: &[Option<u64>]) -> Self {
         let mut by_key: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
-        let missing = marks.iter().zip(offsets).enumerate();
+        let missing = records.iter().zip(offsets).enumerate();
         let missing = missing.filter(|(_, (_, offset))| offset.is_none());
         let mut left: usize = 0;
-        for (number, (mark, _)) in missing {
-            if let Some((place, key)) = mark.and_then(|mark| mark.key) {
-                by_key.entry(key).or_default().push((number, place));
+        for (number, (record, _)) in missing {
+            if let Some((step, key)) = record.and_then(|record| record.key) {
+                by_key.entry(key).or_default().push((number, step));
                 left += 1;
             }
         }
         // 64 bits for each, at least 2^16 and at most 2^26
         let bits = (left * 64).next_power_of_two().clamp(1 << 16, 1 << 26);
-        let mut sought = Self {
+        let mut missing = Self {
             filter: vec![0; bits / 64],
             shift: 32 - bits.trailing_zeros(),
             by_key,
@@ -302,14 +302,14 @@ impl Sought {
             in_vain_in_all: 0,
             left,
         };
-        let keys: Vec<u32> = sought.by_key.keys().copied().collect();
+        let keys: Vec<u32> = missing.by_key.keys().copied().collect();
         for key in keys {
-            let bit = key >> sought.shift;
-            if let Some(word) = sought.filter.get_mut(bit as usize / 64) {
+            let bit = key >> missing.shift;
+            if let Some(word) = missing.filter.get_mut(bit as usize / 64) {
                 *word |= 1 << (bit % 64);
             }
         }
-        sought
+        missing
     }
 
     fn is_empty(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::parity::sidecar::HEAD_LEN;
 use crate::parity::sidecar::Header;
 use crate::parity::sidecar::SidecarOffsets;
 use crate::parity::table;
-use crate::parity::table::Mark;
+use crate::parity::table::ShardRecord;
 
 /// Longest part of a shard that is worked on at once: a set has up to 2048 of them in memory, for
 /// each thread.
@@ -65,7 +65,7 @@ pub fn protect(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Header> {
-    let (marks, blake3) = hash_all(file, layout, threads, progress)?;
+    let (records, blake3) = hash_all(file, layout, threads, progress)?;
     let mut head = vec![0; layout.data_len.min(HEAD_LEN) as usize];
     file.read_exact_at(0, &mut head)?;
     let header = Header {
@@ -77,11 +77,11 @@ pub fn protect(
     write_parity(file, layout, output, threads, progress)?;
     output.sync()?;
     let hashes = hash_parity(layout, output)?;
-    let table = table::encode(&marks, &hashes);
+    let table = table::encode(&records, &hashes);
     let bytes = header.encode();
     output.write_at(0, &bytes)?;
-    for place in offsets.tables {
-        output.write_at(place, &table)?;
+    for offset in offsets.tables {
+        output.write_at(offset, &table)?;
     }
     output.write_at(offsets.trailer, &bytes)?;
     Ok(header)
@@ -93,19 +93,19 @@ fn hash_all(
     layout: &Layout,
     threads: usize,
     progress: &dyn Progress,
-) -> Result<(Vec<Mark>, [u8; 32])> {
+) -> Result<(Vec<ShardRecord>, [u8; 32])> {
     let batch_len = BATCH_LEN.max(u64::from(layout.shard_len));
     let batches = layout.data_len.div_ceil(batch_len) as usize;
     let mut hasher = blake3::Hasher::new();
-    let mut marks = Vec::with_capacity(layout.shards());
+    let mut records = Vec::with_capacity(layout.shards());
     let read = |(): &mut (), batch: usize| {
         progress.check()?;
         let start = batch as u64 * batch_len;
         let mut bytes = vec![0; batch_len.min(layout.data_len - start) as usize];
         file.read_exact_at(start, &mut bytes)?;
         let shards = bytes.chunks(layout.shard_len as usize);
-        let marks: Vec<Mark> = shards.map(Mark::of).collect();
-        Ok((bytes, marks))
+        let records: Vec<ShardRecord> = shards.map(ShardRecord::of).collect();
+        Ok((bytes, records))
     };
     parallel::ordered(
         threads,
@@ -114,11 +114,11 @@ fn hash_all(
         read,
         |_, (bytes, of_batch)| {
             hasher.update(&bytes);
-            marks.extend(of_batch);
+            records.extend(of_batch);
             Ok(())
         },
     )?;
-    Ok((marks, *hasher.finalize().as_bytes()))
+    Ok((records, *hasher.finalize().as_bytes()))
 }
 
 /// Buffers of a thread.
@@ -152,8 +152,8 @@ fn write_parity(
         |_, (set, start, parity)| {
             for (row, bytes) in parity.iter().enumerate() {
                 let number = layout.parity_shard(set, row) as u64;
-                let place = offsets.parity + number * u64::from(layout.shard_len) + start;
-                output.write_at(place, bytes)?;
+                let offset = offsets.parity + number * u64::from(layout.shard_len) + start;
+                output.write_at(offset, bytes)?;
             }
             progress.advance(share);
             Ok(())
@@ -198,11 +198,11 @@ fn encode_slice(
 /// XXH3 of the parity shards, as they stand on the disk.
 fn hash_parity(layout: &Layout, output: &mut OutputFile) -> Result<Vec<u64>> {
     use std::os::unix::fs::FileExt;
-    let place = SidecarOffsets::of(layout).parity;
+    let parity_start = SidecarOffsets::of(layout).parity;
     let mut shard = vec![0; layout.shard_len as usize];
     let mut hashes = Vec::with_capacity(layout.parity_shards());
     for number in 0..layout.parity_shards() as u64 {
-        let offset = place + number * u64::from(layout.shard_len);
+        let offset = parity_start + number * u64::from(layout.shard_len);
         let read = output.file().read_exact_at(&mut shard, offset);
         read.map_err(|e| Error::io("cannot read back", output.target(), e))?;
         hashes.push(digest::xxh3(&shard));

@@ -22,7 +22,7 @@ use crate::parity::sidecar::Shift;
 
 /// A set that lost shards: those, and the parity that stands in for them.
 #[derive(Debug)]
-struct Broken {
+struct BrokenSet {
     set: usize,
     lost: Vec<usize>,
     /// Rows of parity, and where each shard is.
@@ -137,14 +137,14 @@ fn copy(
     Ok(())
 }
 
-fn broken_sets(sidecar: &Sidecar, located: &Located) -> Vec<Broken> {
+fn broken_sets(sidecar: &Sidecar, located: &Located) -> Vec<BrokenSet> {
     let sets = 0..sidecar.header.layout.set_count as usize;
     sets.filter_map(|set| broken_set(sidecar, located, set))
         .collect()
 }
 
 /// A set, if shards of it are lost; with no more parity than it needs.
-fn broken_set(sidecar: &Sidecar, located: &Located, set: usize) -> Option<Broken> {
+fn broken_set(sidecar: &Sidecar, located: &Located, set: usize) -> Option<BrokenSet> {
     let layout = &sidecar.header.layout;
     let lost = layout
         .set(set)
@@ -157,7 +157,7 @@ fn broken_set(sidecar: &Sidecar, located: &Located, set: usize) -> Option<Broken
         Some((row, sidecar.find_parity(number, &mut buffer)?))
     });
     let parity = parity.take(lost.len()).collect();
-    (!lost.is_empty()).then_some(Broken { set, lost, parity })
+    (!lost.is_empty()).then_some(BrokenSet { set, lost, parity })
 }
 
 /// Buffers of a thread.
@@ -174,7 +174,7 @@ fn decode_slice(
     sidecar: &Sidecar,
     located: &Located,
     scratch: &mut Scratch,
-    broken: &Broken,
+    broken: &BrokenSet,
     (start, len): (u64, usize),
 ) -> Result<Vec<(u64, Vec<u8>)>> {
     let layout = &sidecar.header.layout;

@@ -19,7 +19,7 @@ pub(super) const KEY_STEP: usize = 8;
 
 /// What a data shard is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct ShardRecord {
     /// XXH3 of its bytes, without what fills up the last one.
     pub hash: u64,
     /// Where in it eight bytes are that hardly any other place has, and a hash of them; none if it
@@ -33,7 +33,7 @@ pub(super) fn key_of(window: [u8; 8]) -> u32 {
     (u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
-impl Mark {
+impl ShardRecord {
     /// That of a shard.
     pub fn of(shard: &[u8]) -> Self {
         let (windows, _) = shard.as_chunks::<KEY_STEP>();
@@ -46,24 +46,24 @@ impl Mark {
         let found = candidates.find(|(_, (window, before))| is_rare(window, *before));
         Self {
             hash: digest::xxh3(shard),
-            key: found.and_then(|(place, (window, _))| {
-                (place < usize::from(NO_KEY)).then_some((place as u32, key_of(*window)))
+            key: found.and_then(|(step, (window, _))| {
+                (step < usize::from(NO_KEY)).then_some((step as u32, key_of(*window)))
             }),
         }
     }
 
     /// Where in the shard its key begins.
-    pub(super) fn key_offset(place: u32) -> u64 {
-        u64::from(place) * KEY_STEP as u64
+    pub(super) fn key_offset(step: u32) -> u64 {
+        u64::from(step) * KEY_STEP as u64
     }
 
     fn encode(&self) -> [u8; RECORD_LEN] {
-        let (place, key) = self
+        let (step, key) = self
             .key
-            .map_or((NO_KEY, 0), |(place, key)| (place as u16, key));
+            .map_or((NO_KEY, 0), |(step, key)| (step as u16, key));
         let mut bytes = [0; RECORD_LEN];
         let parts = self.hash.to_le_bytes().into_iter();
-        let parts = parts.chain(key.to_le_bytes()).chain(place.to_le_bytes());
+        let parts = parts.chain(key.to_le_bytes()).chain(step.to_le_bytes());
         for (byte, part) in bytes.iter_mut().zip(parts) {
             *byte = part;
         }
@@ -73,11 +73,11 @@ impl Mark {
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (hash, rest) = bytes.split_first_chunk()?;
         let (key, rest) = rest.split_first_chunk()?;
-        let (place, _) = rest.split_first_chunk()?;
-        let place = u16::from_le_bytes(*place);
+        let (step, _) = rest.split_first_chunk()?;
+        let step = u16::from_le_bytes(*step);
         Some(Self {
             hash: u64::from_le_bytes(*hash),
-            key: (place != NO_KEY).then_some((u32::from(place), u32::from_le_bytes(*key))),
+            key: (step != NO_KEY).then_some((u32::from(step), u32::from_le_bytes(*key))),
         })
     }
 }
@@ -86,7 +86,7 @@ impl Mark {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     /// Of the data shards.
-    pub marks: Vec<Option<Mark>>,
+    pub records: Vec<Option<ShardRecord>>,
     /// XXH3 of the parity shards.
     pub parity: Vec<Option<u64>>,
 }
@@ -102,8 +102,8 @@ pub(super) fn table_len(layout: &Layout) -> usize {
 }
 
 /// The table as it is written; nothing in it may be lost.
-pub(super) fn encode(marks: &[Mark], parity: &[u64]) -> Vec<u8> {
-    let mut plain: Vec<u8> = marks.iter().flat_map(Mark::encode).collect();
+pub(super) fn encode(records: &[ShardRecord], parity: &[u64]) -> Vec<u8> {
+    let mut plain: Vec<u8> = records.iter().flat_map(ShardRecord::encode).collect();
     plain.extend(parity.iter().flat_map(|hash| hash.to_le_bytes()));
     let checked = plain.chunks(CHUNK_LEN);
     checked
@@ -119,7 +119,7 @@ pub(super) fn decode(
 ) -> (Table, usize) {
     let whole = plain_len(layout);
     let mut table = Table {
-        marks: Vec::with_capacity(layout.shards()),
+        records: Vec::with_capacity(layout.shards()),
         parity: Vec::with_capacity(layout.parity_shards()),
     };
     let (mut damaged, mut done, mut start) = (0, 0, 0);
@@ -137,9 +137,9 @@ pub(super) fn decode(
         let chunk = chunk.as_deref();
         let mut at = 0;
         while at < len {
-            if table.marks.len() < layout.shards() {
+            if table.records.len() < layout.shards() {
                 let record = chunk.and_then(|chunk| chunk.get(at..at + RECORD_LEN));
-                table.marks.push(record.and_then(Mark::decode));
+                table.records.push(record.and_then(ShardRecord::decode));
                 at += RECORD_LEN;
             } else {
                 let hash = chunk.and_then(|chunk| chunk.get(at..)?.first_chunk());
@@ -169,11 +169,12 @@ mod tests {
             parity_count: 50,
             percent: 0,
         };
-        let shard =
-            |n: usize| Mark::of(&[&[0; 100][..], &(n as u64).to_le_bytes(), b"and more"].concat());
-        let marks: Vec<Mark> = (0..layout.shards()).map(shard).collect();
+        let shard = |n: usize| {
+            ShardRecord::of(&[&[0; 100][..], &(n as u64).to_le_bytes(), b"and more"].concat())
+        };
+        let records: Vec<ShardRecord> = (0..layout.shards()).map(shard).collect();
         let parity: Vec<u64> = (0..layout.parity_shards() as u64).collect();
-        let whole = encode(&marks, &parity);
+        let whole = encode(&records, &parity);
         assert_eq!(whole.len(), table_len(&layout));
         let both = |copies: [&[u8]; 2]| {
             decode(&layout, |copy, start, len| {
@@ -185,7 +186,13 @@ mod tests {
         };
         let (table, damaged) = both([&whole, &whole]);
         assert_eq!(damaged, 0);
-        assert!(table.marks.iter().zip(&marks).all(|(a, b)| *a == Some(*b)));
+        assert!(
+            table
+                .records
+                .iter()
+                .zip(&records)
+                .all(|(a, b)| *a == Some(*b))
+        );
         assert!(
             table
                 .parity
@@ -201,19 +208,23 @@ mod tests {
         other[20] ^= 1;
         let (less, damaged) = both([&one, &other]);
         assert_eq!(damaged, 3);
-        let lost = less.marks.iter().filter(|mark| mark.is_none()).count();
+        let lost = less
+            .records
+            .iter()
+            .filter(|record| record.is_none())
+            .count();
         assert_eq!(lost, CHUNK_LEN / RECORD_LEN);
         // nothing at all is nothing known
         let (nothing, _) = both([&[], &[]]);
-        assert!(nothing.marks.iter().all(Option::is_none));
+        assert!(nothing.records.iter().all(Option::is_none));
     }
 
     #[test]
     fn a_key_is_where_the_shard_is_no_run() {
         let shard = [&[7; 24][..], b"abcdefgh", &[0; 32]].concat();
-        let (place, key) = Mark::of(&shard).key.unwrap();
-        assert_eq!((place, key), (3, key_of(*b"abcdefgh")));
-        assert_eq!(Mark::of(&[0; 512]).key, None);
-        assert_eq!(Mark::of(b"abc").key, None);
+        let (step, key) = ShardRecord::of(&shard).key.unwrap();
+        assert_eq!((step, key), (3, key_of(*b"abcdefgh")));
+        assert_eq!(ShardRecord::of(&[0; 512]).key, None);
+        assert_eq!(ShardRecord::of(b"abc").key, None);
     }
 }

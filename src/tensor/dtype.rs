@@ -52,7 +52,7 @@ pub fn bits(dtype: &str) -> Option<u64> {
 
 /// Its place among the dtypes, from the narrowest to the widest; none for a dtype that this build
 /// does not know.
-pub fn place(dtype: &str) -> Option<usize> {
+pub fn rank(dtype: &str) -> Option<usize> {
     DTYPES.iter().position(|(name, ..)| *name == dtype)
 }
 

@@ -84,7 +84,7 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
 /// The order in which the safetensors library writes tensors: the widest dtypes first, and those of
 /// one dtype by name.
 pub(crate) fn cmp_as_written(a: (&str, &str), b: (&str, &str)) -> Ordering {
-    let wider_first = dtype::place(b.1).cmp(&dtype::place(a.1));
+    let wider_first = dtype::rank(b.1).cmp(&dtype::rank(a.1));
     wider_first.then_with(|| a.0.cmp(b.0))
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn write_image(
     let bases = outline::chosen_bases(sources, &repeats);
     let mut index = outline::blank_index(sources, &repeats, &bases, options.profile)?;
     if !index.bases.is_empty() {
-        index.base_place.clone_from(&options.base_place);
+        index.base_path.clone_from(&options.base_path);
     }
     index.members.clone_from(&options.members);
     let repeated = index.spans.iter().filter(|span| span.repeats.is_some());

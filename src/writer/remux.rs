@@ -48,13 +48,13 @@ pub(crate) fn write_moved(
     suffix: &str,
     header: &[u8],
     spans: &[MovedSpan],
-    base_place: &str,
+    base_path: &str,
     output: &mut OutputFile,
     progress: &dyn Progress,
 ) -> Result<Unsealed> {
     let mut index = blank_index(header, spans)?;
     if !index.bases.is_empty() {
-        base_place.clone_into(&mut index.base_place);
+        base_path.clone_into(&mut index.base_path);
     }
     let index_len = index.encode().len() as u64;
     let mut data = DataWriter::new(output);

@@ -39,7 +39,7 @@ pub(crate) struct WriteOptions {
     /// Threads that code.
     pub threads: usize,
     /// Where the base is, as words for a person; empty if there is none.
-    pub base_place: String,
+    pub base_path: String,
     /// What the folder holds beside the bytes of its files; empty for one file, or if that is not
     /// noted.
     pub members: Vec<Member>,

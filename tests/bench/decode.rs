@@ -22,8 +22,6 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::entropy::simd::dispatch;
 use bigsmall::ops::CompressOptions;
-use bigsmall::ops::MoreOptions;
-use bigsmall::ops::Output;
 use bigsmall::ops::compress;
 
 const ROUNDS: usize = 9;
@@ -52,18 +50,7 @@ fn main() {
 fn measure(path: &Path, name: &str, profile: Profile) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("m.bs");
-    let output = Output::Path(image.clone());
-    let options = CompressOptions {
-        output,
-        profile,
-        base: None,
-        series: false,
-        resume: false,
-        force: true,
-        opaque: false,
-        threads: 2,
-        more: MoreOptions::default(),
-    };
+    let options = CompressOptions::new(&image, profile, 2);
     compress(path, &options, &Silent).unwrap();
     let source = FileSource::open(&image).unwrap();
     let mut bytes = vec![0; source.len() as usize];

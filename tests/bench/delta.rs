@@ -29,8 +29,6 @@ use bigsmall::codec::Scratch;
 use bigsmall::codec::SpanTables;
 use bigsmall::entropy::simd::dispatch;
 use bigsmall::ops::CompressOptions;
-use bigsmall::ops::MoreOptions;
-use bigsmall::ops::Output;
 use bigsmall::ops::compress;
 use bigsmall::tensor::Layout;
 
@@ -71,15 +69,8 @@ fn measure(base: &Path, model: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("m.bs");
     let options = CompressOptions {
-        output: Output::Path(image.clone()),
-        profile: Profile::Balanced,
         base: Some(Arc::new(Bases::open(base, None).unwrap())),
-        series: false,
-        resume: false,
-        force: true,
-        opaque: false,
-        threads: 2,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(&image, Profile::Balanced, 2)
     };
     compress(model, &options, &Silent).unwrap();
     let (base, bytes) = (read(base), read(&image));

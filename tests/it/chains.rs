@@ -135,7 +135,7 @@ fn four_deltas_may_stand_on_one_another_and_no_fifth() {
     }
     assert!(run.restore(2, ".").unwrap() == run.steps[2]);
     let index = Archive::open(&run.at("4.bs")).unwrap();
-    assert_eq!(index.index().base_place, "3.bs");
+    assert_eq!(index.index().base_path, "3.bs");
     let report = verify(&run.path(), &VerifyOptions::whole(&[], 2), &Silent).unwrap();
     assert!(report.ok && report.images.len() == 4);
     // one link less, and all that stands on it cannot be read

@@ -10,7 +10,7 @@ use crate::models::Random;
 use crate::roundtrip::put;
 use crate::transcript;
 use crate::transcript::Example;
-use crate::transcript::Part;
+use crate::transcript::PageText;
 use crate::transcript::Shell;
 use crate::transcript::option_of;
 
@@ -253,7 +253,7 @@ fn the_page_shows_what_the_commands_say() {
     let (_, options) = help.split_once("\nOptions:\n").unwrap();
     let (options, _) = options.split_once("\n\n").unwrap();
     let text = format!("\n\nOptions of every command:\n\n```\n{options}\n```\n\n");
-    let mut parts = vec![Part {
+    let mut parts = vec![PageText {
         text,
         is_measured: false,
     }];
@@ -262,7 +262,7 @@ fn the_page_shows_what_the_commands_say() {
         if heading == "Mount" {
             continue;
         }
-        parts.push(Part {
+        parts.push(PageText {
             text: format!("## {heading}\n\n"),
             is_measured: false,
         });

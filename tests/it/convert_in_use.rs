@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use bigsmall::base::in_use::Looks;
+use bigsmall::base::in_use::FinishedCheck;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::ConvertOptions;
@@ -29,7 +29,7 @@ use crate::convert::model;
 use crate::models::Random;
 use crate::roundtrip::put;
 
-const AT_ONCE: Looks = Looks {
+const AT_ONCE: FinishedCheck = FinishedCheck {
     min_age: Duration::ZERO,
     sparse: false,
 };

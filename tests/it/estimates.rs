@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use bigsmall::ops::Look;
+use bigsmall::ops::Estimate;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -75,7 +75,7 @@ fn tensor_of(kind: u8, random: &mut Random, name: String, count: usize) -> Tenso
 
 /// What a tensor of a model is. A model shrinks to few tensors, of kind 0, with nothing tied.
 #[derive(Debug, Clone)]
-struct Part {
+struct TensorPlan {
     kind: u8,
     /// By how much it is smaller than the largest.
     divisor: usize,
@@ -83,10 +83,10 @@ struct Part {
     tied: Option<Index>,
 }
 
-fn any_part() -> impl Strategy<Value = Part> {
+fn any_part() -> impl Strategy<Value = TensorPlan> {
     let tied = prop::option::weighted(0.2, any::<Index>());
     let any = (0..9_u8, prop::sample::select(vec![1, 8, 15]), tied);
-    any.prop_map(|(kind, divisor, tied)| Part {
+    any.prop_map(|(kind, divisor, tied)| TensorPlan {
         kind,
         divisor,
         tied,
@@ -94,7 +94,7 @@ fn any_part() -> impl Strategy<Value = Part> {
 }
 
 /// A file of at most about `bytes`.
-fn model_of(parts: &[Part], bytes: usize, seed: u64) -> Vec<u8> {
+fn model_of(parts: &[TensorPlan], bytes: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut model: Vec<Tensor> = Vec::new();
     for (number, part) in parts.iter().enumerate() {
@@ -117,11 +117,11 @@ fn model_of(parts: &[Part], bytes: usize, seed: u64) -> Vec<u8> {
 /// What was estimated, and what compress makes of it.
 fn both(at: &Path, file: &[u8]) -> (u64, u64) {
     put(&at.join("m.safetensors"), file);
-    let look = Look::at(&at.join("m.safetensors")).unwrap();
-    assert!(look.bf16_in_f32_bytes + look.f16_in_f32_bytes <= file.len() as u64);
+    let estimate = Estimate::of_file(&at.join("m.safetensors")).unwrap();
+    assert!(estimate.bf16_in_f32_bytes + estimate.f16_in_f32_bytes <= file.len() as u64);
     assert_eq!(code(&bigsmall(at, &["compress", "m.safetensors", "-f"])), 0);
     let real = fs::metadata(at.join("m.bs")).unwrap().len();
-    (look.image_bytes, real)
+    (estimate.image_bytes, real)
 }
 
 fn is_near((estimated, real): (u64, u64)) -> bool {

@@ -233,8 +233,8 @@ fn fine_tune(at: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
 
 const BASE: [&str; 2] = ["--base", "base.safetensors"];
 
-fn base_place(image: &Path) -> String {
-    Archive::open(image).unwrap().index().base_place.clone()
+fn base_path(image: &Path) -> String {
+    Archive::open(image).unwrap().index().base_path.clone()
 }
 
 #[test]
@@ -260,9 +260,9 @@ fn a_fine_tune_stays_one_in_other_shards() {
     let files = [1, 2].map(|n| at.join(format!("plain/tuned-0000{n}-of-00002.safetensors")));
     assert!(tensors_of(&files) == whole);
     // where the base is, is told from the new place
-    assert_eq!(base_place(&at.join("run/tuned.bs")), "../base.safetensors");
+    assert_eq!(base_path(&at.join("run/tuned.bs")), "../base.safetensors");
     let shard = at.join("cut/tuned-00001-of-00002.bs");
-    assert_eq!(base_place(&shard), "../base.safetensors");
+    assert_eq!(base_path(&shard), "../base.safetensors");
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_fine_tune_stays_one_in_another_profile() {
     assert_eq!(code(&bigsmall(at, &words)), 5);
     assert!(!at.join("tuned.bs").exists());
     done(at, &[&words[..], &BASE].concat());
-    assert_eq!(base_place(&at.join("tuned.bs")), "base.safetensors");
+    assert_eq!(base_path(&at.join("tuned.bs")), "base.safetensors");
     let [new, old] = ["tuned.bs", "run/tuned.bs"].map(|image| {
         let archive = Archive::open(&at.join(image)).unwrap();
         assert!(archive.index().is_delta());

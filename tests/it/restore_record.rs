@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bigsmall::base::attributes;
-use bigsmall::base::in_use::Looks;
+use bigsmall::base::in_use::FinishedCheck;
 use bigsmall::base::progress::Silent;
 use bigsmall::ops::RECORD_NAME;
 use bigsmall::ops::plan_convert;
@@ -281,7 +281,7 @@ fn no_record_or_no_right_is_said_before_the_first_image() {
     assert!(code(&output) != 0 && said.contains("record"), "{said}");
     fs::remove_dir(path(RECORD_NAME)).unwrap();
     assert!(tree(&at.join("models")) == before);
-    let plan = plan_convert(&at.join("models"), &Looks::default(), &Silent).unwrap();
+    let plan = plan_convert(&at.join("models"), &FinishedCheck::default(), &Silent).unwrap();
     assert_eq!(plan.chosen().count(), 0, "they are too young");
 }
 

@@ -8,7 +8,6 @@ use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::CompressOptions;
 use bigsmall::ops::DecompressOptions;
-use bigsmall::ops::MoreOptions;
 use bigsmall::ops::Output;
 use bigsmall::ops::VerifyOptions;
 use bigsmall::ops::compress;
@@ -20,15 +19,8 @@ use crate::models;
 
 pub(crate) fn options(output: &Path, profile: Profile, threads: usize) -> CompressOptions {
     CompressOptions {
-        output: Output::Path(output.to_owned()),
-        profile,
-        base: None,
-        series: false,
-        resume: false,
         force: true,
-        opaque: false,
-        threads,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(output, profile, threads)
     }
 }
 

@@ -102,12 +102,12 @@ fn without(help: &str, common: &[&str]) -> String {
 }
 
 /// The section of a command.
-pub(crate) fn section(shell: &Shell<'_>, example: &Example, common: &[&str]) -> Vec<Part> {
+pub(crate) fn section(shell: &Shell<'_>, example: &Example, common: &[&str]) -> Vec<PageText> {
     let help = shell.says(&format!("bigsmall {} --help", example.command));
     let help = without(&help, common);
     let (what, help) = help.split_once("\n\n").unwrap();
     let shown = shell.shows(example);
-    let fixed = |text: String| Part {
+    let fixed = |text: String| PageText {
         text,
         is_measured: false,
     };
@@ -115,7 +115,7 @@ pub(crate) fn section(shell: &Shell<'_>, example: &Example, common: &[&str]) -> 
         "### {}\n\n{what}.\n\n```\n{help}\n```\n\nFor example:\n\n",
         example.command
     );
-    let example = Part {
+    let example = PageText {
         text: format!("```console\n{shown}```\n\n"),
         is_measured: example.is_measured,
     };
@@ -123,7 +123,7 @@ pub(crate) fn section(shell: &Shell<'_>, example: &Example, common: &[&str]) -> 
 }
 
 /// A part of a page that a test makes.
-pub(crate) struct Part {
+pub(crate) struct PageText {
     pub(crate) text: String,
     pub(crate) is_measured: bool,
 }
@@ -157,7 +157,7 @@ fn masked(line: &str, is_measured: bool) -> String {
 }
 
 /// What is said now, but for lines of the page that differ in measured numbers only: these stay.
-fn kept(parts: &[Part], there: &str) -> String {
+fn kept(parts: &[PageText], there: &str) -> String {
     let mut old: BTreeMap<(bool, String), VecDeque<&str>> = BTreeMap::new();
     for line in there.lines() {
         for is_measured in [false, true] {
@@ -179,7 +179,7 @@ fn kept(parts: &[Part], there: &str) -> String {
 
 /// Compares docs/cli.md behind `from`, up to `to`, with what is said now. With
 /// `BIGSMALL_WRITE_PAGES` it is written instead.
-pub(crate) fn check(root: &Path, from: &str, to: Option<&str>, parts: &[Part]) {
+pub(crate) fn check(root: &Path, from: &str, to: Option<&str>, parts: &[PageText]) {
     let path = root.join("docs/cli.md");
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(from).unwrap();

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::adapter::Adapter;
 use crate::fs::Fs;
-use crate::fs::changes::New;
+use crate::fs::changes::NewAttributes;
 use crate::node::Attr;
 use crate::node::FileType;
 use crate::wire::Operation;
@@ -21,7 +21,7 @@ impl Adapter {
     /// Answers what changes something.
     pub(super) fn change(&self, request: &Request<'_>) -> Option<Result<Reply, Errno>> {
         let (fs, node) = (&self.fs, request.node);
-        let new = |mode: u32, umask: u32| New {
+        let new = |mode: u32, umask: u32| NewAttributes {
             mode,
             umask,
             uid: request.uid,

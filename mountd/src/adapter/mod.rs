@@ -364,8 +364,6 @@ mod tests {
     use bigsmall::base::progress::Silent;
     use bigsmall::codec::Profile;
     use bigsmall::ops::CompressOptions;
-    use bigsmall::ops::MoreOptions;
-    use bigsmall::ops::Output;
     use bigsmall::ops::compress;
 
     use crate::fs::FsOptions;
@@ -406,15 +404,8 @@ mod tests {
             .collect();
         File::create(&plain).unwrap().write_all(&bytes).unwrap();
         let options = CompressOptions {
-            output: Output::Path(folder.path().join("m.bs")),
-            profile: Profile::Balanced,
-            base: None,
-            series: false,
-            resume: false,
-            force: true,
             opaque: true,
-            threads: 1,
-            more: MoreOptions::default(),
+            ..CompressOptions::new(&folder.path().join("m.bs"), Profile::Balanced, 1)
         };
         compress(&plain, &options, &Silent).unwrap();
         std::fs::remove_file(plain).unwrap();
@@ -438,7 +429,7 @@ mod tests {
         let options = FsOptions {
             bases: Vec::new(),
             cache_bytes: 8 << 20,
-            ahead_bytes: 1 << 20,
+            readahead_bytes: 1 << 20,
             in_place: false,
             protect_models: false,
             life: 1,

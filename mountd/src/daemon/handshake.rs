@@ -13,7 +13,7 @@ use crate::wire::Reply;
 use crate::wire::Request;
 use crate::wire::feature;
 use crate::wire::reply;
-use crate::wire::reply::Agreed;
+use crate::wire::reply::NegotiatedInit;
 
 /// Pages of one request: 1 MiB measured best, and the kernel allows no more without a changed
 /// limit.
@@ -99,7 +99,7 @@ fn agree(
     readahead_max: u32,
     offered: u64,
     (writable, cache_mode): (bool, CacheMode),
-) -> Agreed {
+) -> NegotiatedInit {
     let mut wanted = feature::ASYNC_READ
         | feature::BIG_WRITES
         | feature::DONT_MASK
@@ -127,7 +127,7 @@ fn agree(
     // what an older kernel lacks is not needed, only welcome
     let features = wanted & offered;
     let has_more_words = features & feature::INIT_EXT != 0;
-    Agreed {
+    NegotiatedInit {
         minor: minor.min(wire::MINOR),
         readahead_max,
         features: if has_more_words {

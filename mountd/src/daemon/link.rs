@@ -24,7 +24,7 @@ use rustix::net::recvmsg;
 use rustix::net::sendmsg;
 use rustix::net::socketpair;
 
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::root::NUMBERS;
 
 /// Longest message: a path, or the words that a worker begins with.
@@ -38,7 +38,7 @@ pub(crate) enum Message {
     /// To a worker: its words; with the device and the folder.
     Begin(Vec<u8>),
     /// Both ways: the kernel knows this node.
-    Node(u64, NodePath),
+    Node(u64, NodeLocation),
     /// To the supervisor: it does not any more.
     Forget(u64),
     /// Both ways: a file is open under this handle, and of this inode; with the file.
@@ -51,7 +51,7 @@ pub(crate) enum Message {
     Close(u64),
     /// Both ways: a file of an image is open; with the image, what the disk said of it, and where
     /// the file is.
-    HeldImage(u64, [u64; NUMBERS], NodePath),
+    HeldImage(u64, [u64; NUMBERS], NodeLocation),
     /// To the supervisor: all have closed it.
     CloseImage(u64),
     /// Both ways: this request, which changes names, is begun.
@@ -85,7 +85,7 @@ impl Message {
         };
         match self {
             Self::Begin(words) => [&[0], words.as_slice()].concat(),
-            Self::Node(ino, place) => [numbers(1, &[*ino]), encode_path(place)].concat(),
+            Self::Node(ino, location) => [numbers(1, &[*ino]), encode_location(location)].concat(),
             Self::Forget(ino) => numbers(2, &[*ino]),
             Self::Held(handle, ino) => numbers(3, &[*handle, *ino]),
             Self::Close(handle) => numbers(4, &[*handle]),
@@ -98,10 +98,10 @@ impl Message {
             Self::End => vec![11],
             Self::Pass(handle) => numbers(12, &[*handle]),
             Self::Passed(handle, number) => numbers(13, &[*handle, u64::from(*number)]),
-            Self::HeldImage(ino, stat, place) => [
+            Self::HeldImage(ino, stat, location) => [
                 numbers(14, &[*ino]),
                 numbers(0, stat)[1..].to_vec(),
-                encode_path(place),
+                encode_location(location),
             ]
             .concat(),
             Self::CloseImage(ino) => numbers(15, &[*ino]),
@@ -119,7 +119,7 @@ impl Message {
         };
         Some(match tag {
             0 => Self::Begin(rest.to_owned()),
-            1 => Self::Node(number()?, decode_path(rest)?),
+            1 => Self::Node(number()?, decode_location(rest)?),
             2 => Self::Forget(number()?),
             3 => Self::Held(number()?, number()?),
             4 => Self::Close(number()?),
@@ -138,7 +138,7 @@ impl Message {
                 for field in &mut stat {
                     *field = number()?;
                 }
-                Self::HeldImage(ino, stat, decode_path(rest)?)
+                Self::HeldImage(ino, stat, decode_location(rest)?)
             }
             15 => Self::CloseImage(number()?),
             16 => Self::Begun(number()?),
@@ -149,18 +149,18 @@ impl Message {
 }
 
 /// The path's length, the path and, of what is within an image, a one and its path in there.
-fn encode_path(place: &NodePath) -> Vec<u8> {
-    let path = place.path.as_os_str().as_bytes();
+fn encode_location(location: &NodeLocation) -> Vec<u8> {
+    let path = location.path.as_os_str().as_bytes();
     let mut bytes = (path.len() as u64).to_le_bytes().to_vec();
     bytes.extend(path);
-    if let Some(inner) = &place.inner {
+    if let Some(inner) = &location.inner {
         bytes.push(1);
         bytes.extend(inner.as_bytes());
     }
     bytes
 }
 
-fn decode_path(bytes: &[u8]) -> Option<NodePath> {
+fn decode_location(bytes: &[u8]) -> Option<NodeLocation> {
     let (len, rest) = bytes.split_first_chunk()?;
     let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
     let (path, inner) = rest.split_at_checked(len)?;
@@ -169,7 +169,7 @@ fn decode_path(bytes: &[u8]) -> Option<NodePath> {
         Some((_, inner)) => Some(std::str::from_utf8(inner).ok()?.to_owned()),
     };
     let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-    Some(NodePath { path, inner })
+    Some(NodeLocation { path, inner })
 }
 
 /// One end.
@@ -262,21 +262,21 @@ mod tests {
     fn messages_arrive_as_they_were_said_with_their_files() {
         let (ours, theirs) = Link::pair().unwrap();
         let theirs = Link(theirs);
-        let place = |inner: Option<&str>| NodePath {
+        let location = |inner: Option<&str>| NodeLocation {
             path: std::ffi::OsStr::from_bytes(b"a/\xff.bs").into(),
             inner: inner.map(str::to_owned),
         };
         let mut buffer = Vec::new();
         for message in [
             Message::Begin(vec![1; 5000]),
-            Message::Node(7, place(None)),
-            Message::Node(8, place(Some("in/side"))),
-            Message::Node(9, place(Some(""))),
+            Message::Node(7, location(None)),
+            Message::Node(8, location(Some("in/side"))),
+            Message::Node(9, location(Some(""))),
             Message::Forget(u64::MAX),
             Message::Close(3),
             Message::Pass(3),
             Message::Passed(3, 7),
-            Message::HeldImage(3, [7; NUMBERS], place(Some("in"))),
+            Message::HeldImage(3, [7; NUMBERS], location(Some("in"))),
             Message::CloseImage(3),
             Message::Begun(6),
             Message::Done(6),

@@ -66,7 +66,7 @@ impl Paths {
         let find = |path: &Path| {
             std::fs::canonicalize(path).map_err(|e| Error::io("cannot find", path, e))
         };
-        let (source, mountpoint) = arguments.places()?;
+        let (source, mountpoint) = arguments.source_and_mountpoint()?;
         // a dead mount cannot be asked for anything, so it is cleared first
         let resolved = mounting::resolve(&mountpoint)?;
         if !mounting::heal(&resolved, record::daemon_of)? {
@@ -100,7 +100,7 @@ impl Paths {
 impl Paths {
     /// The mount lies over its own source.
     fn in_place(arguments: &MountArgs, source: PathBuf) -> Result<Self> {
-        if mounting::top_at(&source)? == mounting::Top::Ours {
+        if mounting::mounted_at(&source)? == mounting::MountedHere::Ours {
             return Err(Error::invalid("is mounted already")
                 .file(&source)
                 .hint("`bigsmall mounts` lists the mounts, `bigsmall unmount` ends one"));
@@ -128,12 +128,12 @@ fn start(arguments: &MountArgs, paths: &Paths) -> Result<ExitCode> {
     let mut child = background_command(&program, arguments, paths)
         .spawn()
         .map_err(|e| Error::io("cannot start", &program, e))?;
-    let mut told = Vec::new();
+    let mut report = Vec::new();
     if let Some(stdout) = &mut child.stdout {
         // an early end of its output says that it failed, too
-        let _ = stdout.take(READY.len() as u64).read_to_end(&mut told);
+        let _ = stdout.take(READY.len() as u64).read_to_end(&mut report);
     }
-    if told == READY {
+    if report == READY {
         if arguments.output.json {
             let report = serde_json::json!({
                 "schema": "bigsmall.mount/1",
@@ -290,7 +290,7 @@ fn wanted(arguments: &MountArgs, setup: &Setup) -> Wanted {
             writable: setup.in_place,
         },
         cache_mode: setup.cache_mode,
-        read_ahead_bytes: arguments.read_ahead,
+        kernel_readahead_bytes: arguments.read_ahead,
     }
 }
 
@@ -311,11 +311,11 @@ fn watch_signals(mountpoint: &Path, events: mpsc::Sender<Event>) -> Result<()> {
 /// What the workers of the mount are told.
 fn setup(arguments: &MountArgs, paths: &Paths, logging: Logging) -> Result<Setup> {
     // a relative path is the caller's
-    let absolute = |place: &PathBuf| {
-        let found = place.canonicalize();
+    let absolute = |path: &PathBuf| {
+        let found = path.canonicalize();
         found
             .map(Into::into)
-            .map_err(|e| Error::io("cannot open", place, e))
+            .map_err(|e| Error::io("cannot open", path, e))
     };
     let bases: Result<Vec<_>> = arguments.base.iter().map(absolute).collect();
     Ok(Setup {
@@ -323,7 +323,7 @@ fn setup(arguments: &MountArgs, paths: &Paths, logging: Logging) -> Result<Setup
         only: None,
         bases: bases?,
         cache_bytes: arguments.cache,
-        ahead_bytes: arguments.read_ahead,
+        readahead_bytes: arguments.read_ahead,
         in_place: paths.is_in_place(),
         protect_models: arguments.protect_models,
         cache_mode: if arguments.cache_mode == "direct" {

@@ -50,20 +50,20 @@ pub(crate) fn all() -> Result<Vec<Mounted>> {
 
 /// What is mounted at exactly this place, if anything: the last of several, which hides the others.
 /// Nothing is asked of the mount itself, whose daemon may be dead or stopped.
-pub(crate) fn top_at(mountpoint: &Path) -> Result<Top> {
+pub(crate) fn mounted_at(mountpoint: &Path) -> Result<MountedHere> {
     let mut all = mounts::all()?.into_iter();
     Ok(
         match all.rfind(|mounted| mounted.mountpoint == mountpoint) {
-            None => Top::Nothing,
-            Some(top) if top.is_ours() => Top::Ours,
-            Some(_) => Top::Foreign,
+            None => MountedHere::Nothing,
+            Some(top) if top.is_ours() => MountedHere::Ours,
+            Some(_) => MountedHere::Foreign,
         },
     )
 }
 
 /// What is mounted at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Top {
+pub(crate) enum MountedHere {
     Nothing,
     Ours,
     Foreign,
@@ -108,7 +108,7 @@ pub(crate) enum Daemon {
 pub(crate) fn heal(mountpoint: &Path, daemon_of: impl Fn(&Path) -> Daemon) -> Result<bool> {
     // each round clears one of several that may be stacked
     for _ in 0..16 {
-        if top_at(mountpoint)? != Top::Ours {
+        if mounted_at(mountpoint)? != MountedHere::Ours {
             return Ok(true);
         }
         let is_alive = match daemon_of(mountpoint) {
@@ -140,7 +140,7 @@ pub(crate) struct Wanted {
     pub(crate) access: Access,
     pub(crate) cache_mode: CacheMode,
     /// How far the kernel reads ahead; 0 for as far as it does by itself.
-    pub(crate) read_ahead_bytes: u64,
+    pub(crate) kernel_readahead_bytes: u64,
 }
 
 /// A mount of this process.
@@ -197,7 +197,7 @@ fn connect(source: &Path, mountpoint: &Path, wanted: Wanted) -> Result<(OwnedFd,
     };
     match handshake::answer(&device, access.writable, wanted.cache_mode) {
         Ok(connection) => {
-            read_ahead(mountpoint, wanted.read_ahead_bytes);
+            read_ahead(mountpoint, wanted.kernel_readahead_bytes);
             Ok((device, connection))
         }
         Err(errno) => {

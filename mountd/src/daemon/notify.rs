@@ -7,12 +7,12 @@ use std::os::unix::net::UnixDatagram;
 
 /// Says `state`, such as `READY=1`, if somebody asked for it.
 pub(crate) fn say(state: &str) {
-    let Some(place) = std::env::var_os("NOTIFY_SOCKET") else {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
-    let address = match place.as_bytes().strip_prefix(b"@") {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&place),
+        None => SocketAddr::from_pathname(&socket),
     };
     let sent = address.and_then(|address| {
         let socket = UnixDatagram::unbound()?;

@@ -1,4 +1,4 @@
-//! The words that a worker begins with.
+//! What a worker is told of its mount when it starts.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) struct Setup {
     pub(crate) only: Option<OsString>,
     pub(crate) bases: Vec<OsString>,
     pub(crate) cache_bytes: u64,
-    pub(crate) ahead_bytes: u64,
+    pub(crate) readahead_bytes: u64,
     pub(crate) in_place: bool,
     pub(crate) protect_models: bool,
     pub(crate) cache_mode: CacheMode,
@@ -44,7 +44,7 @@ impl Setup {
         FsOptions {
             bases: self.bases.iter().map(PathBuf::from).collect(),
             cache_bytes: self.cache_bytes,
-            ahead_bytes: self.ahead_bytes,
+            readahead_bytes: self.readahead_bytes,
             in_place: self.in_place,
             protect_models: self.protect_models,
             life: self.life,

@@ -1,4 +1,4 @@
-//! What a mount does just now, and its processes.
+//! The status of a mount: its counters, and its processes.
 
 use serde::Deserialize;
 use serde::Serialize;

@@ -34,7 +34,7 @@ use crate::daemon::mounting::Mount;
 use crate::daemon::notify;
 use crate::daemon::program;
 use crate::daemon::setup::Setup;
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::handover::OpenImage;
 use crate::fs::root::Stat;
 use crate::statistics::Counters;
@@ -61,14 +61,14 @@ const COUNT_MAX: Duration = Duration::from_millis(500);
 /// What outlives a worker.
 #[derive(Debug, Default)]
 struct SupervisorState {
-    nodes: BTreeMap<u64, NodePath>,
+    nodes: BTreeMap<u64, NodeLocation>,
     held: BTreeMap<u64, (u64, OwnedFd)>,
     images: BTreeMap<u64, OpenImage>,
     backing: BackingFiles,
     /// Requests that change names and are not answered yet, as far as is known.
     begun: BTreeSet<u64>,
     /// Requests that were resent, and how many workers tried each.
-    tries: BTreeMap<u64, Tries>,
+    tries: BTreeMap<u64, AttemptCounts>,
     /// What the worker has done, and those before it.
     counters: Counters,
     earlier: Counters,
@@ -81,7 +81,7 @@ struct SupervisorState {
 }
 
 #[derive(Debug, Default)]
-struct Tries {
+struct AttemptCounts {
     /// By workers that died since.
     all: u32,
     in_this_life: u32,
@@ -104,7 +104,7 @@ impl SupervisorState {
 
     /// Requests of which too many workers died.
     fn refused(&self) -> impl Iterator<Item = u64> {
-        let refused = |tries: &Tries| tries.all >= FAULTS_MAX * TRIES_PER_FAULT;
+        let refused = |tries: &AttemptCounts| tries.all >= FAULTS_MAX * TRIES_PER_FAULT;
         let tries = self.tries.iter();
         tries
             .filter(move |(_, tries)| refused(tries))
@@ -156,15 +156,22 @@ impl Shared {
     fn take(&self, message: Message, mut files: Vec<OwnedFd>) -> Option<Event> {
         let mut state = self.state.lock();
         match message {
-            Message::Node(ino, place) => {
-                state.nodes.insert(ino, place);
+            Message::Node(ino, location) => {
+                state.nodes.insert(ino, location);
             }
             Message::Forget(ino) => {
                 state.nodes.remove(&ino);
             }
-            Message::HeldImage(ino, stat, place) => {
+            Message::HeldImage(ino, stat, location) => {
                 let (file, stat) = (files.pop()?, Stat::from_numbers(stat));
-                state.images.insert(ino, OpenImage { place, stat, file });
+                state.images.insert(
+                    ino,
+                    OpenImage {
+                        location,
+                        stat,
+                        file,
+                    },
+                );
             }
             Message::CloseImage(ino) => {
                 state.images.remove(&ino);
@@ -371,14 +378,14 @@ impl Supervisor {
         let words = self.setup.encode().map_err(std::io::Error::other)?;
         let files = [self.mount.device.as_fd(), self.folder.as_fd()];
         link.send(&Message::Begin(words), &files)?;
-        for (ino, place) in &state.nodes {
-            link.send(&Message::Node(*ino, place.clone()), &[])?;
+        for (ino, location) in &state.nodes {
+            link.send(&Message::Node(*ino, location.clone()), &[])?;
         }
         for (handle, (ino, file)) in &state.held {
             link.send(&Message::Held(*handle, *ino), &[file.as_fd()])?;
         }
         for (ino, image) in &state.images {
-            let message = Message::HeldImage(*ino, image.stat.numbers(), image.place.clone());
+            let message = Message::HeldImage(*ino, image.stat.numbers(), image.location.clone());
             link.send(&message, &[image.file.as_fd()])?;
         }
         for unique in &state.begun {
@@ -419,7 +426,7 @@ impl Supervisor {
         tracing::info!("signal {signal}: unmounting `{}`", mountpoint.display());
         notify::say("STOPPING=1");
         let worker = self.shared.state.lock().worker.clone();
-        if mounting::top_at(mountpoint)? == mounting::Top::Foreign {
+        if mounting::mounted_at(mountpoint)? == mounting::MountedHere::Foreign {
             // unmounting works by name, and would take that away
             tracing::warn!(
                 "something else is mounted over `{}`: ours ends below it",

@@ -29,7 +29,7 @@ use crate::daemon::program;
 use crate::daemon::setup::Setup;
 use crate::fs::Fs;
 use crate::fs::handover::Handover;
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::handover::OpenImage;
 use crate::fs::root::Root;
 use crate::fs::root::Stat;
@@ -68,8 +68,8 @@ impl SupervisorLink {
 }
 
 impl Handover for SupervisorLink {
-    fn remember(&self, ino: u64, place: &NodePath) {
-        self.tell(&Message::Node(ino, place.clone()), &[]);
+    fn remember(&self, ino: u64, location: &NodeLocation) {
+        self.tell(&Message::Node(ino, location.clone()), &[]);
     }
 
     fn forget(&self, ino: u64) {
@@ -101,8 +101,8 @@ impl Handover for SupervisorLink {
         self.tell(&Message::Close(handle), &[]);
     }
 
-    fn hold_image(&self, ino: u64, place: &NodePath, stat: &Stat, image: BorrowedFd<'_>) {
-        let message = Message::HeldImage(ino, stat.numbers(), place.clone());
+    fn hold_image(&self, ino: u64, location: &NodeLocation, stat: &Stat, image: BorrowedFd<'_>) {
+        let message = Message::HeldImage(ino, stat.numbers(), location.clone());
         self.tell(&message, &[image]);
     }
 
@@ -129,7 +129,7 @@ struct Inherited {
     setup: Setup,
     device: OwnedFd,
     folder: OwnedFd,
-    nodes: BTreeMap<u64, NodePath>,
+    nodes: BTreeMap<u64, NodeLocation>,
     held: Vec<(u64, u64, OwnedFd)>,
     images: BTreeMap<u64, OpenImage>,
     refused: BTreeSet<u64>,
@@ -161,18 +161,18 @@ fn listen(link: &Link) -> Result<Inherited> {
     loop {
         let (message, files) = link.receive(&mut buffer).ok_or_else(silent)?;
         match message {
-            Message::Node(ino, place) => {
-                inherited.nodes.insert(ino, place);
+            Message::Node(ino, location) => {
+                inherited.nodes.insert(ino, location);
             }
             Message::Held(handle, ino) => {
                 inherited
                     .held
                     .extend(files.into_iter().map(|file| (handle, ino, file)));
             }
-            Message::HeldImage(ino, stat, place) => {
+            Message::HeldImage(ino, stat, location) => {
                 let stat = Stat::from_numbers(stat);
                 let images = files.into_iter().map(|file| OpenImage {
-                    place: place.clone(),
+                    location: location.clone(),
                     stat,
                     file,
                 });

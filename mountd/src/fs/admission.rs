@@ -21,7 +21,7 @@ pub(crate) struct AdmissionLimit {
     /// Held to wait, and to wake who waits.
     turn: Mutex<()>,
     left: Condvar,
-    places: usize,
+    limit: usize,
 }
 
 /// A place, until it is dropped.
@@ -37,17 +37,17 @@ impl AdmissionLimit {
             waiting: AtomicUsize::new(0),
             turn: Mutex::default(),
             left: Condvar::new(),
-            places: (2 * cores).max(4),
+            limit: (2 * cores).max(4),
         }
     }
 
     /// Waits for a place, for a moment.
     pub(crate) fn enter(&self) -> Admitted<'_> {
-        if !self.take_place() {
+        if !self.take_slot() {
             let mut turn = self.turn.lock();
             // whoever leaves from now on wakes one
             self.waiting.fetch_add(1, Ordering::SeqCst);
-            if !self.take_place() {
+            if !self.take_slot() {
                 self.left.wait_for(&mut turn, WAIT_MAX);
                 self.inside.fetch_add(1, Ordering::SeqCst);
             }
@@ -57,8 +57,8 @@ impl AdmissionLimit {
     }
 
     /// Takes a place, if one is free.
-    fn take_place(&self) -> bool {
-        let more = |inside| (inside < self.places).then_some(inside + 1);
+    fn take_slot(&self) -> bool {
+        let more = |inside| (inside < self.limit).then_some(inside + 1);
         let (first, then) = (Ordering::SeqCst, Ordering::SeqCst);
         self.inside.fetch_update(first, then, more).is_ok()
     }
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn whoever_waits_goes_on_after_a_moment() {
         let admission = AdmissionLimit::new();
-        let held: Vec<_> = (0..admission.places).map(|_| admission.enter()).collect();
+        let held: Vec<_> = (0..admission.limit).map(|_| admission.enter()).collect();
         let begun = Instant::now();
         let late = admission.enter();
         assert!(begun.elapsed() >= WAIT_MAX);

@@ -82,7 +82,7 @@ impl Fs {
             ("codec", codecs(&image, file).map_err(|e| self.fail(&e))?),
         ];
         if image.is_delta() {
-            found.push(("base", image.base_place().to_owned()));
+            found.push(("base", image.base_path().to_owned()));
         }
         let named = |(name, value)| (format!("{PREFIX}{name}"), value);
         Ok(found.into_iter().map(named).collect())
@@ -107,7 +107,7 @@ impl Fs {
     /// The value of one attribute. What is ours says what the image is; the rest says the disk.
     pub(crate) fn attribute(&self, ino: u64, name: &OsStr) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let is_plain = matches!(&node.what, NodeKind::Disk(meaning) if meaning.is_plain());
+        let is_plain = matches!(&node.what, NodeKind::Disk(kind) if kind.is_plain());
         if is_plain {
             return self.object(&node)?.attribute(name);
         }
@@ -137,7 +137,7 @@ impl Fs {
     /// The names of all attributes, each with a zero behind it.
     pub(crate) fn attribute_names(&self, ino: u64) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
-        let is_plain = matches!(&node.what, NodeKind::Disk(meaning) if meaning.is_plain());
+        let is_plain = matches!(&node.what, NodeKind::Disk(kind) if kind.is_plain());
         let on_disk = self
             .object(&node)
             .and_then(|object| object.attribute_names());
@@ -169,7 +169,7 @@ impl Fs {
     fn attributed_for_change(&self, node: &Node, name: &OsStr) -> Result<Object> {
         self.check_writable()?;
         match &node.what {
-            NodeKind::Disk(meaning) if meaning.is_plain() => self.object(node),
+            NodeKind::Disk(kind) if kind.is_plain() => self.object(node),
             NodeKind::Disk(_) if is_ours(name) => Err(Errno::EPERM),
             NodeKind::Disk(_) if !self.protects_models => self.object(node),
             _ => Err(Errno::EROFS),
@@ -178,7 +178,7 @@ impl Fs {
 
     /// The disk says something else of an image after that.
     fn attribute_changed(&self, node: &Node, object: Object) -> Result<()> {
-        if matches!(&node.what, NodeKind::Disk(meaning) if !meaning.is_plain()) {
+        if matches!(&node.what, NodeKind::Disk(kind) if !kind.is_plain()) {
             let stat = Object::of(object.fd)?.stat;
             self.tree.change(node.attr.ino, stat, self.is_writable());
         }

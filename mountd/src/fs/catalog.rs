@@ -59,7 +59,7 @@ pub(crate) struct Item {
     /// The name on the disk.
     pub(crate) disk_name: OsString,
     /// What it stands for.
-    pub(crate) meaning: EntryKind,
+    pub(crate) kind: EntryKind,
     /// What the disk says of it.
     pub(crate) stat: Stat,
 }
@@ -91,9 +91,9 @@ pub(crate) fn of_open(root: &Root, path: &Path, file: File) -> Result<EntryKind,
     let shown_path = root.shown(path);
     let source = FileSource::from_file(file, &shown_path)?;
     if archive::is_package(&source) {
-        return meaning_of_package(source, &shown_path);
+        return kind_of_package(source, &shown_path);
     }
-    archive::peek(&source, &shown_path).map(|header| meaning_of(&header))
+    archive::peek(&source, &shown_path).map(|header| kind_of(&header))
 }
 
 /// Whether the disk has something of this name that is shown under another.
@@ -178,12 +178,12 @@ fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, It
         Err(Errno::ENOENT | Errno::ENAMETOOLONG | Errno::ENOTDIR) => return Ok(None),
         Err(errno) => return Err(errno),
     };
-    let item = |meaning, stat| Item {
+    let item = |kind, stat| Item {
         disk_name: name.to_owned(),
-        meaning,
+        kind,
         stat,
     };
-    let meaning = match stat.kind {
+    let kind = match stat.kind {
         FileType::Folder => EntryKind::Folder,
         FileType::Link => EntryKind::Link,
         FileType::File if naming::is_image_name(name) => {
@@ -194,7 +194,7 @@ fn look(root: &Root, folder: &Path, name: &OsStr) -> Result<Option<(OsString, It
             EntryKind::Special
         }
     };
-    Ok(Some((name.to_owned(), item(meaning, stat))))
+    Ok(Some((name.to_owned(), item(kind, stat))))
 }
 
 fn look_into(
@@ -221,12 +221,12 @@ fn look_into(
         Err(error) => return (guessed_name(name), item(EntryKind::Broken(error), stat)),
     };
     if archive::is_package(&source) {
-        let meaning = meaning_of_package(source, &shown_path);
-        let meaning = meaning.unwrap_or_else(EntryKind::Broken);
-        return (guessed_name(name), item(meaning, stat));
+        let kind = kind_of_package(source, &shown_path);
+        let kind = kind.unwrap_or_else(EntryKind::Broken);
+        return (guessed_name(name), item(kind, stat));
     }
     match archive::peek(&source, &shown_path) {
-        Ok(header) => (shown_name(name, &header), item(meaning_of(&header), stat)),
+        Ok(header) => (shown_name(name, &header), item(kind_of(&header), stat)),
         Err(error) if archive::claims_to_be_image(&source) => {
             (guessed_name(name), item(EntryKind::Broken(error), stat))
         }
@@ -235,7 +235,7 @@ fn look_into(
     }
 }
 
-fn meaning_of(header: &Header) -> EntryKind {
+fn kind_of(header: &Header) -> EntryKind {
     match header.kind {
         ImageKind::File => EntryKind::Image {
             original_len: header.original_len,
@@ -246,7 +246,7 @@ fn meaning_of(header: &Header) -> EntryKind {
 
 /// A file of the Python package stands for a safetensors file, of which it says all but the
 /// header's spelling.
-fn meaning_of_package(source: FileSource, path: &Path) -> Result<EntryKind, Error> {
+fn kind_of_package(source: FileSource, path: &Path) -> Result<EntryKind, Error> {
     let file = PackageFile::open(
         Arc::new(source),
         path,

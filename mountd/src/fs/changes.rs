@@ -49,14 +49,14 @@ const DEFAULT_ACL: &str = "system.posix_acl_default";
 /// How something that is made is to be: its mode as it was asked for, and who asks, to whom it will
 /// belong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct New {
+pub(crate) struct NewAttributes {
     pub(crate) mode: u32,
     pub(crate) umask: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
 
-impl New {
+impl NewAttributes {
     /// The mode to ask the disk for. Where a folder says itself who may do what with what is made
     /// in it, the asker's mask does not count.
     fn mode_in(&self, folder: &Object) -> Mode {
@@ -120,7 +120,7 @@ impl Object {
 
     /// Gives what was just made in `folder` to whoever asked for it. The group of a folder that
     /// hands it on stays, and so do the bits that the disk drops when the owner changes.
-    fn own(&self, folder: &Object, new: New) -> Result<()> {
+    fn own(&self, folder: &Object, new: NewAttributes) -> Result<()> {
         if nix::unistd::geteuid().is_root() {
             let is_handed_on = folder.stat.mode & SETGID != 0;
             let gid = (!is_handed_on).then(|| Gid::from_raw(new.gid));
@@ -157,7 +157,12 @@ impl Root {
     }
 
     /// Makes a file, or opens the one that is there meanwhile unless `O_EXCL`.
-    pub(crate) fn create(&self, relative: &Path, flags: i32, new: New) -> Result<(File, Stat)> {
+    pub(crate) fn create(
+        &self,
+        relative: &Path,
+        flags: i32,
+        new: NewAttributes,
+    ) -> Result<(File, Stat)> {
         let (folder, name) = self.parent(relative)?;
         let wanted = OFlag::from_bits_truncate(flags);
         let access = wanted & OFlag::O_ACCMODE;
@@ -177,7 +182,7 @@ impl Root {
     }
 
     /// Makes a file, pipe or socket. A device is the business of whoever may use the disk itself.
-    pub(crate) fn make_node(&self, relative: &Path, new: New) -> Result<()> {
+    pub(crate) fn make_node(&self, relative: &Path, new: NewAttributes) -> Result<()> {
         let kind = FileType::of_mode(new.mode).ok_or(Errno::EINVAL)?;
         if !matches!(kind, FileType::File | FileType::Fifo | FileType::Socket) {
             return Err(Errno::EPERM);
@@ -189,14 +194,19 @@ impl Root {
     }
 
     /// Makes a folder.
-    pub(crate) fn make_folder(&self, relative: &Path, new: New) -> Result<()> {
+    pub(crate) fn make_folder(&self, relative: &Path, new: NewAttributes) -> Result<()> {
         let (folder, name) = self.parent(relative)?;
         mkdirat(&folder.fd, name, new.mode_in(&folder))?;
         self.hold(relative)?.own(&folder, new)
     }
 
     /// Makes a link.
-    pub(crate) fn make_link(&self, relative: &Path, target: &Path, new: New) -> Result<()> {
+    pub(crate) fn make_link(
+        &self,
+        relative: &Path,
+        target: &Path,
+        new: NewAttributes,
+    ) -> Result<()> {
         let (folder, name) = self.parent(relative)?;
         symlinkat(target, &folder.fd, name)?;
         self.hold(relative)?.own(&folder, new)

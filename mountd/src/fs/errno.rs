@@ -1,4 +1,4 @@
-//! What a kind of error is to the kernel.
+//! Errors as errno values.
 
 use bigsmall::base::Error;
 use bigsmall::base::ErrorKind;

@@ -14,14 +14,14 @@ use crate::fs::tree::NodeKind;
 
 /// Where a node is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodePath {
+pub(crate) struct NodeLocation {
     /// Path of the file on the disk, relative to the root.
     pub(crate) path: PathBuf,
     /// Path within the image of a folder, for what is in one.
     pub(crate) inner: Option<String>,
 }
 
-impl NodePath {
+impl NodeLocation {
     /// That of a node.
     pub(crate) fn of(node: &Node) -> Self {
         let inner = match &node.what {
@@ -41,7 +41,7 @@ impl NodePath {
 /// it.
 #[derive(Debug)]
 pub(crate) struct OpenImage {
-    pub(crate) place: NodePath,
+    pub(crate) location: NodeLocation,
     /// What the disk said of it when the node was made.
     pub(crate) stat: Stat,
     pub(crate) file: OwnedFd,
@@ -50,7 +50,7 @@ pub(crate) struct OpenImage {
 /// Who keeps it.
 pub(crate) trait Handover: Send + Sync + Debug {
     /// The kernel knows this node.
-    fn remember(&self, ino: u64, place: &NodePath);
+    fn remember(&self, ino: u64, location: &NodeLocation);
     /// It does not any more.
     fn forget(&self, ino: u64);
     /// A file that passes through is open under this handle.
@@ -62,7 +62,7 @@ pub(crate) trait Handover: Send + Sync + Debug {
     /// It is closed.
     fn close(&self, handle: u64);
     /// A file of an image is open.
-    fn hold_image(&self, ino: u64, place: &NodePath, stat: &Stat, image: BorrowedFd<'_>);
+    fn hold_image(&self, ino: u64, location: &NodeLocation, stat: &Stat, image: BorrowedFd<'_>);
     /// All who had it open have closed it.
     fn close_image(&self, ino: u64);
     /// A request that a worker before this one did not answer is tried.

@@ -1,4 +1,4 @@
-//! An open image, whoever made it.
+//! An open image: one of ours, or a file of the Python package.
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;

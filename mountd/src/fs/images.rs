@@ -143,7 +143,7 @@ impl Fs {
         }
         let kept = self.inherited_images.lock();
         let is_it = |kept: &&OpenImage| {
-            kept.place.path == node.path && kept.stat.identity() == node.stat.identity()
+            kept.location.path == node.path && kept.stat.identity() == node.stat.identity()
         };
         if let Some(kept) = kept.values().find(is_it) {
             return kept
@@ -159,15 +159,15 @@ impl Fs {
     /// The node of an open image whose name is gone, or another file's, since an earlier worker
     /// opened it.
     pub(super) fn kept_node(&self, ino: u64) -> Option<Node> {
-        let (place, stat, file) = {
+        let (location, stat, file) = {
             let kept = self.inherited_images.lock();
             let kept = kept.get(&ino)?;
             let file = kept.file.try_clone().ok()?;
-            (kept.place.clone(), kept.stat, File::from(file))
+            (kept.location.clone(), kept.stat, File::from(file))
         };
-        let meaning = catalog::of_open(&self.root, &place.path, file).ok()?;
-        let image = Node::of_disk(place.path, meaning, stat, self.is_writable());
-        let node = match place.inner {
+        let kind = catalog::of_open(&self.root, &location.path, file).ok()?;
+        let image = Node::of_disk(location.path, kind, stat, self.is_writable());
+        let node = match location.inner {
             None => image,
             Some(inner) => self.find_within(&image, "", OsStr::new(&inner)).ok()??,
         };
@@ -201,8 +201,8 @@ impl Fs {
             // a link may lead back into the mount, which then would wait for itself
             bases.follow_no_links();
         }
-        for place in &self.base_paths {
-            if let Err(error) = bases.add(place) {
+        for location in &self.base_paths {
+            if let Err(error) = bases.add(location) {
                 tracing::warn!("{error}");
             }
         }

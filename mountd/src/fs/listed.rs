@@ -1,4 +1,4 @@
-//! One line of a listing.
+//! One entry of a listing.
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -28,11 +28,11 @@ use crate::node::FileType;
 const MARK: &str = "user.bigsmall.renaming";
 
 /// Which file, in a way that no other is: its number alone may be another file's later.
-type Which = [u8; 32];
+type FileVersion = [u8; 32];
 
-fn which(stat: &Stat) -> Which {
+fn file_version(stat: &Stat) -> FileVersion {
     let mut bytes = [0; 32];
-    bytes[..16].copy_from_slice(&stat.place());
+    bytes[..16].copy_from_slice(&stat.device_and_inode());
     bytes[16..24].copy_from_slice(&stat.size.to_le_bytes());
     bytes[24..].copy_from_slice(&stat.mtime.number().to_le_bytes());
     bytes
@@ -40,14 +40,14 @@ fn which(stat: &Stat) -> Which {
 
 /// What is to go as soon as the image, or the other file, has the name that both want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goes {
+enum PendingRemoval {
     /// The image, for this file.
-    ForIt(Which),
+    ForIt(FileVersion),
     /// This file, for the image.
-    Other(Which),
+    Other(FileVersion),
 }
 
-impl Goes {
+impl PendingRemoval {
     fn encode(self) -> Vec<u8> {
         match self {
             Self::ForIt(file) => [&b"-"[..], &file].concat(),
@@ -89,7 +89,7 @@ impl Named {
 
     /// The image that it shows.
     pub(super) fn image(&self) -> Option<&Item> {
-        self.item.as_ref().filter(|item| !item.meaning.is_plain())
+        self.item.as_ref().filter(|item| !item.kind.is_plain())
     }
 }
 
@@ -117,20 +117,20 @@ fn ignore_missing(done: Result<()>) -> Result<()> {
 }
 
 impl Object {
-    fn mark(&self, goes: Goes) {
+    fn mark(&self, removal: PendingRemoval) {
         let flags = rustix::fs::XattrFlags::empty();
         // a disk without attributes: what is left half done stays, and nothing is lost
-        let _ = rustix::fs::setxattr(self.path(), MARK, &goes.encode(), flags);
+        let _ = rustix::fs::setxattr(self.path(), MARK, &removal.encode(), flags);
     }
 
     fn unmark(&self) {
         let _ = rustix::fs::removexattr(self.path(), MARK);
     }
 
-    fn marked(&self) -> Option<Goes> {
+    fn marked(&self) -> Option<PendingRemoval> {
         let mut bytes = [0; 64];
         let len = rustix::fs::getxattr(self.path(), MARK, &mut bytes).ok()?;
-        Goes::decode(&bytes[..len])
+        PendingRemoval::decode(&bytes[..len])
     }
 }
 
@@ -149,7 +149,7 @@ impl Fs {
             name: name.to_owned(),
         };
         let is_refused = match &named.item {
-            Some(item) => !item.meaning.is_plain() && self.protects_models,
+            Some(item) => !item.kind.is_plain() && self.protects_models,
             None => catalog::hides(&self.root, &named.folder, name)?,
         };
         if is_refused {
@@ -190,7 +190,7 @@ impl Fs {
     pub(super) fn remove_model(&self, named: &Named, is_folder: bool) -> Result<()> {
         let is_image_folder = named
             .image()
-            .is_some_and(|item| matches!(item.meaning, EntryKind::ImageFolder));
+            .is_some_and(|item| matches!(item.kind, EntryKind::ImageFolder));
         match (is_image_folder, is_folder) {
             // its files are those of one image, and go with that alone
             (true, true) => return Err(Errno::ENOTEMPTY),
@@ -229,7 +229,7 @@ impl Fs {
             if !how.is_empty() {
                 return Err(not_replaced(how));
             }
-            if matches!(item.meaning, EntryKind::Folder | EntryKind::ImageFolder) {
+            if matches!(item.kind, EntryKind::Folder | EntryKind::ImageFolder) {
                 return Err(Errno::ENOTEMPTY);
             }
         }
@@ -240,7 +240,7 @@ impl Fs {
         let image = self.root.hold(&from)?;
         let other = new.item.as_ref().filter(|_| replaced != to);
         if let Some(item) = other {
-            image.mark(Goes::Other(which(&item.stat)));
+            image.mark(PendingRemoval::Other(file_version(&item.stat)));
         }
         let replaces = new.item.is_some() && other.is_none();
         let how = if replaces {
@@ -254,7 +254,7 @@ impl Fs {
         self.move_parity(&from, &to);
         if let Some(item) = other {
             self.root.sync_folder(&new.folder)?;
-            self.remove_other(&replaced, !item.meaning.is_plain())?;
+            self.remove_other(&replaced, !item.kind.is_plain())?;
             image.unmark();
         }
         Ok(())
@@ -289,8 +289,8 @@ impl Fs {
         }
         let (from, to, image_path) = (old.path(), new.shown(), new.path());
         let is_folder = |named: &Named| {
-            let meaning = named.item.as_ref().map(|item| &item.meaning);
-            matches!(meaning, Some(EntryKind::Folder | EntryKind::ImageFolder))
+            let kind = named.item.as_ref().map(|item| &item.kind);
+            matches!(kind, Some(EntryKind::Folder | EntryKind::ImageFolder))
         };
         match (is_folder(old), is_folder(new)) {
             (true, true) => return Err(Errno::ENOTEMPTY),
@@ -305,7 +305,7 @@ impl Fs {
             nix::unistd::fsync(&file)?;
         }
         let image = self.root.hold(&image_path)?;
-        image.mark(Goes::ForIt(which(&stat)));
+        image.mark(PendingRemoval::ForIt(file_version(&stat)));
         let flags = RenameFlags::RENAME_NOREPLACE.bits();
         let renamed = self.root.rename(&from, &to, flags);
         renamed.inspect_err(|_| image.unmark())?;
@@ -324,21 +324,21 @@ impl Fs {
             .iter()
             .map(|name| named.folder.join(name))
             .collect();
-        let is_there = |path: &PathBuf, file: &Which| {
+        let is_there = |path: &PathBuf, file: &FileVersion| {
             let stat = self.root.stat(path);
-            stat.is_ok_and(|stat| which(&stat) == *file)
+            stat.is_ok_and(|stat| file_version(&stat) == *file)
         };
         for path in &candidates {
             let Ok(image) = self.root.hold(path) else {
                 continue;
             };
             match image.marked() {
-                Some(Goes::ForIt(file)) if is_there(&named.shown(), &file) => {
+                Some(PendingRemoval::ForIt(file)) if is_there(&named.shown(), &file) => {
                     self.root.sync_folder(&named.folder)?;
                     self.remove_image(path)?;
                     image.unmark();
                 }
-                Some(Goes::Other(file)) => {
+                Some(PendingRemoval::Other(file)) => {
                     let others = candidates.iter().filter(|other| *other != path);
                     for other in others.chain([&named.shown()]) {
                         if is_there(other, &file) {
@@ -348,7 +348,7 @@ impl Fs {
                     }
                     image.unmark();
                 }
-                Some(Goes::ForIt(_)) => image.unmark(),
+                Some(PendingRemoval::ForIt(_)) => image.unmark(),
                 None => {}
             }
         }
@@ -382,15 +382,18 @@ impl Fs {
 
     /// Whether two nodes stand for one thing of the disk, of which they may know another state.
     pub(crate) fn is_same(&self, one: u64, other: u64) -> bool {
-        let place = |ino| {
+        let file_id = |ino| {
             if let Ok(node) = self.node(ino) {
-                return Some(node.stat.place());
+                return Some(node.stat.device_and_inode());
             }
             let known = self.inherited.lock().get(&ino).cloned()?;
-            self.root.stat(&known.path).ok().map(|stat| stat.place())
+            self.root
+                .stat(&known.path)
+                .ok()
+                .map(|stat| stat.device_and_inode())
         };
-        let one = place(one);
-        one.is_some() && one == place(other)
+        let one = file_id(one);
+        one.is_some() && one == file_id(other)
     }
 
     /// Gives a model one more name.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
-use crate::fs::changes::New;
+use crate::fs::changes::NewAttributes;
 use crate::fs::errno::stale_if_gone;
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::opened::PASSTHROUGH;
 use crate::fs::opened::PINNED;
 use crate::fs::opened::Passthrough;
@@ -30,7 +30,7 @@ impl Fs {
         parent: u64,
         name: &OsStr,
         flags: i32,
-        new: New,
+        new: NewAttributes,
     ) -> Result<(Attr, Passthrough)> {
         let path = self.free(parent, name)?;
         let (file, stat) = self.root.create(&path, flags, new)?;
@@ -41,14 +41,19 @@ impl Fs {
     }
 
     /// Makes a file, pipe or socket.
-    pub(crate) fn make_node(&self, parent: u64, name: &OsStr, new: New) -> Result<Attr> {
+    pub(crate) fn make_node(&self, parent: u64, name: &OsStr, new: NewAttributes) -> Result<Attr> {
         let path = self.free(parent, name)?;
         self.root.make_node(&path, new)?;
         self.lookup(parent, name)
     }
 
     /// Makes a folder.
-    pub(crate) fn make_folder(&self, parent: u64, name: &OsStr, new: New) -> Result<Attr> {
+    pub(crate) fn make_folder(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        new: NewAttributes,
+    ) -> Result<Attr> {
         let path = self.free(parent, name)?;
         self.root.make_folder(&path, new)?;
         self.lookup(parent, name)
@@ -60,7 +65,7 @@ impl Fs {
         parent: u64,
         name: &OsStr,
         target: &Path,
-        new: New,
+        new: NewAttributes,
     ) -> Result<Attr> {
         let path = self.free(parent, name)?;
         self.root.make_link(&path, target, new)?;
@@ -70,7 +75,7 @@ impl Fs {
     /// Gives what is no folder another name.
     pub(crate) fn make_name(&self, ino: u64, parent: u64, name: &OsStr) -> Result<Attr> {
         let node = self.node(ino)?;
-        if !matches!(&node.what, NodeKind::Disk(meaning) if meaning.is_plain()) {
+        if !matches!(&node.what, NodeKind::Disk(kind) if kind.is_plain()) {
             return self.link_model(ino, parent, name);
         }
         let path = self.free(parent, name)?;
@@ -189,16 +194,16 @@ impl Fs {
         let moved = self.tree.rename(old, new);
         let mut moved: Vec<_> = moved
             .iter()
-            .map(|node| (node.attr.ino, NodePath::of(node)))
+            .map(|node| (node.attr.ino, NodeLocation::of(node)))
             .collect();
-        for (ino, place) in self.inherited.lock().iter_mut() {
-            if let Some(path) = tree::moved(&place.path, old, new) {
-                place.path = path;
-                moved.push((*ino, place.clone()));
+        for (ino, location) in self.inherited.lock().iter_mut() {
+            if let Some(path) = tree::moved(&location.path, old, new) {
+                location.path = path;
+                moved.push((*ino, location.clone()));
             }
         }
-        for ((ino, place), handover) in moved.iter().zip(self.handover.iter().cycle()) {
-            handover.remember(*ino, place);
+        for ((ino, location), handover) in moved.iter().zip(self.handover.iter().cycle()) {
+            handover.remember(*ino, location);
         }
     }
 }

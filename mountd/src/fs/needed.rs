@@ -85,9 +85,9 @@ impl Fs {
         let none = || {
             let mut bases = Bases::new(Arc::clone(&self.cache), self.digests.clone());
             bases.follow_no_links();
-            for place in self.base_paths.iter().filter(|place| **place != below) {
+            for path in self.base_paths.iter().filter(|path| **path != below) {
                 // one that is not there holds no base
-                let _ = bases.add(place);
+                let _ = bases.add(path);
             }
             bases
         };
@@ -152,7 +152,7 @@ impl Fs {
 /// Whether a name shows a file that is no image.
 fn is_plain(named: &Named) -> bool {
     let item = named.item.as_ref();
-    item.is_some_and(|item| matches!(item.meaning, EntryKind::Passthrough))
+    item.is_some_and(|item| matches!(item.kind, EntryKind::Passthrough))
 }
 
 /// Whether bases are looked for in files of this name.

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::fs::catalog;
 use crate::fs::catalog::EntryKind;
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::root::Result;
 use crate::fs::tree::Forgotten;
 use crate::fs::tree::Node;
@@ -25,13 +25,13 @@ impl Fs {
         if let Some(node) = self.tree.get(ino) {
             return Ok(node);
         }
-        let place = self.inherited.lock().get(&ino).cloned();
-        let Some(place) = place else {
+        let location = self.inherited.lock().get(&ino).cloned();
+        let Some(location) = location else {
             // another thread may have found it again just now: it is in the tree before it is not
             // here any more
             return self.tree.get(ino).ok_or(Errno::ESTALE);
         };
-        let node = match self.find_again(&place) {
+        let node = match self.find_again(&location) {
             Ok(node) if node.attr.ino == ino => node,
             // it is gone, or another file has its name now
             other => match self.kept_node(ino) {
@@ -46,12 +46,12 @@ impl Fs {
     }
 
     /// What an earlier worker knew by its place.
-    fn find_again(&self, place: &NodePath) -> Result<Node> {
-        let folder = place.path.parent().ok_or(Errno::ESTALE)?;
-        let name = place.path.file_name().ok_or(Errno::ESTALE)?;
+    fn find_again(&self, location: &NodeLocation) -> Result<Node> {
+        let folder = location.path.parent().ok_or(Errno::ESTALE)?;
+        let name = location.path.file_name().ok_or(Errno::ESTALE)?;
         let item = catalog::at(&self.root, folder, name)?.ok_or(Errno::ESTALE)?;
         let node = Node::of_item(folder, item, self.writable);
-        let Some(inner) = &place.inner else {
+        let Some(inner) = &location.inner else {
             return Ok(node);
         };
         let found = self.find_within(&node, "", OsStr::new(inner))?;
@@ -60,16 +60,16 @@ impl Fs {
 
     /// The kernel knows a node from now on, until it forgets.
     pub(crate) fn remember(&self, node: Arc<Node>) {
-        let place = NodePath::of(&node);
+        let location = NodeLocation::of(&node);
         let ino = node.attr.ino;
         let _in_order = self.handing_over.lock();
         // an earlier worker told of it, too, and the kernel counts that
         let restored = self.inherited.lock().remove(&ino);
-        let is_elsewhere = restored.as_ref().is_some_and(|known| *known != place);
+        let is_elsewhere = restored.as_ref().is_some_and(|known| *known != location);
         if (self.tree.remember(node, restored.is_some()) || is_elsewhere)
             && let Some(handover) = &self.handover
         {
-            handover.remember(ino, &place);
+            handover.remember(ino, &location);
         }
     }
 
@@ -89,7 +89,7 @@ impl Fs {
             }
             // how often earlier workers told of it nobody knows
             Forgotten::Perhaps(node) => {
-                known.insert(ino, NodePath::of(&node));
+                known.insert(ino, NodeLocation::of(&node));
             }
         }
         drop(known);
@@ -133,19 +133,19 @@ impl Fs {
     /// What the kernel is told of a node. What others may change meanwhile is asked for anew.
     pub(crate) fn attr(&self, ino: u64) -> Result<Attr> {
         let node = self.node(ino)?;
-        let NodeKind::Disk(meaning) = &node.what else {
+        let NodeKind::Disk(kind) = &node.what else {
             return Ok(node.attr);
         };
-        if !self.writable && !matches!(meaning, EntryKind::Folder) {
+        if !self.writable && !matches!(kind, EntryKind::Folder) {
             return Ok(node.attr);
         }
         let stat = match self.stat_now(&node) {
-            Ok(stat) if meaning.is_plain() || stat.has_content_of(&node.stat) => stat,
-            Err(errno) if meaning.is_plain() => return Err(errno),
+            Ok(stat) if kind.is_plain() || stat.has_content_of(&node.stat) => stat,
+            Err(errno) if kind.is_plain() => return Err(errno),
             // an image that was removed or replaced is read on as it was
             _ => return Ok(node.attr),
         };
-        let now = Node::of_disk(node.path.clone(), meaning.clone(), stat, self.writable);
+        let now = Node::of_disk(node.path.clone(), kind.clone(), stat, self.writable);
         Ok(now.attr.with_number(ino))
     }
 
@@ -175,11 +175,11 @@ mod tests {
     use std::path::Path;
 
     #[derive(Debug, Default)]
-    struct Kept(Mutex<BTreeMap<u64, NodePath>>);
+    struct RecordedNodes(Mutex<BTreeMap<u64, NodeLocation>>);
 
-    impl Handover for Kept {
-        fn remember(&self, ino: u64, place: &NodePath) {
-            self.0.lock().insert(ino, place.clone());
+    impl Handover for RecordedNodes {
+        fn remember(&self, ino: u64, location: &NodeLocation) {
+            self.0.lock().insert(ino, location.clone());
         }
 
         fn forget(&self, ino: u64) {
@@ -194,7 +194,14 @@ mod tests {
 
         fn close(&self, _handle: u64) {}
 
-        fn hold_image(&self, _ino: u64, _place: &NodePath, _stat: &Stat, _image: BorrowedFd<'_>) {}
+        fn hold_image(
+            &self,
+            _ino: u64,
+            _location: &NodeLocation,
+            _stat: &Stat,
+            _image: BorrowedFd<'_>,
+        ) {
+        }
 
         fn close_image(&self, _ino: u64) {}
 
@@ -205,11 +212,11 @@ mod tests {
         fn end(&self, _unique: u64) {}
     }
 
-    fn fs(folder: &Path, life: u64, kept: &Arc<Kept>) -> Fs {
+    fn fs(folder: &Path, life: u64, kept: &Arc<RecordedNodes>) -> Fs {
         let options = FsOptions {
             bases: Vec::new(),
             cache_bytes: 1 << 20,
-            ahead_bytes: 0,
+            readahead_bytes: 0,
             in_place: false,
             protect_models: false,
             life,
@@ -226,7 +233,7 @@ mod tests {
     fn what_an_earlier_worker_told_of_is_never_forgotten_by_count() {
         let folder = tempfile::tempdir().unwrap();
         File::create(folder.path().join("a")).unwrap();
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(RecordedNodes::default());
         let first = fs(folder.path(), 1, &kept);
         let ino = first.lookup(tree::ROOT, OsStr::new("a")).unwrap().ino;
         drop(first);
@@ -246,7 +253,7 @@ mod tests {
     fn what_one_worker_told_of_is_forgotten_when_the_kernel_does() {
         let folder = tempfile::tempdir().unwrap();
         File::create(folder.path().join("a")).unwrap();
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(RecordedNodes::default());
         let fs = fs(folder.path(), 1, &kept);
         let name = OsStr::new("a");
         let ino = fs.lookup(tree::ROOT, name).unwrap().ino;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use bigsmall::archive::Original;
 use bigsmall::archive::Piece;
 
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::image::Image;
 use crate::fs::opened::Opened;
 use crate::fs::root::Result;
@@ -49,7 +49,7 @@ impl Fs {
         let is_open = self.opened.lock().contains_key(&ino);
         match opened {
             Some((node, image)) if is_open && told.insert(ino) => {
-                handover.hold_image(ino, &NodePath::of(node), &node.stat, image.file.as_fd());
+                handover.hold_image(ino, &NodeLocation::of(node), &node.stat, image.file.as_fd());
             }
             None if !is_open && told.remove(&ino) => handover.close_image(ino),
             _ => {}

@@ -1,4 +1,4 @@
-//! What is open.
+//! Open files: those of images, and what the kernel is told of those that pass through.
 
 use std::fs::File;
 use std::num::NonZeroU32;

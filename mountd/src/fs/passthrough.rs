@@ -79,7 +79,8 @@ impl Fs {
     /// What a node stands for on the disk. Another file may have its name meanwhile, or none: then
     /// it is one that is open.
     pub(super) fn object(&self, node: &Node) -> Result<Object> {
-        let is_it = |object: &Object| object.stat.place() == node.stat.place();
+        let is_it =
+            |object: &Object| object.stat.device_and_inode() == node.stat.device_and_inode();
         match self.root.hold(&node.path) {
             Ok(object) if is_it(&object) => return Ok(object),
             Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
@@ -113,7 +114,7 @@ impl Fs {
         // the kernel looks the name up again, under which it may be found elsewhere
         let (file, stat) = opened.map_err(stale_if_gone)?;
         let is_it = if self.is_writable() {
-            stat.place() == node.stat.place()
+            stat.device_and_inode() == node.stat.device_and_inode()
         } else {
             // what was written to it since makes it another one
             stat.identity() == node.stat.identity()
@@ -236,10 +237,10 @@ impl Fs {
             }
         }
         let node = self.node(ino)?;
-        let NodeKind::Disk(meaning) = &node.what else {
+        let NodeKind::Disk(kind) = &node.what else {
             return Err(Errno::EROFS);
         };
-        let is_image = !meaning.is_plain();
+        let is_image = !kind.is_plain();
         let is_too_much = changes.size.is_some() || self.protects_models;
         if (is_image && is_too_much) || (ino == ROOT && changes.size.is_some()) {
             return Err(Errno::EROFS);

@@ -38,7 +38,7 @@ struct Stream {
     /// Bytes read one after another.
     run: u64,
     /// What is before it was decoded ahead, or is to be.
-    ahead_to: u64,
+    readahead_end: u64,
     /// Number of the last request, to find the stream that rests longest.
     last: u64,
     id: u64,
@@ -157,7 +157,7 @@ impl Readahead {
         let streams = state.files.get_mut(&ino);
         let stream = streams.and_then(|all| all.iter_mut().find(|known| known.id == stream));
         if let Some(stream) = stream {
-            stream.ahead_to = stream.ahead_to.max(at);
+            stream.readahead_end = stream.readahead_end.max(at);
         }
         let wanted = state.queue.len().min(self.shared.cores);
         let new = wanted.saturating_sub(state.threads);
@@ -167,7 +167,7 @@ impl Readahead {
         for _ in 0..new {
             let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name("ahead".into());
-            if thread.spawn(move || decode_ahead(&shared)).is_err() {
+            if thread.spawn(move || prefetch_queued(&shared)).is_err() {
                 self.shared.state.lock().threads -= 1;
             }
         }
@@ -228,7 +228,7 @@ fn follow(
         if stream.run < RUN_MIN {
             return (stream.id, end..end);
         }
-        let from = stream.next.max(stream.ahead_to);
+        let from = stream.next.max(stream.readahead_end);
         return (stream.id, from..(stream.next + window).max(from));
     }
     // whoever was here last has gone elsewhere: what was queued for it is not wanted any more
@@ -241,7 +241,7 @@ fn follow(
     streams.push(Stream {
         next: end,
         run: len,
-        ahead_to: 0,
+        readahead_end: 0,
         last: now,
         id: now,
     });
@@ -249,7 +249,7 @@ fn follow(
     (now, end..end)
 }
 
-fn decode_ahead(shared: &Shared) {
+fn prefetch_queued(shared: &Shared) {
     loop {
         let mut state = shared.state.lock();
         let task = loop {
@@ -272,7 +272,7 @@ fn decode_ahead(shared: &Shared) {
         let stream = streams.and_then(|all| all.iter().find(|known| known.id == task.stream));
         let is_past = stream.is_none_or(|stream| stream.next > task.hint_to.unwrap_or(task.offset));
         // a block may be decoded in turns with the next
-        let wanted_end = stream.map_or(0, |stream| stream.ahead_to);
+        let wanted_end = stream.map_or(0, |stream| stream.readahead_end);
         drop(state);
         if !is_past {
             // a fault in here would meet whoever reads there, too
@@ -294,7 +294,7 @@ mod tests {
     const WINDOW: u64 = 4 << 20;
     const STEP: u64 = 128 << 10;
 
-    fn ahead_of(state: &mut State, offset: u64) -> u64 {
+    fn readahead_of(state: &mut State, offset: u64) -> u64 {
         let (_, ahead) = follow(state, 7, (offset, STEP), WINDOW);
         ahead.end - ahead.start
     }
@@ -303,9 +303,9 @@ mod tests {
     fn a_stream_is_followed_once_it_was_sequential_for_a_while() {
         let mut state = State::default();
         for n in 0..3 {
-            assert_eq!(ahead_of(&mut state, n * STEP), 0);
+            assert_eq!(readahead_of(&mut state, n * STEP), 0);
         }
-        assert_eq!(ahead_of(&mut state, 3 * STEP), WINDOW);
+        assert_eq!(readahead_of(&mut state, 3 * STEP), WINDOW);
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
         let mut at = 1_u64;
         for _ in 0..1000 {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            assert_eq!(ahead_of(&mut state, (at >> 20) & !0xfff), 0);
+            assert_eq!(readahead_of(&mut state, (at >> 20) & !0xfff), 0);
         }
         assert!(state.files[&7].len() <= STREAMS_MAX);
     }
@@ -335,7 +335,7 @@ mod tests {
         let mut state = State::default();
         for n in 0..10 {
             for stream in 0..STREAMS_MAX as u64 {
-                let ahead = ahead_of(&mut state, (stream << 30) + n * STEP);
+                let ahead = readahead_of(&mut state, (stream << 30) + n * STEP);
                 assert_eq!(ahead > 0, n >= 3, "request {n} of stream {stream}");
             }
         }

@@ -127,11 +127,13 @@ impl Stat {
 
     /// Whether the bytes are the same, as far as those times tell that programs can set.
     pub(crate) fn has_content_of(&self, other: &Self) -> bool {
-        self.place() == other.place() && self.size == other.size && self.mtime == other.mtime
+        self.device_and_inode() == other.device_and_inode()
+            && self.size == other.size
+            && self.mtime == other.mtime
     }
 
     /// Bytes that differ if it is another file.
-    pub(crate) fn place(&self) -> [u8; 16] {
+    pub(crate) fn device_and_inode(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.device.to_le_bytes());
         bytes[8..].copy_from_slice(&self.inode.to_le_bytes());

@@ -48,7 +48,7 @@ impl Source {
             return Ok(folder);
         };
         let item = catalog::at(&self.root, here, name).map_err(failed)?;
-        match item.as_ref().map(|item| &item.meaning) {
+        match item.as_ref().map(|item| &item.kind) {
             Some(EntryKind::Image { .. }) => Ok(folder),
             Some(EntryKind::ImageFolder) => {
                 let stat = item.map_or(stat, |item| item.stat);

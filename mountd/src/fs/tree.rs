@@ -48,19 +48,19 @@ impl Node {
     /// A name of the source tree, in which files that pass through may change if `writable`.
     pub(crate) fn of_item(folder: &Path, item: Item, writable: bool) -> Self {
         let path = folder.join(&item.disk_name);
-        Self::of_disk(path, item.meaning, item.stat, writable)
+        Self::of_disk(path, item.kind, item.stat, writable)
     }
 
     /// The root of the mount, whatever it stands for.
-    pub(crate) fn root(path: PathBuf, meaning: EntryKind, stat: Stat) -> Self {
-        let mut node = Self::of_disk(path, meaning, stat, false);
+    pub(crate) fn root(path: PathBuf, kind: EntryKind, stat: Stat) -> Self {
+        let mut node = Self::of_disk(path, kind, stat, false);
         node.attr.ino = ROOT;
         node
     }
 
     /// What a path of the disk stands for.
-    pub(crate) fn of_disk(path: PathBuf, meaning: EntryKind, stat: Stat, writable: bool) -> Self {
-        let (kind, size) = match &meaning {
+    pub(crate) fn of_disk(path: PathBuf, kind: EntryKind, stat: Stat, writable: bool) -> Self {
+        let (file_type, size) = match &kind {
             EntryKind::Folder => (FileType::Folder, stat.size),
             EntryKind::ImageFolder => (FileType::Folder, 0),
             EntryKind::Link => (FileType::Link, stat.size),
@@ -69,25 +69,27 @@ impl Node {
             EntryKind::Image { original_len } => (FileType::File, *original_len),
         };
         // a folder stays the same folder whatever is put into it
-        let is_folder = matches!(meaning, EntryKind::Folder);
+        let is_folder = matches!(kind, EntryKind::Folder);
         let identity = if is_folder { [0; 40] } else { stat.identity() };
-        let ino = match &meaning {
+        let ino = match &kind {
             // it stays the same file whatever is written to it, and under every name that it is
             // given
-            meaning if writable && meaning.is_plain() => number(Path::new(""), &stat.place(), ""),
+            kind if writable && kind.is_plain() => {
+                number(Path::new(""), &stat.device_and_inode(), "")
+            }
             _ => number(&path, &identity, ""),
         };
-        let mut attr = attr(ino, kind, size, &stat);
-        if meaning.is_plain() {
+        let mut attr = attr(ino, file_type, size, &stat);
+        if kind.is_plain() {
             (attr.blocks, attr.nlink) = (stat.blocks, stat.nlink);
-        } else if kind == FileType::Folder {
+        } else if file_type == FileType::Folder {
             attr.may_be_entered();
         } else {
             attr.nlink = stat.nlink;
         }
         Self {
             path,
-            what: NodeKind::Disk(meaning),
+            what: NodeKind::Disk(kind),
             stat,
             attr,
         }
@@ -108,10 +110,10 @@ impl Node {
 
     /// The same after the disk says something else of it.
     fn changed(&self, stat: Stat, writable: bool) -> Self {
-        let NodeKind::Disk(meaning) = &self.what else {
+        let NodeKind::Disk(kind) = &self.what else {
             return self.moved(self.path.clone());
         };
-        let mut node = Self::of_disk(self.path.clone(), meaning.clone(), stat, writable);
+        let mut node = Self::of_disk(self.path.clone(), kind.clone(), stat, writable);
         node.attr.ino = self.attr.ino;
         node
     }

@@ -21,7 +21,7 @@ use nix::sys::statvfs::Statvfs;
 use crate::fs::admission::AdmissionLimit;
 use crate::fs::catalog::EntryKind;
 use crate::fs::handover::Handover;
-use crate::fs::handover::NodePath;
+use crate::fs::handover::NodeLocation;
 use crate::fs::handover::OpenImage;
 use crate::fs::image::IMAGES_KEPT;
 use crate::fs::image::Image;
@@ -50,7 +50,7 @@ pub(crate) struct FsOptions {
     /// The bound of decoded blocks and tables.
     pub(crate) cache_bytes: u64,
     /// How far blocks are decoded before somebody asks for them.
-    pub(crate) ahead_bytes: u64,
+    pub(crate) readahead_bytes: u64,
     /// The mount lies over its own source: it is for writing, too, and nothing is looked at by a
     /// path that leads into it.
     pub(crate) in_place: bool,
@@ -73,7 +73,7 @@ pub(crate) struct Fs {
     pub(super) only: Option<OsString>,
     pub(crate) tree: Tree,
     /// What earlier workers knew of, and is not looked for again yet.
-    pub(super) inherited: Mutex<BTreeMap<u64, NodePath>>,
+    pub(super) inherited: Mutex<BTreeMap<u64, NodeLocation>>,
     /// Images of which earlier workers had files open.
     pub(super) inherited_images: Mutex<BTreeMap<u64, OpenImage>>,
     /// Files of images of which the handover was told that they are open.
@@ -111,7 +111,7 @@ impl Fs {
         let in_place = options.in_place;
         let mut base_paths = options.bases.clone();
         if in_place {
-            base_paths.retain(|place| !place.starts_with(&path));
+            base_paths.retain(|base| !base.starts_with(&path));
             base_paths.push(root.path_below());
         } else {
             base_paths.extend(is_folder.then(|| path.clone()));
@@ -133,7 +133,7 @@ impl Fs {
             handover: None,
             handing_over: Mutex::default(),
             admission: AdmissionLimit::new(),
-            readahead: Readahead::new(options.ahead_bytes.min(options.cache_bytes / 4)),
+            readahead: Readahead::new(options.readahead_bytes.min(options.cache_bytes / 4)),
             cache,
             tensors: TensorCache::new(),
             base_paths,
@@ -154,7 +154,7 @@ impl Fs {
     pub(crate) fn inherit(
         &mut self,
         handover: Arc<dyn Handover>,
-        known: BTreeMap<u64, NodePath>,
+        known: BTreeMap<u64, NodeLocation>,
         images: BTreeMap<u64, OpenImage>,
     ) {
         self.handover = Some(handover);

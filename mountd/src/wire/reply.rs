@@ -39,7 +39,7 @@ pub(crate) struct Entry {
 
 /// What was agreed on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Agreed {
+pub(crate) struct NegotiatedInit {
     pub(crate) minor: u32,
     pub(crate) readahead_max: u32,
     pub(crate) features: u64,
@@ -160,7 +160,7 @@ impl Reply {
     }
 
     /// What was agreed on at the beginning.
-    pub(crate) fn init(agreed: &Agreed) -> Self {
+    pub(crate) fn init(agreed: &NegotiatedInit) -> Self {
         Self::empty()
             .u32(wire::MAJOR)
             .u32(agreed.minor)
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(Reply::entry(&entry).body().len(), 128);
         assert_eq!(Reply::created(&entry, 1, 0, 0).body().len(), 144);
         assert_eq!(Reply::opened(1, 0, 0).body().len(), 16);
-        let agreed = Agreed {
+        let agreed = NegotiatedInit {
             minor: 41,
             readahead_max: 1 << 17,
             features: u64::MAX,

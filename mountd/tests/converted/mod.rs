@@ -8,7 +8,7 @@ use std::process::Command;
 use std::process::Output;
 use std::time::Duration;
 
-use bigsmall::base::in_use::Looks;
+use bigsmall::base::in_use::FinishedCheck;
 use bigsmall::base::progress::Silent;
 use bigsmall::codec::Profile;
 use bigsmall::ops::ConvertOptions;
@@ -20,7 +20,7 @@ use crate::models::model;
 use crate::models::put;
 
 /// Models that were just written are as good as others.
-pub(crate) const AT_ONCE: Looks = Looks {
+pub(crate) const AT_ONCE: FinishedCheck = FinishedCheck {
     min_age: Duration::ZERO,
     sparse: false,
 };

@@ -43,15 +43,10 @@ pub(crate) fn compress_against(source: &Path, base: Option<&Path>, output: &Path
 
 pub(crate) fn compress_as(source: &Path, base: Option<&Path>, output: &Path, more: MoreOptions) {
     let options = CompressOptions {
-        output: bigsmall::ops::Output::Path(output.to_owned()),
-        profile: Profile::Balanced,
         base: base.map(|path| Arc::new(Bases::open(path, None).unwrap())),
-        series: false,
-        resume: false,
         force: true,
-        opaque: false,
-        threads: 2,
         more,
+        ..CompressOptions::new(output, Profile::Balanced, 2)
     };
     compress(source, &options, &Silent).unwrap();
 }

@@ -83,11 +83,11 @@ pub(crate) struct Arguments {
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let progress = Bar::new(global);
-    let places = arguments.base_dir.as_slice();
+    let base_paths = arguments.base_dir.as_slice();
     let output = output(arguments.output.as_ref().or(arguments.last.as_ref()))?;
-    let find = || auto_base::find(&arguments.source, places, &progress);
+    let find = || auto_base::find(&arguments.source, base_paths, &progress);
     // the models of a folder may have each its own
-    let is_one = !arguments.source.is_dir() || (output.is_image() && !places.is_empty());
+    let is_one = !arguments.source.is_dir() || (output.is_image() && !base_paths.is_empty());
     let found = (arguments.auto_delta && is_one).then(find).transpose()?;
     let auto_base = found.as_ref().and_then(|choice| choice.base.as_deref());
     let mut options = CompressOptions {
@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         threads: global.threads(),
         more: arguments
             .update
-            .options(arguments.auto_delta.then_some(places)),
+            .options(arguments.auto_delta.then_some(base_paths)),
     };
     options.more.attributes = arguments.attributes;
     let mut report = compress::compress(&arguments.source, &options, &progress)?;

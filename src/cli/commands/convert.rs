@@ -17,7 +17,7 @@ use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::convert;
 use crate::ops::convert::ConvertOptions;
-use crate::ops::convert::Looks;
+use crate::ops::convert::FinishedCheck;
 
 /// Words of `convert`.
 #[derive(Debug, Args)]
@@ -66,11 +66,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let progress = Bar::new(global);
     let folder = hf_cache::folder_or(arguments.folder.as_deref())?;
-    let looks = Looks {
+    let finished_check = FinishedCheck {
         min_age: Duration::from_secs(arguments.min_age),
         sparse: arguments.sparse,
     };
-    let plan = convert::plan(&folder, &looks, &progress)?;
+    let plan = convert::plan(&folder, &finished_check, &progress)?;
     if arguments.dry_run {
         if global.json {
             render::json("bigsmall.convert-plan/1", &plan)?;
@@ -102,10 +102,5 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     } else if !global.quiet {
         render::out(&converted::text(&report))?;
     }
-    let code = if report.failed.is_empty() {
-        0
-    } else {
-        exit::FINDINGS
-    };
-    Ok(ExitCode::from(code))
+    Ok(exit::of_findings(report.failed.is_empty()))
 }

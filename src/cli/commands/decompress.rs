@@ -57,11 +57,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         (_, false) if global.quiet => {}
         (_, false) => render::out(&text(&report))?,
     }
-    Ok(if report.not_made.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::FINDINGS)
-    })
+    Ok(exit::of_findings(report.not_made.is_empty()))
 }
 
 fn text(report: &DecompressReport) -> String {
@@ -78,7 +74,7 @@ fn text(report: &DecompressReport) -> String {
     lines.extend(report.parity.iter().map(render::protected));
     if report.copied_files > 0 {
         lines.push(format!(
-            "{} copied as they are",
+            "{} copied unchanged",
             counted(report.copied_files, "other file")
         ));
     }

@@ -60,9 +60,5 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         lines.extend(report.patch.as_ref().map(render::compressed));
         render::out(&lines.join("\n"))?;
     }
-    Ok(if report.diff.same {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::FINDINGS)
-    })
+    Ok(exit::of_findings(report.diff.same))
 }

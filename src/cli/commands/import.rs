@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::cli::global::Global;
+use crate::cli::profile::ProfileName;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::import;
@@ -27,14 +28,8 @@ pub(crate) struct Arguments {
     /// The model that OLD is stored as differences from: a safetensors file, or an image of one
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
-    /// What matters more: size or latency
-    #[arg(
-        long,
-        value_name = "PROFILE",
-        value_parser = ["balanced", "inference", "storage"],
-        default_value = "balanced"
-    )]
-    profile: String,
+    #[command(flatten)]
+    profile: ProfileName,
     /// Replace an output that exists
     #[arg(short, long)]
     force: bool,
@@ -45,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = ImportOptions {
         output: arguments.output.clone(),
         base: arguments.base.clone(),
-        profile: arguments.profile.parse()?,
+        profile: arguments.profile.profile()?,
         force: arguments.force,
         threads: global.threads(),
     };

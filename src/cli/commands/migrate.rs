@@ -10,6 +10,7 @@ use crate::base::units::counted;
 use crate::base::units::human_bytes;
 use crate::cli::exit;
 use crate::cli::global::Global;
+use crate::cli::profile::ProfileName;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::import;
@@ -28,14 +29,8 @@ pub(crate) struct Arguments {
     /// The model that they are stored as differences from
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
-    /// What matters more: size or latency
-    #[arg(
-        long,
-        value_name = "PROFILE",
-        value_parser = ["balanced", "inference", "storage"],
-        default_value = "balanced"
-    )]
-    profile: String,
+    #[command(flatten)]
+    profile: ProfileName,
 }
 
 /// Runs it.
@@ -43,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = ImportOptions {
         output: None,
         base: arguments.base.clone(),
-        profile: arguments.profile.parse()?,
+        profile: arguments.profile.profile()?,
         force: true,
         threads: global.threads(),
     };
@@ -68,9 +63,5 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         ));
         render::out(&lines.join("\n"))?;
     }
-    Ok(if report.failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::FINDINGS)
-    })
+    Ok(exit::of_findings(report.failed.is_empty()))
 }

@@ -89,7 +89,7 @@ fn text(report: &ReshardReport) -> String {
     let mut lines: Vec<String> = report.shards.iter().map(shard).collect();
     if report.copied_files > 0 {
         lines.push(format!(
-            "{} copied as they are",
+            "{} copied unchanged",
             counted(report.copied_files, "other file")
         ));
     }

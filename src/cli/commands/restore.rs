@@ -101,16 +101,13 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
             }
         };
         render::out(&format!(
-            "{} restored, {} left as they are{parity}{rate}{}",
+            "{} restored, {} left unchanged{parity}{rate}{}",
             counted(restored, "file"),
             counted(stayed as u64, "image"),
             converted::not_found(&report.missing)
         ))?;
     }
-    let code = if report.stayed.is_empty() && (report.missing.is_empty() || is_forgotten) {
-        0
-    } else {
-        exit::FINDINGS
-    };
-    Ok(ExitCode::from(code))
+    Ok(exit::of_findings(
+        report.stayed.is_empty() && (report.missing.is_empty() || is_forgotten),
+    ))
 }

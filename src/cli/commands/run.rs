@@ -85,12 +85,7 @@ fn verify(
         }
         render::out(&format!("{}\n", lines.join("\n")))?;
     }
-    let code = if replayed.is_same() {
-        0
-    } else {
-        exit::FINDINGS
-    };
-    Ok(ExitCode::from(code))
+    Ok(exit::of_findings(replayed.is_same()))
 }
 
 fn told(report: &RunReport) -> String {

@@ -64,11 +64,7 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     } else if !global.quiet || !report.ok {
         render::out(&text(&report))?;
     }
-    Ok(if report.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::FINDINGS)
-    })
+    Ok(exit::of_findings(report.ok))
 }
 
 fn text(report: &ScrubReport) -> String {

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::Result;
 use crate::cli::global::Global;
+use crate::cli::profile::ProfileName;
 use crate::cli::progress::Bar;
 use crate::cli::render;
 use crate::ops::compress;
@@ -23,14 +24,8 @@ pub(crate) struct Arguments {
     source: PathBuf,
     /// The new image, or the new folder
     target: PathBuf,
-    /// What matters more: size or latency
-    #[arg(
-        long,
-        value_name = "PROFILE",
-        value_parser = ["balanced", "inference", "storage"],
-        default_value = "balanced"
-    )]
-    profile: String,
+    #[command(flatten)]
+    profile: ProfileName,
     /// Where the bases of deltas are looked for, instead of beside the image
     #[arg(long, value_name = "PATH", alias = "base-dir")]
     base: Vec<PathBuf>,
@@ -42,7 +37,7 @@ pub(crate) struct Arguments {
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = TranscodeOptions {
-        profile: arguments.profile.parse()?,
+        profile: arguments.profile.profile()?,
         bases: arguments.base.clone(),
         force: arguments.force,
         threads: global.threads(),

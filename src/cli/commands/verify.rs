@@ -81,9 +81,5 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
         let lines: Vec<String> = images.chain(render::notes(&report.notes)).collect();
         render::out(&lines.join("\n"))?;
     }
-    Ok(if report.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::FINDINGS)
-    })
+    Ok(exit::of_findings(report.ok))
 }

@@ -21,7 +21,7 @@ use crate::ops::compress::series::Step;
 use crate::ops::estimate::Sample;
 
 /// Pieces of a model that are looked at against each other one.
-const LOOK: (u64, u64) = (24, 32 << 10);
+const SAMPLE: (u64, u64) = (24, 32 << 10);
 /// A base is taken only if the model becomes smaller than this share of what it takes alone.
 const GAIN_MIN: f64 = 0.9;
 /// What comes so near to the best is as good.
@@ -31,7 +31,7 @@ const DELTA_COST: f64 = 0.05;
 
 /// A model, in what order, and its base.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct Arranged {
     /// Paths of its images in the output.
     pub(super) images: Vec<PathBuf>,
     /// Its base: the number of one that is placed before.
@@ -88,7 +88,7 @@ impl<'a> Family<'a> {
                 .filter_map(|path| fs::metadata(path).ok()?.modified().ok());
             let states = step.files.iter().map(|(_, image, _)| done.get(image));
             members.push(Member {
-                sample: Sample::take(&bases, LOOK.0, LOOK.1)?,
+                sample: Sample::take(&bases, SAMPLE.0, SAMPLE.1)?,
                 since: times.min(),
                 is_done: states.clone().all(|state| state.is_some()),
                 is_delta: states.flatten().any(|is_delta| *is_delta),
@@ -137,38 +137,41 @@ impl<'a> Family<'a> {
     }
 
     /// An order in which each comes after its base, and what there is to say of it.
-    pub(super) fn arrange(&self) -> Result<(Vec<Placed>, Vec<AutoBase>)> {
-        let mut placed: Vec<(usize, Placed)> = Vec::new();
-        let mut told = Vec::new();
+    pub(super) fn arrange(&self) -> Result<(Vec<Arranged>, Vec<AutoBase>)> {
+        let mut arranged: Vec<(usize, Arranged)> = Vec::new();
+        let mut choices = Vec::new();
         // what is there and plain may be a base; what is a delta may stand on any number of others
         for (number, member) in self.members.iter().enumerate().filter(|(_, m)| m.is_done) {
             let depth = if member.is_delta { DELTAS_MAX } else { 0 };
-            placed.push((number, self.placed(number, None, depth)));
+            arranged.push((number, self.arranged(number, None, depth)));
         }
         let mut left: BTreeSet<usize> = (0..self.members.len()).collect();
         left.retain(|number| !self.members[*number].is_done);
         while !left.is_empty() {
             self.progress.check()?;
-            let (number, base) = match self.next(&left, &placed) {
+            let (number, base) = match self.next(&left, &arranged) {
                 Some((number, base)) => (number, Some(base)),
                 None => (self.head(&left), None),
             };
             left.remove(&number);
-            let depth = base.map_or(0, |base| placed[base].1.depth + 1);
-            let mut new = self.placed(number, base, depth);
+            let depth = base.map_or(0, |base| arranged[base].1.depth + 1);
+            let mut new = self.arranged(number, base, depth);
             match base {
-                Some(base) => told.push(self.tell(number, placed[base].0)),
-                None => new.outside = self.look_outside(number, &mut told)?,
+                Some(base) => choices.push(self.tell(number, arranged[base].0)),
+                None => new.outside = self.look_outside(number, &mut choices)?,
             }
             new.depth += usize::from(new.outside.is_some());
-            placed.push((number, new));
+            arranged.push((number, new));
         }
-        Ok((placed.into_iter().map(|(_, placed)| placed).collect(), told))
+        Ok((
+            arranged.into_iter().map(|(_, arranged)| arranged).collect(),
+            choices,
+        ))
     }
 
-    fn placed(&self, number: usize, base: Option<usize>, depth: usize) -> Placed {
+    fn arranged(&self, number: usize, base: Option<usize>, depth: usize) -> Arranged {
         let files = self.members[number].step.files.iter();
-        Placed {
+        Arranged {
             images: files.map(|(_, image, _)| image.clone()).collect(),
             base,
             outside: None,
@@ -181,10 +184,14 @@ impl<'a> Family<'a> {
     }
 
     /// The model and the base, among those that are placed, that bring most.
-    fn next(&self, left: &BTreeSet<usize>, placed: &[(usize, Placed)]) -> Option<(usize, usize)> {
+    fn next(
+        &self,
+        left: &BTreeSet<usize>,
+        arranged: &[(usize, Arranged)],
+    ) -> Option<(usize, usize)> {
         let mut best: Option<(f64, usize, usize)> = None;
         for &number in left {
-            for (place, (other, base)) in placed.iter().enumerate() {
+            for (index, (other, base)) in arranged.iter().enumerate() {
                 let Some(share) = self.shares.get(&(number, *other)) else {
                     continue;
                 };
@@ -192,11 +199,11 @@ impl<'a> Family<'a> {
                 let cost = share * (1.0 + DELTA_COST * base.depth as f64) / self.alone(number);
                 let brings = base.depth < DELTAS_MAX && *share < GAIN_MIN * self.alone(number);
                 if brings && best.is_none_or(|(least, ..)| cost < least) {
-                    best = Some((cost, number, place));
+                    best = Some((cost, number, index));
                 }
             }
         }
-        best.map(|(_, number, place)| (number, place))
+        best.map(|(_, number, index)| (number, index))
     }
 
     /// The one against which the others become smallest; of those that are as good the oldest, from
@@ -242,7 +249,7 @@ impl<'a> Family<'a> {
     }
 
     /// A base in one of the places that were named, for a model that has none in the folder.
-    fn look_outside(&self, number: usize, told: &mut Vec<AutoBase>) -> Result<Option<PathBuf>> {
+    fn look_outside(&self, number: usize, choices: &mut Vec<AutoBase>) -> Result<Option<PathBuf>> {
         if self.outside.is_empty() {
             return Ok(None);
         }
@@ -255,7 +262,7 @@ impl<'a> Family<'a> {
             .candidates
             .iter()
             .find(|candidate| candidate.path == base);
-        told.push(AutoBase {
+        choices.push(AutoBase {
             source,
             base: base.clone(),
             estimated_percent: taken.and_then(|it| it.estimated_percent).unwrap_or(100.0),

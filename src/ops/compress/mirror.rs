@@ -24,8 +24,8 @@ use crate::base::progress::Skipped;
 use crate::ops::base;
 use crate::ops::companions;
 use crate::ops::companions::SecondName;
+use crate::ops::compress::family::Arranged;
 use crate::ops::compress::family::Family;
-use crate::ops::compress::family::Placed;
 use crate::ops::compress::further_names::FurtherNames;
 use crate::ops::compress::gone::gone;
 use crate::ops::compress::options::CompressOptions;
@@ -103,14 +103,14 @@ struct Mirror<'a> {
     /// Images that others in the output are differences from, which cannot be coded anew.
     needed: BTreeSet<PathBuf>,
     /// Where the bases of images are that were chosen for them.
-    family: BTreeMap<PathBuf, BasePlace>,
+    family: BTreeMap<PathBuf, BaseLocation>,
     /// Images that are further names of others.
     names: FurtherNames,
 }
 
 /// Where a base is.
 #[derive(Debug, Clone)]
-enum BasePlace {
+enum BaseLocation {
     /// Images in the output.
     Inside(Vec<PathBuf>),
     /// Elsewhere.
@@ -158,32 +158,32 @@ impl Mirror<'_> {
         };
         let done: BTreeMap<PathBuf, bool> = self.current.iter().map(is_delta).collect();
         let family = Family::of(self.root, plan, &done, outside, self.progress)?;
-        let (placed, told) = family.arrange()?;
+        let (arranged, choices) = family.arrange()?;
         let mut order = Vec::new();
-        for Placed {
+        for Arranged {
             images,
             base,
             outside,
             ..
-        } in &placed
+        } in &arranged
         {
-            let inside = base.map(|base| BasePlace::Inside(placed[base].images.clone()));
-            let place = inside.or_else(|| outside.clone().map(BasePlace::Outside));
+            let inside = base.map(|base| BaseLocation::Inside(arranged[base].images.clone()));
+            let location = inside.or_else(|| outside.clone().map(BaseLocation::Outside));
             for image in images {
                 self.family
-                    .extend(place.clone().map(|place| (image.clone(), place)));
+                    .extend(location.clone().map(|location| (image.clone(), location)));
                 order.push(image.clone());
             }
         }
-        self.report.auto_bases = told;
+        self.report.auto_bases = choices;
         Ok(order)
     }
 
     /// The base that an image is to have.
     fn base_for(&self, path: &Path) -> Result<Option<Arc<Bases>>> {
         let images = match self.family.get(path) {
-            Some(BasePlace::Inside(images)) => images,
-            Some(BasePlace::Outside(place)) => return base::open(Some(place)),
+            Some(BaseLocation::Inside(images)) => images,
+            Some(BaseLocation::Outside(location)) => return base::open(Some(location)),
             None => return Ok(self.options.base.clone()),
         };
         let within = |images: &mut dyn Iterator<Item = &PathBuf>| -> Vec<PathBuf> {

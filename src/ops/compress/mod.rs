@@ -73,7 +73,7 @@ pub(crate) fn compress_bytes(
     let layout = Layout::of_safetensors(&*bytes).map_err(|e| e.file(source))?;
     let opened = Opened {
         stamp,
-        base_place: None,
+        base_path: None,
         md5s,
         source: Source {
             path: String::new(),

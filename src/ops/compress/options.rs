@@ -77,6 +77,21 @@ pub struct MoreOptions {
 }
 
 impl CompressOptions {
+    /// Of one source to this image, which must not be there; with nothing that only some ask for.
+    pub fn new(image: &Path, profile: Profile, threads: usize) -> Self {
+        Self {
+            output: Output::Path(image.to_owned()),
+            profile,
+            base: None,
+            series: false,
+            resume: false,
+            force: false,
+            opaque: false,
+            threads,
+            more: MoreOptions::default(),
+        }
+    }
+
     /// The same for this target, which was checked: where an image was named as one that may go, it
     /// goes.
     pub(super) fn allowed(&self, target: &Path) -> Self {

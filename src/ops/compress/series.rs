@@ -33,7 +33,7 @@ use crate::ops::folder::EntryKind;
 /// How many of the steps just before are looked at, beside those that stand alone.
 const NEAR: usize = 3;
 /// Pieces of a step that are looked at against each earlier one.
-const LOOK: (u64, u64) = (32, 64 << 10);
+const SAMPLE: (u64, u64) = (32, 64 << 10);
 /// A step stands alone if nothing makes it smaller than this share of that.
 const GAIN_MIN: f64 = 0.9;
 /// By how much smaller a step must become for each delta more that is read for it: a chain is
@@ -53,7 +53,7 @@ pub(super) struct Step {
 
 /// A step whose images are there.
 #[derive(Debug)]
-struct Done {
+struct FinishedStep {
     /// Its images.
     images: Vec<PathBuf>,
     /// How many deltas are read for it.
@@ -187,12 +187,12 @@ struct Series<'a> {
     progress: &'a dyn Progress,
     /// Images that were there before.
     there: Vec<PathBuf>,
-    done: Vec<Done>,
+    done: Vec<FinishedStep>,
     report: &'a mut CompressReport,
 }
 
 impl Series<'_> {
-    fn step(&mut self, step: &Step) -> Result<Done> {
+    fn step(&mut self, step: &Step) -> Result<FinishedStep> {
         let mut missing = Vec::new();
         for (path, image, suffix) in &step.files {
             if !self.is_there(path, image)? {
@@ -207,7 +207,7 @@ impl Series<'_> {
         if missing.is_empty() {
             self.report.kept_images += step.files.len() as u64;
             let depth = self.depth(&images)?;
-            return Ok(Done { images, depth });
+            return Ok(FinishedStep { images, depth });
         }
         let base = self.base_for(step)?;
         let mut depth = base.map_or(0, |number| 1 + self.done[number].depth);
@@ -232,7 +232,7 @@ impl Series<'_> {
             let written = write_verified(&contents, &full, &to, &options, self.progress)?;
             self.report.images.push(written);
         }
-        Ok(Done { images, depth })
+        Ok(FinishedStep { images, depth })
     }
 
     /// Whether the image of a file is there already. An image of something else under its name is
@@ -282,7 +282,7 @@ impl Series<'_> {
             .map(|(path, ..)| self.root.join(path))
             .collect();
         model.add_files(files.iter());
-        let sample = Sample::take(&model, LOOK.0, LOOK.1)?;
+        let sample = Sample::take(&model, SAMPLE.0, SAMPLE.1)?;
         let near = self.done.len().saturating_sub(NEAR);
         let mut best: Option<(f64, usize)> = None;
         for (number, done) in self.done.iter().enumerate() {

@@ -38,7 +38,7 @@ pub(super) struct Opened {
     pub(super) source: Source,
     pub(super) stamp: Stamp,
     /// Where its base is, if it has one already.
-    pub(super) base_place: Option<String>,
+    pub(super) base_path: Option<String>,
     /// md5 of tensors by their names, where somebody knows them who had the bytes before the source
     /// had.
     pub(super) md5s: BTreeMap<String, [u8; 16]>,
@@ -55,7 +55,7 @@ impl Opened {
                 bases,
             },
             stamp,
-            base_place: None,
+            base_path: None,
             md5s: BTreeMap::new(),
         }
     }
@@ -123,7 +123,7 @@ pub(super) fn restored(
         let bases = kept.transpose()?.unwrap_or_default();
         let opened = Opened::new(original.clone(), bases, stamp.clone());
         Ok(Opened {
-            base_place: base_path.clone(),
+            base_path: base_path.clone(),
             ..opened
         })
     };

@@ -12,8 +12,6 @@ use crate::base::Result;
 use crate::codec::Profile;
 use crate::ops::base::SearchPaths;
 use crate::ops::compress::options::CompressOptions;
-use crate::ops::compress::options::MoreOptions;
-use crate::ops::compress::options::Output;
 use crate::ops::compress::report::CompressReport;
 use crate::ops::compress::report::ImageWritten;
 use crate::ops::compress::sources::restored;
@@ -79,15 +77,9 @@ fn transcode_image(
     Replacing::forced(options.force).check_recoded(target, source)?;
     let contents = restored(source, bases, bases.map(|_| target))?;
     let options = CompressOptions {
-        output: Output::Path(target.to_owned()),
-        profile: options.profile,
         base: bases.map(Arc::clone),
-        series: false,
-        resume: false,
         force: options.force,
-        opaque: false,
-        threads: options.threads,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(target, options.profile, options.threads)
     };
     write_verified(&contents, source, target, &options, progress)
 }

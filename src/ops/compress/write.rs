@@ -83,10 +83,10 @@ fn write_and_prove(
     let (kind, suffix, opened) = (contents.kind, &contents.suffix, &contents.sources);
     let stamps: Vec<&Stamp> = opened.iter().map(|opened| &opened.stamp).collect();
     let known_md5s: Vec<_> = opened.iter().map(|opened| &opened.md5s).collect();
-    let kept_place = opened.iter().find_map(|opened| opened.base_place.clone());
+    let kept_path = opened.iter().find_map(|opened| opened.base_path.clone());
     let mut sources: Vec<Source> = opened.iter().map(|opened| opened.source.clone()).collect();
     let label = source.file_name().unwrap_or_default().to_string_lossy();
-    if let (Some(bases), None) = (&options.base, &kept_place) {
+    if let (Some(bases), None) = (&options.base, &kept_path) {
         progress.begin(&format!("reading the base of {label}"), 0);
         for source in &mut sources {
             source.bases = base::bases_of(bases, source, options.threads, progress)?;
@@ -105,14 +105,14 @@ fn write_and_prove(
     progress.begin(&format!("compressing {label}"), original_bytes);
     warn_of_profile(&sources, source, options.profile, progress);
     warn_of_trailing(&sources, source, progress);
-    let base_place = options.base.as_ref();
-    let found_place =
-        || base_place.map_or_else(String::new, |bases| base::path_from(bases, output.target()));
-    let base_place = kept_place.unwrap_or_else(found_place);
+    let bases = options.base.as_ref();
+    let found_path =
+        || bases.map_or_else(String::new, |bases| base::path_from(bases, output.target()));
+    let base_path = kept_path.unwrap_or_else(found_path);
     let write = WriteOptions {
         profile: options.profile,
         threads: options.threads,
-        base_place: base_place.clone(),
+        base_path: base_path.clone(),
         members: contents.members.clone(),
     };
     let written = writer::write_image(kind, suffix, &sources, &write, output, progress)?;
@@ -138,7 +138,7 @@ fn write_and_prove(
         original_bytes,
         image_bytes: written.image_len,
         resumed_bytes: written.resumed_len,
-        base: written.is_delta.then_some(base_place),
+        base: written.is_delta.then_some(base_path),
         parity: None,
         sha256: written
             .sha256s

@@ -23,22 +23,21 @@ use crate::base::Unused;
 use crate::base::atomic;
 use crate::base::attributes;
 use crate::base::digest;
-use crate::base::in_use::Watched;
-use crate::base::progress::Part;
+use crate::base::in_use::WatchedProgress;
+use crate::base::progress::NumberedProgress;
 use crate::codec::Profile;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::MoreOptions;
-use crate::ops::compress::Output;
 use crate::ops::folder;
 use crate::ops::protect::Protected;
 use crate::ops::record;
 use crate::ops::record::Line;
-use crate::ops::record::Places;
+use crate::ops::record::RecordFolders;
 use crate::ops::verify;
 use crate::ops::verify::VerifyOptions;
 
-pub(crate) use crate::base::in_use::Looks;
+pub(crate) use crate::base::in_use::FinishedCheck;
 pub(crate) use plan::Plan;
 pub(crate) use plan::Planned;
 pub use plan::plan;
@@ -95,8 +94,8 @@ pub fn convert(
         folder::check_apart(&plan.folder, keep)?;
     }
     let _lock = lock_tree(&plan.folder)?;
-    let places = Places::of(&plan.folder);
-    ready::check(plan, &places, options.keep.as_deref())?;
+    let record_folders = RecordFolders::of(&plan.folder);
+    ready::check(plan, &record_folders, options.keep.as_deref())?;
     let count = plan.chosen().count();
     for file in &plan.files {
         if let Some(why) = &file.stays {
@@ -108,10 +107,10 @@ pub fn convert(
     for (number, file) in plan.chosen().enumerate() {
         progress.check()?;
         folder::check_not_mounted(&plan.folder)?;
-        let progress = Part::new(progress, number + 1, count);
+        let progress = NumberedProgress::new(progress, number + 1, count);
         let work = Work {
             root: &plan.folder,
-            places: &places,
+            record_folders: &record_folders,
             options,
         };
         let path = || file.path.to_string_lossy().into_owned();
@@ -142,7 +141,7 @@ pub fn convert(
 /// What all models of a run have in common.
 struct Work<'a> {
     root: &'a Path,
-    places: &'a Places,
+    record_folders: &'a RecordFolders,
     options: &'a ConvertOptions,
 }
 
@@ -164,20 +163,14 @@ impl Work<'_> {
             );
         }
         file.check_unchanged()?;
-        let progress = &Watched::new(progress, &held);
+        let progress = &WatchedProgress::new(progress, &held);
         let compress_options = CompressOptions {
-            output: Output::Path(image.clone()),
-            profile: self.options.profile,
-            base: None,
-            series: false,
             resume: true,
-            force: false,
-            opaque: false,
-            threads: self.options.threads,
             more: MoreOptions {
                 converts: true,
                 ..MoreOptions::default()
             },
+            ..CompressOptions::new(&image, self.options.profile, self.options.threads)
         };
         let report = compress::compress(&original, &compress_options, progress)?;
         // whoever restores it at the same time would remove the image while this removes the
@@ -214,7 +207,7 @@ impl Work<'_> {
                     .map_err(|e| Error::io("cannot make a second name for the image", &full, e))?;
                 atomic::sync_folder(atomic::folder_of(&full))?;
             }
-            let folder = self.places.folder_for(&full);
+            let folder = self.record_folders.folder_for(&full);
             let within = |path: &Path| {
                 let full = self.root.join(path);
                 full.strip_prefix(&folder).unwrap_or(path).to_owned()

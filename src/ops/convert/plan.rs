@@ -28,10 +28,10 @@ use crate::base::Progress;
 use crate::base::Result;
 use crate::base::Unused;
 use crate::base::atomic;
-use crate::base::in_use::Looks;
+use crate::base::in_use::FinishedCheck;
 use crate::base::in_use::Unfinished;
 use crate::base::units::human_bytes;
-use crate::ops::estimate::Look;
+use crate::ops::estimate::Estimate;
 use crate::ops::folder;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -114,7 +114,7 @@ impl Plan {
 }
 
 /// Looks at all models under `root`, and at a sample of each.
-pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan> {
+pub fn plan(root: &Path, finished_check: &FinishedCheck, progress: &dyn Progress) -> Result<Plan> {
     let root = fs::canonicalize(root).map_err(|e| Error::io("cannot open", root, e))?;
     folder::check_not_mounted(&root)?;
     if !root.is_dir() {
@@ -123,7 +123,7 @@ pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan>
     let mut planner = Planner {
         device: metadata_of(&root)?.dev(),
         root: &root,
-        looks,
+        finished_check,
         taken: BTreeSet::new(),
     };
     let mut files: Vec<Planned> = Vec::new();
@@ -153,7 +153,7 @@ pub fn plan(root: &Path, looks: &Looks, progress: &dyn Progress) -> Result<Plan>
     }
     for file in &mut files {
         progress.check()?;
-        planner.look(file)?;
+        planner.estimate(file)?;
     }
     progress.end();
     let saved = |file: &Planned| file.bytes.saturating_sub(file.estimated_bytes);
@@ -199,7 +199,7 @@ fn is_not_followed(full: &Path, kind: &EntryKind) -> bool {
 struct Planner<'a> {
     root: &'a Path,
     device: u64,
-    looks: &'a Looks,
+    finished_check: &'a FinishedCheck,
     /// Names of images that are given away.
     taken: BTreeSet<PathBuf>,
 }
@@ -237,14 +237,14 @@ impl Planner<'_> {
     }
 
     /// Decides whether a model stays, and if it does not, about how large its image would be.
-    fn look(&self, file: &mut Planned) -> Result<()> {
+    fn estimate(&self, file: &mut Planned) -> Result<()> {
         let full = self.root.join(&file.path);
         let metadata = metadata_of(&full)?;
         file.stays = self.stays(file, &full, &metadata);
         if file.stays.is_some() {
             return Ok(());
         }
-        match Look::at(&full).and_then(|look| look.worth(metadata.len())) {
+        match Estimate::of_file(&full).and_then(|estimate| estimate.worth(metadata.len())) {
             Ok(bytes) => file.estimated_bytes = bytes,
             // the hint would be for compress
             Err(error) => file.stays = Some(error.what()),
@@ -286,7 +286,7 @@ impl Planner<'_> {
                 return Some(why);
             }
         }
-        self.looks
+        self.finished_check
             .unfinished(full, metadata)
             .map(|why| why_unfinished(&why))
             .or_else(|| Unused::hold(full).err().map(|error| error.what()))

@@ -13,17 +13,21 @@ use crate::base::Result;
 use crate::base::units::human_bytes;
 use crate::ops::convert::Plan;
 use crate::ops::record;
-use crate::ops::record::Places;
+use crate::ops::record::RecordFolders;
 
 /// What an image may take more than was estimated, in percent, and other files in bytes.
 const MARGIN_PERCENT: u64 = 2;
 const MARGIN_BYTES: u64 = 1 << 20;
 
 /// An error if something is missing.
-pub(super) fn check(plan: &Plan, places: &Places, keep: Option<&Path>) -> Result<()> {
+pub(super) fn check(
+    plan: &Plan,
+    record_folders: &RecordFolders,
+    keep: Option<&Path>,
+) -> Result<()> {
     for file in plan.chosen() {
         for (_, image) in file.names() {
-            record::check_writable(&places.folder_for(&plan.folder.join(image)))?;
+            record::check_writable(&record_folders.folder_for(&plan.folder.join(image)))?;
         }
     }
     if plan.chosen().next().is_none() {

@@ -20,8 +20,6 @@ use crate::ops::base::SearchPaths;
 use crate::ops::compress;
 use crate::ops::compress::CompressOptions;
 use crate::ops::compress::CompressReport;
-use crate::ops::compress::MoreOptions;
-use crate::ops::compress::Output;
 use crate::ops::report;
 use crate::ops::shard_notes;
 use crate::tensor::Span;
@@ -254,15 +252,9 @@ pub fn patch(
     progress: &dyn Progress,
 ) -> Result<CompressReport> {
     let options = CompressOptions {
-        output: Output::Path(image.to_owned()),
-        profile: Profile::Balanced,
         base: base::open(Some(a))?,
-        series: false,
-        resume: false,
         force,
-        opaque: false,
-        threads,
-        more: MoreOptions::default(),
+        ..CompressOptions::new(image, Profile::Balanced, threads)
     };
     compress::compress(b, &options, progress)
 }

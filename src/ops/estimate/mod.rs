@@ -1,8 +1,8 @@
 //! How small a model would become: a small one is coded and not written, of a large one parts that
 //! stand for the rest. What is there several times counts once, as in an image.
 
-mod parts;
 pub(crate) mod sample;
+mod strata;
 
 use std::path::Path;
 
@@ -20,31 +20,31 @@ use crate::tensor::SpanKind;
 use crate::writer::Source;
 use crate::writer::measure;
 
-use parts::Parts;
+use strata::StratifiedSample;
 
 pub(crate) use sample::Sample;
 
 /// A model is not worth it if its image would have more than this of its size.
 const PERCENT_MAX: f64 = 97.0;
 
-/// What a look at a model tells.
+/// What would become of a model, from a sample of it.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct Estimate {
     /// About how many bytes its image has.
     pub image_bytes: u64,
     /// About how many bytes of it are F32 whose numbers BF16 can hold.
     pub bf16_in_f32_bytes: u64,
     /// About how many bytes of it are F32 whose numbers F16 can hold, and not BF16.
     pub f16_in_f32_bytes: u64,
-    /// The same for models with the same bytes where it was looked.
+    /// The same for models with the same bytes in the sample.
     pub sample: [u8; 32],
     /// The same for models with tensors of the same names, dtypes and shapes.
     pub tensors: [u8; 32],
 }
 
-impl Look {
-    /// Looks at the model at `path`.
-    pub fn at(path: &Path) -> Result<Self> {
+impl Estimate {
+    /// Of the model at `path`.
+    pub fn of_file(path: &Path) -> Result<Self> {
         let file = OriginalFile::plain(FileSource::open(path)?, path)?;
         let source = Source {
             path: String::new(),
@@ -59,10 +59,10 @@ impl Look {
         let profile = Profile::Balanced;
         let repeats = measure::likely_repeats(source, progress)?;
         let mut index = measure::outline(source, &repeats, profile)?;
-        let parts = Parts::choose(source, &repeats, 1 << profile.block_shift())?;
-        let coded = measure::coded(&parts.source, &parts.lens, profile, progress)?;
-        parts.fill(&coded, &mut index);
-        let narrow = parts.narrow(&repeats)?;
+        let sampled = StratifiedSample::choose(source, &repeats, 1 << profile.block_shift())?;
+        let coded = measure::coded(&sampled.source, &sampled.lens, profile, progress)?;
+        sampled.fill(&coded, &mut index);
+        let narrow = sampled.narrow(&repeats)?;
         let mut spans: Vec<&Span> = source.layout.spans.iter().collect();
         spans.retain(|span| span.kind == SpanKind::Tensor);
         spans.sort_by(|a, b| a.name.cmp(&b.name));
@@ -72,7 +72,7 @@ impl Look {
             image_bytes: measure::image_len(&mut index)?,
             bf16_in_f32_bytes: narrow.bf16,
             f16_in_f32_bytes: narrow.f16,
-            sample: digest::blake3_of(&*parts.source.bytes)?,
+            sample: digest::blake3_of(&*sampled.source.bytes)?,
             tensors: digest::blake3_of(&tensors.into_bytes())?,
         })
     }

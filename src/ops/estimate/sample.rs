@@ -48,12 +48,12 @@ impl Sample {
         for tensor in tensors {
             let span = tensor.span();
             // the pieces whose place falls into this tensor
-            let places =
+            let steps =
                 before / step + u64::from(before % step > 0)..(before + span.len).div_ceil(step);
             let bytes = model.bytes(tensor)?;
             let mut next = 0;
-            for place in places {
-                let start = (place * step - before) / piece_len * piece_len;
+            for number in steps {
+                let start = (number * step - before) / piece_len * piece_len;
                 // of a small model all is looked at, and nothing twice
                 if start < next {
                     continue;

@@ -20,7 +20,7 @@ impl<T> FirstNames<T> {
     /// first, `new` is noted, and nothing returned.
     pub(crate) fn met(&mut self, metadata: &Metadata, new: impl FnOnce() -> T) -> Option<&T> {
         use std::collections::btree_map::Entry;
-        match self.0.entry(Identity::of(metadata).place()) {
+        match self.0.entry(Identity::of(metadata).device_and_inode()) {
             Entry::Occupied(there) => Some(there.into_mut()),
             Entry::Vacant(free) => {
                 free.insert(new());

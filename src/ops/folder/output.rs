@@ -11,7 +11,7 @@ use crate::base::LockedFile;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::atomic;
-use crate::base::atomic::Unfinished;
+use crate::base::atomic::RemovedOnExit;
 use crate::base::file;
 use crate::ops::folder::Entry;
 use crate::ops::folder::EntryKind;
@@ -34,7 +34,7 @@ pub(crate) struct OutputFolder {
     /// Held while the folder is written: it tells others that somebody lives who does.
     _lock: Option<LockedFile>,
     /// None if it stays.
-    _unfinished: Option<Unfinished>,
+    _unfinished: Option<RemovedOnExit>,
 }
 
 impl OutputFolder {
@@ -69,7 +69,7 @@ impl OutputFolder {
             None => (None, atomic::temporary_for(target)),
         };
         let goes = !exists && !keep;
-        let unfinished = goes.then(|| Unfinished::new(&root));
+        let unfinished = goes.then(|| RemovedOnExit::new(&root));
         if is_new {
             fs::create_dir(&root).map_err(|e| Error::io("cannot make the folder", target, e))?;
         }

@@ -65,12 +65,12 @@ fn by_count(tensors: &[(&str, u64)], order: &[usize], count: u64) -> Result<Vec<
     let total: u128 = order.iter().map(|&n| u128::from(tensors[n].1)).sum();
     let mut shards = vec![Vec::new()];
     let mut before = 0_u128;
-    for (place, &number) in order.iter().enumerate() {
+    for (index, &number) in order.iter().enumerate() {
         let len = u128::from(tensors[number].1);
         let begun = shards.len() as u64;
         // a tensor belongs where its middle lies, and each shard that is still to come needs one
         let is_full = (before + len / 2) * u128::from(count) >= total * u128::from(begun);
-        let left = (order.len() - place) as u64;
+        let left = (order.len() - index) as u64;
         let must = left <= count - begun;
         let Some(shard) = shards.last_mut() else {
             continue;

@@ -24,7 +24,7 @@ use crate::ops::verify::members;
 use crate::ops::verify::report::Checked;
 use crate::ops::verify::report::FileReport;
 use crate::ops::verify::report::ImageReport;
-use crate::ops::xray::passing::Passing;
+use crate::ops::xray::trained::TrainedCheck;
 
 /// Verifies an open image as a whole, and compares it with `original`, the file or folder that it
 /// was made from, if that is given.
@@ -49,7 +49,7 @@ pub fn verify_image(
         .collect();
     for file in archive.files() {
         let mut check = FileCheck::new(archive, file.spans.start);
-        let mut passing = Passing::new(archive.spans(file), file.spans.clone());
+        let mut trained = TrainedCheck::new(archive.spans(file), file.spans.clone());
         let compared = original.map(|original| Compared::open(archive, file, original));
         let mut compared = compared.transpose()?;
         stream::runs(archive, file, threads, progress, |run| {
@@ -60,8 +60,8 @@ pub fn verify_image(
                 compared.take(offset, bytes)?;
             }
             match &run.bytes {
-                Ok(bytes) => passing.take(run.span, bytes),
-                Err(_) => passing.give_up(run.span),
+                Ok(bytes) => trained.take(run.span, bytes),
+                Err(_) => trained.give_up(run.span),
             }
             match check.take(&run) {
                 Ok(len) => report.verified_bytes += len,
@@ -76,7 +76,7 @@ pub fn verify_image(
             progress.advance(end - span.block_range(run.blocks.start).start);
             Ok(())
         })?;
-        report.notes.extend(notes(archive, file, &passing));
+        report.notes.extend(notes(archive, file, &trained));
         let difference = compared.and_then(|compared| compared.difference);
         report.differences.extend(difference);
         let whole = check.whole;
@@ -105,8 +105,8 @@ pub fn verify_image(
 }
 
 /// What is not wrong with a file, and worth knowing.
-fn notes(archive: &Archive, file: &FileRecord, passing: &Passing) -> Vec<String> {
-    let untrained = passing.untrained();
+fn notes(archive: &Archive, file: &FileRecord, trained: &TrainedCheck) -> Vec<String> {
+    let untrained = trained.untrained();
     let mut notes: Vec<String> = untrained
         .map(|looked_at| untrained_words(&file.path, looked_at))
         .into_iter()

@@ -4,8 +4,8 @@
 pub(crate) mod control;
 pub(crate) mod judge;
 pub(crate) mod measure;
-pub(crate) mod passing;
 pub(crate) mod spectrum;
+pub(crate) mod trained;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use crate::archive::shards;
 use crate::archive::shards::Groups;
-use crate::archive::shards::Home;
 use crate::archive::shards::ShardIndex;
+use crate::archive::shards::ShardLocation;
 use crate::archive::shards::ShardNote;
 
 /// One of several tensors of a name.
@@ -20,7 +20,7 @@ pub(super) struct Candidate<'a> {
     /// What tells it from the others.
     pub(super) number: usize,
     /// Where its file stands as restored: links give several.
-    pub(super) homes: &'a [Home],
+    pub(super) locations: &'a [ShardLocation],
     /// Where its file is.
     pub(super) path: &'a Path,
     /// Whether that is an image.
@@ -36,12 +36,12 @@ pub(super) struct Indexes<'a> {
 
 /// Which tensors do not count, and what is odd.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct Precedence {
     overruled: BTreeSet<usize>,
     pub(super) notes: Vec<ShardNote>,
 }
 
-impl Standing {
+impl Precedence {
     /// Whether a tensor counts.
     pub(super) fn counts(&self, number: usize) -> bool {
         !self.overruled.contains(&number)
@@ -52,11 +52,11 @@ impl Standing {
 pub(super) fn decide<'a>(
     names: impl Iterator<Item = (&'a str, Vec<Candidate<'a>>)>,
     indexes: Indexes<'a>,
-) -> Standing {
+) -> Precedence {
     let mut decision = Decision {
         indexes,
         read: None,
-        standing: Standing::default(),
+        precedence: Precedence::default(),
         beside: BTreeSet::new(),
         undecided: Groups::default(),
     };
@@ -64,23 +64,23 @@ pub(super) fn decide<'a>(
         decision.decide(name, &candidates);
     }
     let Decision {
-        mut standing,
+        mut precedence,
         beside,
         undecided,
         ..
     } = decision;
-    standing.notes.extend(undecided.notes());
+    precedence.notes.extend(undecided.notes());
     let beside = beside.into_iter();
     let beside = beside.map(|(file, image)| ShardNote::BesideImage(file, image));
-    standing.notes.extend(beside);
-    standing
+    precedence.notes.extend(beside);
+    precedence
 }
 
 struct Decision<'a> {
     indexes: Indexes<'a>,
     /// Those of each folder, read when the first is needed.
     read: Option<BTreeMap<PathBuf, Vec<ShardIndex>>>,
-    standing: Standing,
+    precedence: Precedence,
     /// Files that stand beside their images.
     beside: BTreeSet<(PathBuf, PathBuf)>,
     undecided: Groups,
@@ -90,9 +90,9 @@ impl<'a> Decision<'a> {
     fn decide(&mut self, name: &str, candidates: &[Candidate<'a>]) {
         let mut by_folder: BTreeMap<&Path, Vec<(&OsStr, &Candidate<'_>)>> = BTreeMap::new();
         for candidate in candidates {
-            for home in candidate.homes {
-                let group = by_folder.entry(&home.folder).or_default();
-                group.push((&home.name, candidate));
+            for location in candidate.locations {
+                let group = by_folder.entry(&location.folder).or_default();
+                group.push((&location.name, candidate));
             }
         }
         let (mut counting, mut overruled) = (BTreeSet::new(), BTreeSet::new());
@@ -108,7 +108,7 @@ impl<'a> Decision<'a> {
         }
         // one that is in several folders counts if it does in any of them
         let overruled = overruled.difference(&counting).copied();
-        self.standing.overruled.extend(overruled);
+        self.precedence.overruled.extend(overruled);
     }
 
     /// Which of the tensors of one name in a folder count.
@@ -147,7 +147,7 @@ impl<'a> Decision<'a> {
     /// The file that the index of the folder names for a tensor.
     fn chosen(&mut self, name: &str, folder: &Path) -> Option<OsString> {
         let Indexes { in_images, on_disk } = self.indexes;
-        let notes = &mut self.standing.notes;
+        let notes = &mut self.precedence.notes;
         let read = self.read.get_or_insert_with(|| {
             let mut read: BTreeMap<PathBuf, Vec<ShardIndex>> = BTreeMap::new();
             for index in in_images.iter().cloned() {

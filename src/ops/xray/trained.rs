@@ -19,11 +19,11 @@ const TOTAL_MAX: u64 = 16 << 20;
 
 /// Matrices of a file that are looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Passing {
+pub(crate) struct TrainedCheck {
     measures: BTreeMap<usize, (String, Measure)>,
 }
 
-impl Passing {
+impl TrainedCheck {
     /// Chooses from these spans, whose numbers are those: the shortest that say something, and one
     /// in any case.
     pub(crate) fn new(spans: &[SpanRecord], numbers: Range<usize>) -> Self {
@@ -44,9 +44,9 @@ impl Passing {
         matrices.sort_by_key(|&(elements, number, _)| (elements, number));
         let mut total = 0;
         let chosen = matrices.into_iter().enumerate().take(MATRICES_MAX);
-        let chosen = chosen.take_while(|(place, (elements, ..))| {
+        let chosen = chosen.take_while(|(index, (elements, ..))| {
             total += elements;
-            *place == 0 || total <= TOTAL_MAX
+            *index == 0 || total <= TOTAL_MAX
         });
         let measures = chosen.filter_map(|(_, (_, number, record))| {
             let measure = Measure::new(&record.span.dtype, &record.span.shape)?;

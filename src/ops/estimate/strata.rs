@@ -16,7 +16,7 @@ use crate::tensor::dtype;
 use crate::writer::Source;
 
 /// A model of at most this many bytes is looked at as a whole, and about as much of any other.
-const LOOK_LEN: u64 = 16 << 20;
+const SAMPLE_LEN: u64 = 16 << 20;
 /// Of each stratum at least so many tensors, and of each of them so many blocks, are looked at.
 const MEMBERS_MIN: u64 = 3;
 const BLOCKS_MIN: u64 = 4;
@@ -30,7 +30,7 @@ type Key = (String, u32, u8);
 
 /// A span of which parts were chosen.
 #[derive(Debug)]
-struct Chosen {
+struct SampledSpan {
     /// Its number in the model.
     number: usize,
     stratum: usize,
@@ -38,12 +38,12 @@ struct Chosen {
 
 /// Parts of a model.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct StratifiedSample {
     /// The parts, as if they were a model.
     pub(super) source: Source,
     /// How long the spans are of which they are parts.
     pub(super) lens: Vec<u64>,
-    chosen: Vec<Chosen>,
+    chosen: Vec<SampledSpan>,
     /// The spans of each stratum, and their lengths.
     strata: Vec<Vec<(usize, u64)>>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Narrow {
     pub(super) f16: u64,
 }
 
-impl Parts {
+impl StratifiedSample {
     /// Chooses parts of what is not repeated.
     pub(super) fn choose(
         source: &Source,
@@ -65,7 +65,7 @@ impl Parts {
         let spans = &source.layout.spans;
         let own = |number: &usize| repeats[*number].is_none();
         let own_len: u64 = (0..spans.len()).filter(own).map(|n| spans[n].len).sum();
-        let is_whole = own_len <= LOOK_LEN;
+        let is_whole = own_len <= SAMPLE_LEN;
         let mut strata: BTreeMap<Key, Vec<(usize, u64)>> = BTreeMap::new();
         for number in (0..spans.len()).filter(own) {
             let span = &spans[number];
@@ -83,9 +83,9 @@ impl Parts {
             len: 0,
         };
         // with the number of blocks that are looked at
-        let mut picked: Vec<(Chosen, u64)> = Vec::new();
+        let mut picked: Vec<(SampledSpan, u64)> = Vec::new();
         let share_of = |bytes: u64| {
-            let share = u128::from(LOOK_LEN) * u128::from(bytes) / u128::from(own_len.max(1));
+            let share = u128::from(SAMPLE_LEN) * u128::from(bytes) / u128::from(own_len.max(1));
             share as u64
         };
         for (stratum, (key, members)) in strata.iter().enumerate() {
@@ -96,9 +96,9 @@ impl Parts {
             } else {
                 effort(share_of(bytes), bytes, members.len() as u64, block_len)
             };
-            for place in 0..count {
-                let (number, _) = members[(place * members.len() as u64 / count) as usize];
-                picked.push((Chosen { number, stratum }, blocks));
+            for member in 0..count {
+                let (number, _) = members[(member * members.len() as u64 / count) as usize];
+                picked.push((SampledSpan { number, stratum }, blocks));
             }
         }
         picked.sort_by_key(|(chosen, _)| chosen.number);
@@ -135,7 +135,7 @@ impl Parts {
         let owners: BTreeSet<usize> = coded.spans.iter().filter_map(|s| s.tables_of).collect();
         let mut sums: Vec<Sum> = vec![Sum::default(); self.strata.len()];
         let mut known = BTreeSet::new();
-        for (place, (record, chosen)) in coded.spans.iter().zip(&self.chosen).enumerate() {
+        for (at, (record, chosen)) in coded.spans.iter().zip(&self.chosen).enumerate() {
             let blocks = &coded.blocks[record.blocks.clone()];
             let bytes = blocks.iter().map(|block| u64::from(block.coded_len)).sum();
             let own_tables = record.tables_of.map_or(record.tables_len, |_| 0);
@@ -144,7 +144,7 @@ impl Parts {
             sum.coded += bytes;
             sum.members += 1;
             // what others use, too, is there once
-            if !owners.contains(&place) {
+            if !owners.contains(&at) {
                 sum.tables += u64::from(own_tables);
             }
             known.insert(chosen.number);
@@ -234,8 +234,8 @@ fn put(index: &mut Index, number: usize, tables_len: u32, part: (u64, u64)) {
     let (blocks, len) = (record.blocks.clone(), record.span.len);
     let block_len = record.block_len();
     let mut before = 0;
-    for (place, block) in index.blocks[blocks].iter_mut().enumerate() {
-        let end = len.min((place as u64 + 1) * block_len);
+    for (block_number, block) in index.blocks[blocks].iter_mut().enumerate() {
+        let end = len.min((block_number as u64 + 1) * block_len);
         let coded = scale(end, part);
         block.coded_len = (coded - before) as u32;
         before = coded;
@@ -266,9 +266,9 @@ fn key(source: &Source, span: &Span) -> Result<Key> {
 )]
 fn entropy(bytes: &[u8], width: usize) -> u8 {
     let mut bits = 0.0;
-    for place in 0..width {
+    for offset in 0..width {
         let mut counts = [0_u32; 256];
-        for byte in bytes.iter().skip(place).step_by(width) {
+        for byte in bytes.iter().skip(offset).step_by(width) {
             counts[usize::from(*byte)] += 1;
         }
         let all = f64::from(counts.iter().sum::<u32>());

@@ -24,7 +24,7 @@ use crate::base::read_at::Slice;
 
 /// What was found of all deltas of a model.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct ResolvedDeltas {
     /// How many deltas are read for a tensor that is stored as differences, by its number.
     depths: Mutex<BTreeMap<usize, usize>>,
     /// The files that are deltas, as they are read, by their number.
@@ -82,7 +82,7 @@ pub(super) fn need_of<'m>(model: &'m Model, tensor: &Tensor) -> Option<&'m Need>
     tensor.base().map(|number| image.need(number))
 }
 
-impl Settled {
+impl ResolvedDeltas {
     /// How many deltas are read for a tensor; none if its base was not found yet.
     pub(super) fn depth(&self, tensor: &Tensor) -> Option<usize> {
         if !tensor.is_delta() {
