@@ -12,6 +12,8 @@ pub(crate) mod lease;
 pub(crate) mod level;
 pub(crate) mod limits;
 pub(crate) mod lock;
+#[cfg(feature = "run")]
+pub mod math;
 pub mod memory;
 pub mod mounts;
 pub mod mutex;

@@ -19,6 +19,7 @@ use std::slice::from_ref;
 use crate::archive::Model;
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::math;
 use crate::exec::matmul::Vectors;
 use crate::exec::matmul::Workers;
 use crate::exec::matrix::Matrix;
@@ -37,7 +38,6 @@ use crate::exec::weights::Weights;
 use crate::kernels::Element;
 use crate::kernels::Kernels;
 use crate::kernels::attention;
-use crate::kernels::math;
 
 /// A token, and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +203,7 @@ impl Pass<'_> {
                 let long = long.filter(|_| sequences[row.sequence].is_long);
                 for frequency in long.unwrap_or(&rope.frequencies) {
                     let angle = row.position as f32 * frequency;
-                    let (sin, cos) = math::sin_cos_f64(f64::from(angle));
+                    let (sin, cos) = math::sin_cos(f64::from(angle));
                     tables.0.push(cos as f32 * rope.factor);
                     tables.1.push(sin as f32 * rope.factor);
                 }
@@ -395,7 +395,7 @@ impl Pass<'_> {
         }
         if let Some(temperature) = attention.temperature {
             let steps = (row.position / temperature.step) as f64;
-            let factor = 1.0 + f64::from(temperature.beta) * math::ln_f64(1.0 + steps);
+            let factor = 1.0 + f64::from(temperature.beta) * math::ln(1.0 + steps);
             multiply_all(queries, factor as f32);
         }
     }

@@ -10,9 +10,9 @@
 
 use crate::base::Error;
 use crate::base::Result;
+use crate::base::math;
 use crate::exec::config::Config;
 use crate::exec::program::Rope;
-use crate::kernels::math;
 use crate::kernels::rope::Pairs;
 
 /// What of a rope stands outside of its parameters.
@@ -93,7 +93,7 @@ fn needed(parameters: &Config, key: &str) -> Result<f64> {
 fn frequencies(theta: f64, turned: usize) -> Vec<f32> {
     let power = |pair: usize| {
         let exponent = (2 * pair) as f32 / turned as f32;
-        math::pow_f64(theta, f64::from(exponent)) as f32
+        math::pow(theta, f64::from(exponent)) as f32
     };
     (0..turned / 2).map(|pair| 1.0 / power(pair)).collect()
 }
@@ -137,7 +137,7 @@ fn yarn(
     let turned = 2 * frequencies.len();
     let dimension = |rotations: f64| {
         let ratio = original / (rotations * 2.0 * std::f64::consts::PI);
-        turned as f64 * math::ln_f64(ratio) / (2.0 * math::ln_f64(theta))
+        turned as f64 * math::ln(ratio) / (2.0 * math::ln(theta))
     };
     let fast = parameters.number("beta_fast")?.unwrap_or(32.0);
     let slow = parameters.number("beta_slow")?.unwrap_or(1.0);
@@ -158,7 +158,7 @@ fn yarn(
         if factor <= 1.0 {
             1.0
         } else {
-            0.1 * scale * math::ln_f64(factor) + 1.0
+            0.1 * scale * math::ln(factor) + 1.0
         }
     };
     let scale = parameters.number("mscale")?.filter(|&scale| scale != 0.0);
@@ -193,7 +193,7 @@ fn longrope(parameters: &Config, context: &RopeContext, theta: f64, rope: &mut R
         Ok(pairs
             .map(|(pair, &factor)| {
                 let exponent = f64::from((2 * pair) as f32 / turned as f32);
-                1.0 / (factor as f32 * math::pow_f64(theta, exponent) as f32)
+                1.0 / (factor as f32 * math::pow(theta, exponent) as f32)
             })
             .collect::<Vec<f32>>())
     };
@@ -203,7 +203,7 @@ fn longrope(parameters: &Config, context: &RopeContext, theta: f64, rope: &mut R
     let computed = if factor <= 1.0 {
         1.0
     } else {
-        (1.0 + math::ln_f64(factor) / math::ln_f64(original as f64)).sqrt()
+        (1.0 + math::ln(factor) / math::ln(original as f64)).sqrt()
     };
     rope.factor = parameters.number("attention_factor")?.unwrap_or(computed) as f32;
     Ok(())

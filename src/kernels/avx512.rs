@@ -48,32 +48,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn fma_group<const E: u8>(
-        self,
-        mut sums: Self::Sums,
-        weights: &[u8],
-        x: &[f32; LANES],
-    ) -> Self::Sums {
-        for (number, sum) in sums.iter_mut().enumerate() {
-            let x = self.load(&x[number * WIDTH..]);
-            *sum = self.fma(self.widen::<E>(weights, number), x, *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
-        for (number, sum) in sums.iter_mut().enumerate() {
-            let (a, b) = (
-                self.load(&a[number * WIDTH..]),
-                self.load(&b[number * WIDTH..]),
-            );
-            *sum = self.fma(a, b, *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
     fn sum(self, sums: Self::Sums) -> f32 {
         // SAFETY: `self` proves that the processor has AVX-512F and DQ
         unsafe {
@@ -90,11 +64,6 @@ impl Simd for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
-    }
-
-    #[inline(always)]
-    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
-        std::array::from_fn(|number| self.load(&lanes[number * WIDTH..]))
     }
 
     #[inline(always)]

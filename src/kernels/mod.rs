@@ -8,7 +8,8 @@
 //!   ascending order, from +0 on. Lane `i` then takes lane `i + 32`, `i + 16`, ... `i + 1`.
 //! - Sums over a row (of norms, of a softmax) use the same lanes and the same tree.
 //! - Attention adds values in ascending order of positions, by fused multiply-add.
-//! - `exp`, `tanh`, `sin`, `cos`, `ln` and `pow` are those of [`math`], never the platform's.
+//! - `exp` and `tanh` are those of [`math`]; `sin`, `cos`, `ln` and `pow`, of tables, those of
+//!   [`base::math`](crate::base::math). Never the platform's.
 //!
 //! ```text
 //! columns   0   1   2 ...  63 | 64  65 ... 127 | ...      one register set of 64 lanes

@@ -47,43 +47,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn fma_group<const E: u8>(
-        self,
-        mut sums: Self::Sums,
-        weights: &[u8],
-        x: &[f32; LANES],
-    ) -> Self::Sums {
-        for (number, sum) in sums.iter_mut().enumerate() {
-            let x = self.load(&x[number * WIDTH..]);
-            *sum = self.fma(self.widen::<E>(weights, number), x, *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
-        for (number, sum) in sums.iter_mut().enumerate() {
-            let (a, b) = (
-                self.load(&a[number * WIDTH..]),
-                self.load(&b[number * WIDTH..]),
-            );
-            *sum = self.fma(a, b, *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
     fn sum(self, sums: Self::Sums) -> f32 {
         let mut lanes = [0.0; LANES];
         for (number, sum) in sums.into_iter().enumerate() {
             self.store(sum, &mut lanes[number * WIDTH..]);
         }
         crate::kernels::tree(lanes)
-    }
-
-    #[inline(always)]
-    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
-        std::array::from_fn(|number| self.load(&lanes[number * WIDTH..]))
     }
 
     #[inline(always)]

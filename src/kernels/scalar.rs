@@ -54,34 +54,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn fma_group<const E: u8>(
-        self,
-        mut sums: Self::Sums,
-        weights: &[u8],
-        x: &[f32; LANES],
-    ) -> Self::Sums {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum = element::<E>(weights, lane).mul_add(x[lane], *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
-    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum = a[lane].mul_add(b[lane], *sum);
-        }
-        sums
-    }
-
-    #[inline(always)]
     fn sum(self, sums: Self::Sums) -> f32 {
         tree(sums)
-    }
-
-    #[inline(always)]
-    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
-        *lanes
     }
 
     #[inline(always)]

@@ -10,8 +10,8 @@ pub(super) const GROUP_LEN_MAX: usize = LANES * 4;
 /// A set of instructions. A value of it is the proof that the processor has them, so that whoever
 /// has one may call everything.
 pub(super) trait Simd: Copy {
-    /// The sums of 64 lanes.
-    type Sums: Copy;
+    /// The sums of 64 lanes, in registers.
+    type Sums: Copy + AsMut<[Self::Register]>;
     /// A register.
     type Register: Copy;
     /// Lanes of a register: divides [`LANES`].
@@ -19,19 +19,8 @@ pub(super) trait Simd: Copy {
 
     /// 64 lanes of zero.
     fn zeros(self) -> Self::Sums;
-    /// `sums + weights * x`, lane by lane, each rounded once. `weights` has 64 elements.
-    fn fma_group<const E: u8>(
-        self,
-        sums: Self::Sums,
-        weights: &[u8],
-        x: &[f32; LANES],
-    ) -> Self::Sums;
-    /// The same of weights that are f32 already.
-    fn fma_values(self, sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums;
     /// The tree over 64 lanes.
     fn sum(self, sums: Self::Sums) -> f32;
-    /// 64 lanes from memory.
-    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums;
 
     /// A register of zeros.
     fn zero(self) -> Self::Register;
@@ -43,6 +32,41 @@ pub(super) trait Simd: Copy {
     fn store(self, register: Self::Register, to: &mut [f32]);
     /// Register `number` of a group of 64 weights, widened.
     fn widen<const E: u8>(self, weights: &[u8], number: usize) -> Self::Register;
+
+    /// `sums + weights * x`, lane by lane, each rounded once. `weights` has 64 elements.
+    #[inline(always)]
+    fn fma_group<const E: u8>(
+        self,
+        mut sums: Self::Sums,
+        weights: &[u8],
+        x: &[f32; LANES],
+    ) -> Self::Sums {
+        for (number, sum) in sums.as_mut().iter_mut().enumerate() {
+            let x = self.load(&x[number * Self::WIDTH..]);
+            *sum = self.fma(self.widen::<E>(weights, number), x, *sum);
+        }
+        sums
+    }
+
+    /// The same of weights that are f32 already.
+    #[inline(always)]
+    fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
+        for (number, sum) in sums.as_mut().iter_mut().enumerate() {
+            let at = number * Self::WIDTH;
+            *sum = self.fma(self.load(&a[at..]), self.load(&b[at..]), *sum);
+        }
+        sums
+    }
+
+    /// 64 lanes from memory.
+    #[inline(always)]
+    fn sums_at(self, lanes: &[f32; LANES]) -> Self::Sums {
+        let mut sums = self.zeros();
+        for (number, sum) in sums.as_mut().iter_mut().enumerate() {
+            *sum = self.load(&lanes[number * Self::WIDTH..]);
+        }
+        sums
+    }
 
     /// Rows of weights that [`Simd::multiply`] takes at a time.
     const ROWS: usize;

@@ -3,7 +3,6 @@
 
 mod beside;
 pub mod escape;
-mod exp;
 pub mod generation_config;
 mod jinja;
 mod marks;

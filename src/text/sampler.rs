@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use crate::base::Error;
 use crate::base::Result;
-use crate::text::exp::exp;
+use crate::base::math::exp;
 
 /// How many candidates are sorted at first, where only their sum says how many are needed.
 const FIRST_SORTED: usize = 128;

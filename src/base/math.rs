@@ -1,5 +1,8 @@
-//! The exponential function by integer and exact floating-point operations only, so that every
-//! machine samples the same token: the platform's own differs from one C library to the next.
+//! Functions of f64 by exact operations only, so that every machine computes the same tables and
+//! samples the same token: the platform's own differ from one C library to the next.
+
+use std::f64::consts::FRAC_PI_2;
+use std::f64::consts::LN_2;
 
 /// ln 2 in two parts: the first ends in zeros enough that its product with an exponent is exact.
 const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
@@ -12,7 +15,7 @@ const LOWEST: f64 = -708.0;
 const HIGHEST: f64 = 709.0;
 
 /// e^x, wrong by at most 3 parts in 10^16: 0 below -708, infinite above 709. NaN gives NaN.
-pub(crate) fn exp(x: f64) -> f64 {
+pub fn exp(x: f64) -> f64 {
     if x < LOWEST {
         return 0.0;
     }
@@ -54,6 +57,58 @@ fn power_series(r: f64) -> f64 {
         sum = sum * r + factor;
     }
     sum
+}
+
+/// The natural logarithm of a positive, normal f64, to some 1e-15.
+pub fn ln(x: f64) -> f64 {
+    if !x.is_normal() || x < 0.0 {
+        return if x == 0.0 {
+            f64::NEG_INFINITY
+        } else {
+            f64::NAN
+        };
+    }
+    let bits = x.to_bits();
+    let mut exponent = (bits >> 52) as i32 - 1023;
+    let mut m = f64::from_bits((bits & ((1 << 52) - 1)) | (1023 << 52));
+    if m > std::f64::consts::SQRT_2 {
+        m /= 2.0;
+        exponent += 1;
+    }
+    // ln m = 2 artanh((m - 1) / (m + 1))
+    let s = (m - 1.0) / (m + 1.0);
+    let square = s * s;
+    let mut p = 0.0;
+    for k in (0..=20).rev() {
+        p = square.mul_add(p, 1.0 / f64::from(2 * k + 1));
+    }
+    f64::from(exponent).mul_add(LN_2, 2.0 * s * p)
+}
+
+/// x^y of a positive x.
+pub fn pow(x: f64, y: f64) -> f64 {
+    exp(y * ln(x))
+}
+
+/// Sine and cosine, to some 1e-15, of angles below 2^20.
+pub fn sin_cos(angle: f64) -> (f64, f64) {
+    let n = (angle / FRAC_PI_2).round_ties_even();
+    // pi/2 in two parts
+    let r = n.mul_add(-6.123_233_995_736_766e-17, n.mul_add(-FRAC_PI_2, angle));
+    let square = r * r;
+    let (mut sin, mut cos) = (1.0, 1.0);
+    for k in (1..=10).rev() {
+        let k = f64::from(k);
+        sin = (-square / (2.0 * k * (2.0 * k + 1.0))).mul_add(sin, 1.0);
+        cos = (-square / (2.0 * k * (2.0 * k - 1.0))).mul_add(cos, 1.0);
+    }
+    let sin = sin * r;
+    match (n as i64).rem_euclid(4) {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +153,21 @@ mod tests {
             0x4005_bf0a_8b14_576a,
         ];
         assert_eq!(bits, expected);
+    }
+
+    #[test]
+    fn the_others_agree_with_the_platform() {
+        for step in -20_000..20_000_i32 {
+            let x = f64::from(step) * 0.0044;
+            let (sin, cos) = sin_cos(x * 1000.0);
+            assert!((sin - (x * 1000.0).sin()).abs() < 1e-14, "sin {x}");
+            assert!((cos - (x * 1000.0).cos()).abs() < 1e-14, "cos {x}");
+            if x > 0.0 {
+                assert!((ln(x) - x.ln()).abs() < 1e-14, "ln {x}");
+                assert!((pow(x, -0.7) / x.powf(-0.7) - 1.0).abs() < 1e-13, "{x}");
+            }
+        }
+        assert!(ln(-1.0).is_nan());
+        assert!(ln(0.0).is_infinite());
     }
 }
