@@ -137,8 +137,8 @@ const EXAMPLES: &[Example] = &[
         ],
         &[
             "bigsmall run small --prompt 'The compiler will' --max-new-tokens 12 -q",
-            "bigsmall run small --prompt-ids 464,17,88 --max-new-tokens 4 --receipt receipt.json -q",
-            "bigsmall run models/llama --verify receipt.json -q",
+            "bigsmall run small --prompt-ids 464,17,88 --max-new-tokens 4 --receipt r.json -q",
+            "bigsmall run models/llama --verify r.json -q",
         ],
     ),
     example(

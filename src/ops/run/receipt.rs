@@ -134,7 +134,8 @@ impl Receipt {
         }
         if receipt.contract != CONTRACT {
             let what = format!(
-                "it was computed by version {} of the numeric contract, and this is version {CONTRACT}",
+                "it was computed by version {} of the numeric contract, \
+                 and this is version {CONTRACT}",
                 receipt.contract
             );
             return Err(Error::unsupported(what).file(path));
