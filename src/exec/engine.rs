@@ -11,15 +11,18 @@ use crate::exec::families;
 use crate::exec::forward;
 use crate::exec::forward::Pass;
 use crate::exec::forward::Row;
+use crate::exec::layout;
 use crate::exec::matmul::Workers;
 use crate::exec::matrix;
 use crate::exec::matrix::Matrix;
+use crate::exec::pack;
+use crate::exec::place;
+use crate::exec::place::Home;
+use crate::exec::place::Layout;
+use crate::exec::place::Unplaced;
 use crate::exec::program::Program;
 use crate::exec::state::Sequence;
 use crate::exec::stream::Stream;
-use crate::exec::weights;
-use crate::exec::weights::Home;
-use crate::exec::weights::Unplaced;
 use crate::exec::weights::Weights;
 use crate::kernels;
 
@@ -37,8 +40,8 @@ const OVERHEAD_LEN_OF_THREAD: u64 = 1 << 20;
 pub struct MemoryPlan {
     /// Weights in memory, as they are.
     pub plain: u64,
-    /// Weights in memory, coded.
-    pub coded: u64,
+    /// Weights in memory, smaller than they are.
+    pub compressed: u64,
     /// Weights on the disk, of each pass.
     pub streamed: u64,
     /// What is read ahead of these.
@@ -50,7 +53,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// All that is in memory.
     pub fn total(&self) -> u64 {
-        self.plain + self.coded + self.ring + self.fixed
+        self.plain + self.compressed + self.ring + self.fixed
     }
 }
 
@@ -69,6 +72,9 @@ pub struct EngineOptions {
     pub rows: (usize, usize),
     /// What the process takes already.
     pub taken: u64,
+    /// How weights are kept where there is memory for any way; none is the one that is measured
+    /// to be faster.
+    pub layout: Option<Layout>,
 }
 
 /// A model that was looked at; nothing large is in memory yet.
@@ -85,7 +91,7 @@ pub struct Prepared {
     survey: Survey,
     homes: Vec<Home>,
     demand: MemoryPlan,
-    options: EngineOptions,
+    workers: Workers,
 }
 
 /// The program of a model, from its configuration.
@@ -97,7 +103,7 @@ impl Survey {
     /// Looks at all matrices: whether they are those of the program, and how large.
     pub fn new(model: Arc<Model>, program: Program) -> Result<Self> {
         Ok(Self {
-            unplaced: weights::survey(&model, &program)?,
+            unplaced: place::survey(&model, &program)?,
             model,
             program,
         })
@@ -157,38 +163,66 @@ impl Survey {
             );
             return Err(Error::over_limit(what));
         }
-        let fixed = self.fixed_len(&options);
+        let workers = Workers::new(options.threads, kernels::kernels())?;
+        let mut fixed = self.fixed_len(&options);
         let (whole, kept) = self.plain_len();
-        let mut homes = vec![Home::Plain; self.unplaced.len()];
+        let free = options.budget - fixed;
+        let packable = self.unplaced.iter().filter(|matrix| matrix.is_packable());
+        let packable: u64 = packable.map(|matrix| matrix.plain_len).sum();
+        let layout = options.layout;
+        let layout = match layout {
+            Some(layout) => layout,
+            None if options.is_streamed => Layout::Plain,
+            None => layout::faster(&workers, packable, free)?,
+        };
+        let place = |budget| place::place(&self.unplaced, budget, options.is_streamed, layout);
+        let mut homes = place(free);
         let mut ring = 0;
-        if options.is_streamed || fixed + whole > options.budget {
-            let free = options.budget - fixed;
-            homes = weights::place(&self.unplaced, free, options.is_streamed);
-            if homes.contains(&Home::Streamed) {
-                ring = RING_LEN.min(free / 4).min(whole - kept);
-                ring = ring.max(RING_LEN_MIN.min(whole - kept));
-                homes = weights::place(&self.unplaced, free - ring, options.is_streamed);
-            }
+        if homes.contains(&Home::Packed) {
+            let of_threads = options.threads as u64 * pack::scratch_len();
+            let of_threads = of_threads.min(free / 2);
+            fixed += of_threads;
+            homes = place(free - of_threads);
         }
+        let free = options.budget - fixed;
+        // what cannot be packed after all, and is in no image, will come from the disk
+        let is_open = |(matrix, home): (&Unplaced, &Home)| {
+            *home == Home::Streamed || (*home == Home::Packed && !matrix.is_coded)
+        };
+        let mut with_homes = self.unplaced.iter().zip(&homes);
+        if with_homes.clone().any(|(_, home)| *home == Home::Streamed) {
+            ring = RING_LEN.min(free / 4).min(whole - kept);
+            ring = ring.max(RING_LEN_MIN.min(whole - kept));
+        } else if with_homes.any(is_open) {
+            ring = RING_LEN_MIN;
+        }
+        if ring > 0 {
+            homes = place(free.saturating_sub(ring));
+        }
+        let demand = self.demand(&homes, ring, fixed);
+        Ok(Prepared {
+            survey: self,
+            homes,
+            demand,
+            workers,
+        })
+    }
+
+    fn demand(&self, homes: &[Home], ring: u64, fixed: u64) -> MemoryPlan {
         let mut demand = MemoryPlan {
             ring,
             fixed,
             ..MemoryPlan::default()
         };
-        for (matrix, home) in self.unplaced.iter().zip(&homes) {
-            let held = weights::held_len(matrix, *home);
+        for (matrix, home) in self.unplaced.iter().zip(homes) {
+            let held = matrix.held_len(*home);
             match home {
                 Home::Plain => demand.plain += held,
-                Home::Coded => demand.coded += held,
+                Home::Packed | Home::Coded => demand.compressed += held,
                 Home::Streamed => demand.streamed += matrix.stored_len,
             }
         }
-        Ok(Prepared {
-            survey: self,
-            homes,
-            demand,
-            options,
-        })
+        demand
     }
 }
 
@@ -206,14 +240,14 @@ impl Prepared {
     }
 
     /// Reads what is kept in memory; `each` hears of every step's bytes.
-    pub fn load(self, mut each: impl FnMut(u64) -> Result<()>) -> Result<Engine> {
+    pub fn load(self, each: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Engine> {
         let Survey {
             model,
             program,
             unplaced,
         } = self.survey;
-        let weights = Weights::load(&model, &program, &unplaced, &self.homes, &mut each)?;
-        let workers = Workers::new(self.options.threads, kernels::kernels())?;
+        let workers = self.workers;
+        let weights = Weights::load(&model, &program, &unplaced, &self.homes, &workers, each)?;
         let streamed = weights.streamed.clone();
         let stream = Stream::new(Arc::clone(&model), streamed, self.demand.ring)?;
         Ok(Engine {

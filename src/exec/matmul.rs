@@ -11,23 +11,31 @@
 use std::ops::Range;
 
 use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 
 use crate::archive::ReadScratch;
 use crate::base::Error;
 use crate::base::Result;
 use crate::exec::matrix::Matrix;
 use crate::exec::matrix::Store;
+use crate::exec::packed_tiles::TileBytes;
 use crate::exec::stream::Loaded;
 use crate::exec::stream::Stream;
 use crate::kernels::Kernels;
 use crate::kernels::padded;
 
+/// Who hears of bytes that were read, and may end it.
+pub(super) type Each<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
+
 /// What a thread has of its own.
 #[derive(Debug, Default)]
-struct Scratch {
-    tile: Vec<u8>,
+pub(super) struct Scratch {
+    pub(super) tile: Vec<u8>,
     panel: Vec<f32>,
     read: ReadScratch,
+    /// A tile that is being packed, and unpacked again.
+    pub(super) packed: Vec<u8>,
+    pub(super) unpacked: Vec<u8>,
 }
 
 /// The threads that compute.
@@ -145,6 +153,38 @@ impl Workers {
         });
     }
 
+    /// The same of work that may fail: the first error ends it.
+    pub(super) fn try_each<T: Send>(
+        &self,
+        items: Vec<T>,
+        work: impl Fn(T) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let fault = Mutex::new(None);
+        self.install(|| {
+            self.each(items, |item| {
+                if fault.lock().is_some() {
+                    return;
+                }
+                if let Err(error) = work(item) {
+                    fault.lock().get_or_insert(error);
+                }
+            });
+        });
+        fault.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// What the thread that asks has of its own.
+    pub(super) fn scratch(&self) -> MutexGuard<'_, Scratch> {
+        self.scratch[rayon::current_thread_index().unwrap_or(0)].lock()
+    }
+
+    /// Gives back what reading took.
+    pub(super) fn forget_scratch(&self) {
+        for scratch in &self.scratch {
+            *scratch.lock() = Scratch::default();
+        }
+    }
+
     /// `out[row][vector]`, the rows of all matrices one behind another. `first` is what the stream
     /// calls the first tile of this pass.
     pub(super) fn multiply(
@@ -169,18 +209,10 @@ impl Workers {
             rest = behind;
         }
         let borders: Vec<Mutex<Border<'_>>> = borders.into_iter().map(Mutex::new).collect();
-        let fault = Mutex::new(None);
         let vectors = &*vectors;
-        self.each(work, |work| {
-            if fault.lock().is_some() {
-                return;
-            }
-            let done = self.tile(work, vectors, &borders, (stream, first));
-            if let Err(error) = done {
-                fault.lock().get_or_insert(error);
-            }
-        });
-        fault.into_inner().map_or(Ok(()), Err)
+        self.try_each(work, |work| {
+            self.tile(work, vectors, &borders, (stream, first))
+        })
     }
 
     fn tile(
@@ -190,9 +222,10 @@ impl Workers {
         borders: &[Mutex<Border<'_>>],
         (stream, first): (&Stream, u64),
     ) -> Result<()> {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        let mut scratch = self.scratch[thread].lock();
-        let Scratch { tile, panel, read } = &mut *scratch;
+        let mut scratch = self.scratch();
+        let Scratch {
+            tile, panel, read, ..
+        } = &mut *scratch;
         let matrix = work.matrix;
         panel.resize(self.kernels.panel_len(padded(matrix.columns)), 0.0);
         match &matrix.store {
@@ -201,6 +234,10 @@ impl Workers {
                 let bytes = &bytes[start as usize..end as usize];
                 self.rows(&mut work, bytes, vectors, borders, panel);
             }
+            Store::Packed(tiles) => match tiles.tile(work.number) {
+                TileBytes::Plain(bytes) => self.rows(&mut work, bytes, vectors, borders, panel),
+                TileBytes::Packed(bytes) => self.packed(matrix, bytes, vectors, panel, work.out),
+            },
             Store::Coded(coded) => {
                 let coded = &coded[work.number];
                 tile.resize(coded.original_len(), 0);
@@ -273,6 +310,23 @@ impl Workers {
             let packed = (vectors.packed.as_slice(), padded(matrix.columns));
             self.kernels
                 .gemm(matrix.element, (rows, matrix.row_len()), packed, panel, out);
+        }
+    }
+
+    /// The rows of a packed tile.
+    fn packed(
+        &self,
+        matrix: &Matrix,
+        tile: &[u8],
+        vectors: &Vectors,
+        panel: &mut [f32],
+        out: &mut [f32],
+    ) {
+        if vectors.count == 1 {
+            self.kernels.packed_gemv(tile, &vectors.values, out);
+        } else {
+            let packed = (vectors.packed.as_slice(), padded(matrix.columns));
+            self.kernels.packed_gemm(tile, packed, panel, out);
         }
     }
 }

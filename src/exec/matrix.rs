@@ -10,8 +10,10 @@ use crate::archive::TensorRef;
 use crate::base::Error;
 use crate::base::Remedy;
 use crate::base::Result;
+use crate::exec::packed_tiles::PackedTiles;
 use crate::exec::program::Linear;
 use crate::kernels::Element;
+use crate::kernels::packed;
 
 /// Original bytes of a tile, about: it stays in a core's second cache while it is multiplied.
 pub(super) const TILE_LEN: u64 = 256 << 10;
@@ -21,6 +23,8 @@ pub(super) const TILE_LEN: u64 = 256 << 10;
 pub(super) enum Store {
     /// In memory, as they are.
     Plain(MmapMut),
+    /// In memory, in twelve bits a weight.
+    Packed(PackedTiles),
     /// In memory, coded: one for each tile.
     Coded(Vec<CodedTensor>),
     /// On the disk. The stream knows its first tile by this number.
@@ -102,4 +106,12 @@ impl Matrix {
 pub(super) fn tile_len(row_len: usize, block_len: Option<u64>) -> u64 {
     let unit = block_len.unwrap_or(row_len as u64).max(1);
     unit * (TILE_LEN / unit).max(1)
+}
+
+/// Bytes of a matrix of so many rows and columns in twelve bits a weight, at most.
+pub(super) fn packed_len(rows: usize, columns: usize) -> u64 {
+    let tile_rows = tile_len(columns * 2, None) as usize / (columns * 2).max(1);
+    let (tiles, rest) = (rows / tile_rows.max(1), rows % tile_rows.max(1));
+    let len = |rows| packed::packed_len(rows, columns);
+    (tiles * len(tile_rows) + if rest > 0 { len(rest) } else { 0 }) as u64
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.json -> families -> Program      what is computed, as switches
-//! Model       -> weights                  matrices as tiles: plain, coded or streamed
+//! Model       -> weights                  matrices as tiles: plain, packed, coded or streamed
 //! Program + weights + Session -> forward  rows of activations, one pass over the weights
 //! ```
 //!
@@ -12,8 +12,12 @@ pub mod config;
 pub mod engine;
 mod families;
 mod forward;
+mod layout;
 mod matmul;
 mod matrix;
+mod pack;
+mod packed_tiles;
+pub mod place;
 pub mod program;
 mod rope;
 mod state;

@@ -1,18 +1,23 @@
-//! Which weights are kept in memory, and as what; small ones are read at once.
+//! The weights of a model, each where it was placed; small ones are read at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
 
+use crate::archive::CodedTensor;
 use crate::archive::Model;
 use crate::archive::TensorRef;
 use crate::base::Error;
 use crate::base::Result;
+use crate::exec::matmul::Each;
+use crate::exec::matmul::Workers;
 use crate::exec::matrix;
 use crate::exec::matrix::Matrix;
 use crate::exec::matrix::Store;
-use crate::exec::program::Linear;
+use crate::exec::pack;
+use crate::exec::place::Home;
+use crate::exec::place::Unplaced;
 use crate::exec::program::Program;
 use crate::exec::stream::StreamedTile;
 use crate::kernels::Element;
@@ -20,99 +25,6 @@ use crate::kernels::Kernels;
 
 /// The largest tensor that is read as f32 at once: norms and biases are far below.
 const SMALL_LEN_MAX: u64 = 64 << 20;
-
-/// A matrix that is not placed yet.
-#[derive(Debug, Clone)]
-pub(super) struct Unplaced {
-    pub(super) linear: Linear,
-    pub(super) element: Element,
-    pub(super) tile_len: u64,
-    /// Bytes as they are.
-    pub(super) plain_len: u64,
-    /// Bytes as they are stored.
-    pub(super) stored_len: u64,
-    /// Whether it is in an image, without a base.
-    pub(super) is_coded: bool,
-}
-
-/// Where a matrix's weights will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Home {
-    /// In memory, as they are.
-    Plain,
-    /// In memory, coded.
-    Coded,
-    /// On the disk.
-    Streamed,
-}
-
-/// Looks at all matrices; nothing of them is read.
-pub(super) fn survey(model: &Model, program: &Program) -> Result<Vec<Unplaced>> {
-    let look = |linear: &Linear| {
-        let tensor = model.tensor(&linear.tensor)?;
-        let element = matrix::element_of(linear, tensor)?;
-        let row_len = linear.columns * element.size();
-        let len = tensor.info().len;
-        Ok(Unplaced {
-            linear: linear.clone(),
-            element,
-            tile_len: matrix::tile_len(row_len, tensor.block_len()),
-            plain_len: len,
-            stored_len: tensor.stored_len(0..len)?,
-            is_coded: tensor.block_len().is_some(),
-        })
-    };
-    program.matrices().map(look).collect()
-}
-
-/// Decides where each matrix goes, within `budget` bytes. In the order in which they are used: all
-/// as they are, if they fit; else coded, as far as they fit, the others from the disk; what is then
-/// left makes the first ones plain again.
-pub(super) fn place(matrices: &[Unplaced], budget: u64, is_streamed: bool) -> Vec<Home> {
-    let mut left = budget;
-    let mut homes = Vec::with_capacity(matrices.len());
-    let plain: u64 = matrices.iter().map(|matrix| matrix.plain_len).sum();
-    for matrix in matrices {
-        // what lies input-major is turned round once
-        let is_kept = matrix.linear.is_transposed;
-        let home = if is_kept || (!is_streamed && plain <= budget) {
-            Home::Plain
-        } else if !is_streamed && coded_len(matrix) <= left {
-            Home::Coded
-        } else {
-            Home::Streamed
-        };
-        let len = held_len(matrix, home);
-        left = left.saturating_sub(len);
-        homes.push(home);
-    }
-    for (matrix, home) in matrices.iter().zip(&mut homes) {
-        let more = matrix.plain_len.saturating_sub(coded_len(matrix));
-        if *home == Home::Coded && (more <= left || !matrix.is_coded) {
-            *home = Home::Plain;
-            left = left.saturating_sub(more);
-        }
-    }
-    homes
-}
-
-/// Bytes in memory of a matrix that is kept coded, with what the index says of its blocks.
-fn coded_len(matrix: &Unplaced) -> u64 {
-    if !matrix.is_coded {
-        return matrix.plain_len;
-    }
-    let tiles = matrix.plain_len.div_ceil(matrix.tile_len);
-    matrix.stored_len + tiles * 512 + matrix.plain_len / 1024
-}
-
-/// Bytes in memory of a matrix.
-pub(super) fn held_len(matrix: &Unplaced, home: Home) -> u64 {
-    match home {
-        Home::Plain => matrix.plain_len,
-        Home::Coded => coded_len(matrix),
-        Home::Streamed => 0,
-    }
-}
 
 /// All weights of a model, placed.
 #[derive(Debug)]
@@ -128,13 +40,14 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Reads what is kept in memory.
+    /// Reads what is kept in memory, on all threads; `each` hears of every step's bytes.
     pub(super) fn load(
         model: &Model,
         program: &Program,
         unplaced: &[Unplaced],
         homes: &[Home],
-        each: &mut dyn FnMut(u64) -> Result<()>,
+        workers: &Workers,
+        each: Each<'_>,
     ) -> Result<Self> {
         let mut streamed = Vec::new();
         let mut matrices = Vec::with_capacity(unplaced.len());
@@ -142,8 +55,9 @@ impl Weights {
         for (unplaced, home) in unplaced.iter().zip(homes) {
             streamed_before_head = streamed.len();
             let tensor = model.tensor(&unplaced.linear.tensor)?;
-            matrices.push(load(tensor, unplaced, *home, &mut streamed, each)?);
+            matrices.push(load(tensor, unplaced, *home, &mut streamed, workers, each)?);
         }
+        workers.forget_scratch();
         Ok(Self {
             matrices,
             streamed,
@@ -173,7 +87,8 @@ fn load(
     unplaced: &Unplaced,
     home: Home,
     streamed: &mut Vec<StreamedTile>,
-    each: &mut dyn FnMut(u64) -> Result<()>,
+    workers: &Workers,
+    each: Each<'_>,
 ) -> Result<Matrix> {
     let linear = &unplaced.linear;
     let mut matrix = Matrix {
@@ -184,16 +99,9 @@ fn load(
         tile_len: unplaced.tile_len,
         store: Store::Streamed(streamed.len()),
     };
-    let tiles = (0..matrix.tile_count()).map(|number| matrix.tile(number));
-    let tiles: Vec<_> = tiles.collect();
     match home {
         Home::Plain => {
-            let mut bytes = matrix::pages(matrix.len() as usize)?;
-            for range in tiles {
-                let part = &mut bytes[range.start as usize..range.end as usize];
-                tensor.read(range.clone(), part)?;
-                each(range.end - range.start)?;
-            }
+            let mut bytes = plain(tensor, &matrix, workers, each)?;
             if linear.is_transposed {
                 bytes = transposed(&bytes, linear.columns, linear.rows, matrix.element.size())?;
             }
@@ -201,32 +109,69 @@ fn load(
             matrix.tile_len = matrix::tile_len(matrix.row_len(), None);
             matrix.store = Store::Plain(bytes);
         }
-        Home::Coded => {
-            let mut coded = Vec::with_capacity(tiles.len());
-            for range in tiles {
-                let len = range.end - range.start;
-                let read = tensor.coded(range, Vec::new())?;
-                coded.extend(read);
-                each(len)?;
+        Home::Packed => match pack::pack(tensor, &matrix, workers, each)? {
+            Some(store) => {
+                matrix.tile_len = matrix::tile_len(matrix.row_len(), None);
+                matrix.store = Store::Packed(store);
             }
-            if coded.len() != matrix.tile_count() {
-                let what = "an image without coded bytes of a tensor";
-                return Err(Error::damaged(what).tensor(&linear.tensor));
+            // its exponents are not those of weights: the next smaller way is what fits
+            None if unplaced.is_coded => {
+                matrix.store = Store::Coded(coded(tensor, &matrix, workers, each)?);
             }
-            matrix.store = Store::Coded(coded);
-        }
-        Home::Streamed => {
-            let name: Arc<str> = linear.tensor.as_str().into();
-            for range in tiles {
-                streamed.push(StreamedTile {
-                    tensor: Arc::clone(&name),
-                    stored_len: tensor.stored_len(range.clone())?,
-                    range,
-                });
-            }
-        }
+            None => stream(tensor, &matrix, streamed)?,
+        },
+        Home::Coded => matrix.store = Store::Coded(coded(tensor, &matrix, workers, each)?),
+        Home::Streamed => stream(tensor, &matrix, streamed)?,
     }
     Ok(matrix)
+}
+
+/// All bytes of a matrix, as they are.
+fn plain(
+    tensor: TensorRef<'_>,
+    matrix: &Matrix,
+    workers: &Workers,
+    each: Each<'_>,
+) -> Result<MmapMut> {
+    let mut bytes = matrix::pages(matrix.len() as usize)?;
+    let parts = bytes.chunks_mut(matrix.tile_len as usize).enumerate();
+    workers.try_each(parts.collect(), |(number, part)| {
+        tensor.read(matrix.tile(number), part)?;
+        each(part.len() as u64)
+    })?;
+    Ok(bytes)
+}
+
+/// The coded tiles of a matrix.
+fn coded(
+    tensor: TensorRef<'_>,
+    matrix: &Matrix,
+    workers: &Workers,
+    each: Each<'_>,
+) -> Result<Vec<CodedTensor>> {
+    let mut tiles: Vec<_> = (0..matrix.tile_count()).map(|_| None).collect();
+    workers.try_each(tiles.iter_mut().enumerate().collect(), |(number, tile)| {
+        let range = matrix.tile(number);
+        let len = range.end - range.start;
+        *tile = tensor.coded(range, Vec::new())?;
+        each(len)
+    })?;
+    let tiles: Option<Vec<CodedTensor>> = tiles.into_iter().collect();
+    let what = "an image without coded bytes of a tensor";
+    tiles.ok_or_else(|| Error::damaged(what).tensor(&matrix.tensor))
+}
+
+/// Notes the tiles of a matrix that comes from the disk.
+fn stream(tensor: TensorRef<'_>, matrix: &Matrix, streamed: &mut Vec<StreamedTile>) -> Result<()> {
+    let name: Arc<str> = matrix.tensor.as_str().into();
+    for range in (0..matrix.tile_count()).map(|number| matrix.tile(number)) {
+        streamed.push(StreamedTile {
+            tensor: Arc::clone(&name),
+            stored_len: tensor.stored_len(range.clone())?,
+            range,
+        });
+    }
+    Ok(())
 }
 
 /// `[rows, columns]` as `[columns, rows]`.

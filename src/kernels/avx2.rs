@@ -13,6 +13,7 @@ use std::arch::x86_64::*;
 
 use crate::kernels::LANES;
 use crate::kernels::gemm;
+use crate::kernels::group::GROUP_LEN;
 use crate::kernels::simd::BF16;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
@@ -115,6 +116,35 @@ impl Simd for Avx2 {
             gemm::multiply::<Self, 3, 1>(self, operands, lane, lanes);
         } else {
             gemm::multiply::<Self, 3, 4>(self, operands, lane, lanes);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_packed(self, group: &[u8; GROUP_LEN], table: &[u8; 16]) -> Self::Sums {
+        // SAFETY: a group has 96 bytes, the table 16, and `self` proves AVX2
+        unsafe {
+            let from = group.as_ptr();
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            let (zero, half) = (_mm256_setzero_si256(), _mm256_set1_epi8(15));
+            let codes = _mm256_loadu_si256(from.cast());
+            let codes = [codes, _mm256_srli_epi16::<4>(codes)];
+            let mut values = self.zeros();
+            for (block, codes) in codes.into_iter().enumerate() {
+                let upper = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, half));
+                let lower = _mm256_loadu_si256(from.add(32 + 32 * block).cast());
+                let first = _mm256_unpacklo_epi8(lower, upper);
+                let second = _mm256_unpackhi_epi8(lower, upper);
+                let widened = [
+                    _mm256_unpacklo_epi16(zero, first),
+                    _mm256_unpackhi_epi16(zero, first),
+                    _mm256_unpacklo_epi16(zero, second),
+                    _mm256_unpackhi_epi16(zero, second),
+                ];
+                for (at, widened) in widened.into_iter().enumerate() {
+                    values[4 * block + at] = _mm256_castsi256_ps(widened);
+                }
+            }
+            values
         }
     }
 

@@ -13,6 +13,7 @@ use std::arch::x86_64::*;
 
 use crate::kernels::LANES;
 use crate::kernels::gemm;
+use crate::kernels::group::GROUP_LEN;
 use crate::kernels::simd::BF16;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
@@ -118,6 +119,35 @@ impl Simd for Avx512 {
             gemm::multiply::<Self, 4, 1>(self, operands, lane, lanes);
         } else {
             gemm::multiply::<Self, 4, 6>(self, operands, lane, lanes);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_packed(self, group: &[u8; GROUP_LEN], table: &[u8; 16]) -> Self::Sums {
+        // SAFETY: a group has 96 bytes, the table 16, and `self` proves AVX-512F and BW
+        unsafe {
+            let from = group.as_ptr();
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            let zero = _mm512_setzero_si512();
+            let codes = _mm256_loadu_si256(from.cast());
+            let second = _mm256_srli_epi16::<4>(codes);
+            let codes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes), second);
+            let codes = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+            let upper = _mm512_shuffle_epi8(table, codes);
+            let lower = _mm512_loadu_si512(from.add(32).cast());
+            let first = _mm512_unpacklo_epi8(lower, upper);
+            let second = _mm512_unpackhi_epi8(lower, upper);
+            // each has eight columns of block 0, then eight of block 1
+            let a = _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, first));
+            let b = _mm512_castsi512_ps(_mm512_unpackhi_epi16(zero, first));
+            let c = _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, second));
+            let d = _mm512_castsi512_ps(_mm512_unpackhi_epi16(zero, second));
+            [
+                _mm512_shuffle_f32x4::<0x44>(a, b),
+                _mm512_shuffle_f32x4::<0x44>(c, d),
+                _mm512_shuffle_f32x4::<0xee>(a, b),
+                _mm512_shuffle_f32x4::<0xee>(c, d),
+            ]
         }
     }
 

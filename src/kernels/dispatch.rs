@@ -12,10 +12,12 @@ use crate::kernels::elementwise::Gated;
 use crate::kernels::elementwise::LayerNorm;
 use crate::kernels::elementwise::RmsNorm;
 use crate::kernels::elementwise::SoftCap;
+use crate::kernels::gemm::Elements;
 use crate::kernels::gemm::Gemm;
 use crate::kernels::gemm::Pack;
 use crate::kernels::gemm::ROWS_MAX;
 use crate::kernels::gemv::Gemv;
+use crate::kernels::packed;
 use crate::kernels::rope::Pairs;
 use crate::kernels::rope::Rotate;
 use crate::kernels::scalar;
@@ -130,6 +132,29 @@ impl Kernels {
         }
     }
 
+    /// The same of a tile of rows that [`Kernels::pack_rows`] gave.
+    pub fn packed_gemv(self, tile: &[u8], x: &[f32], out: &mut [f32]) {
+        self.run(packed::Gemv { tile, x, out });
+    }
+
+    /// Rows of BF16 of a tile that [`Kernels::pack_rows`] gave, as they were; all of them.
+    pub fn unpack_rows(self, tile: &[u8], row_len: usize, out: &mut [u8]) {
+        self.run(packed::Unpack { tile, row_len, out });
+    }
+
+    /// Packs rows of BF16, each of `row_len` bytes, as a tile of [`packed`], into `out`, which has
+    /// [`packed::packed_len`] bytes. Gives how many are used, or none where packing does not pay.
+    pub fn pack_rows(self, rows: &[u8], row_len: usize, out: &mut [u8]) -> Option<usize> {
+        let mut len = None;
+        self.run(packed::Pack {
+            rows,
+            row_len,
+            out,
+            len: &mut len,
+        });
+        len
+    }
+
     /// Packs vectors of `padded_columns` values for [`Kernels::gemm`]; `packed` is as long.
     pub fn pack(self, vectors: &[f32], padded_columns: usize, packed: &mut [f32]) {
         assert_eq!(vectors.len(), packed.len(), "as long as what is packed");
@@ -160,9 +185,8 @@ impl Kernels {
         }
         macro_rules! gemm {
             ($element:ident) => {
-                self.run(Gemm::<$element> {
-                    rows,
-                    row_len,
+                self.run(Gemm {
+                    rows: Elements::<$element> { rows, row_len },
                     packed,
                     padded_columns,
                     panel,
@@ -175,6 +199,24 @@ impl Kernels {
             Element::F16 => gemm!(F16),
             Element::F32 => gemm!(F32),
         }
+    }
+
+    /// [`Kernels::gemm`] of a tile that [`Kernels::pack_rows`] gave.
+    pub fn packed_gemm(
+        self,
+        tile: &[u8],
+        (packed, padded_columns): (&[f32], usize),
+        panel: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let rows = out.len() / (packed.len() / padded_columns);
+        self.run(Gemm {
+            rows: packed::Tile::new(tile, rows, padded_columns),
+            packed,
+            padded_columns,
+            panel,
+            out,
+        });
     }
 
     /// A query head against its cache.

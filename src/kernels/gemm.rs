@@ -10,6 +10,8 @@
 //! lanes    [vector][row][register][lane]  ->  tree  ->  out[row * vectors + vector]
 //! ```
 
+use std::ops::Range;
+
 use crate::kernels::LANES;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
@@ -64,11 +66,42 @@ fn index<S: Simd>(at: usize, padded_columns: usize, width: usize) -> usize {
     (number * (padded_columns / LANES) + group) * width * S::WIDTH
 }
 
-/// `out[r * vectors + v] = rows[r] . vector v`, of rows of elements `E`.
-pub(super) struct Gemm<'a, const E: u8> {
-    /// One behind another.
+/// Rows of weights, however they are stored.
+pub(super) trait Rows {
+    /// How many.
+    fn count(&self) -> usize;
+    /// Calls `each` with every group of a row, widened.
+    fn for_each<S: Simd>(&self, simd: S, row: usize, each: impl FnMut(usize, S::Sums));
+}
+
+/// Rows of elements `E`, one behind another.
+pub(super) struct Elements<'a, const E: u8> {
     pub(super) rows: &'a [u8],
     pub(super) row_len: usize,
+}
+
+impl<const E: u8> Rows for Elements<'_, E> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows.len() / self.row_len
+    }
+
+    #[inline(always)]
+    fn for_each<S: Simd>(&self, simd: S, row: usize, mut each: impl FnMut(usize, S::Sums)) {
+        let row = &self.rows[row * self.row_len..][..self.row_len];
+        for_each_group::<E>(row, |number, weights| {
+            let mut widened = simd.zeros();
+            for (at, register) in widened.as_mut().iter_mut().enumerate() {
+                *register = simd.widen::<E>(weights, at);
+            }
+            each(number, widened);
+        });
+    }
+}
+
+/// `out[r * vectors + v] = rows[r] . vector v`.
+pub(super) struct Gemm<'a, R> {
+    pub(super) rows: R,
     /// What [`Pack`] gave.
     pub(super) packed: &'a [f32],
     pub(super) padded_columns: usize,
@@ -77,7 +110,7 @@ pub(super) struct Gemm<'a, const E: u8> {
     pub(super) out: &'a mut [f32],
 }
 
-impl<const E: u8> Kernel for Gemm<'_, E> {
+impl<R: Rows> Kernel for Gemm<'_, R> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let columns = self.padded_columns;
@@ -85,16 +118,17 @@ impl<const E: u8> Kernel for Gemm<'_, E> {
         let fit = (PACKED_LEN_MAX / columns).min(VECTORS_MAX) / S::VECTORS;
         let at_once = fit.max(1) * S::VECTORS;
         let panel = &mut self.panel[..S::ROWS * columns];
+        let row_count = self.rows.count();
         #[expect(clippy::large_stack_arrays, reason = "it stays in the second cache")]
         let mut lanes = [[0_f32; LANES]; ROWS_MAX * VECTORS_MAX];
         for (part, packed) in self.packed.chunks(at_once * columns).enumerate() {
             let count = packed.len() / columns;
-            for (block, rows) in self.rows.chunks(self.row_len * S::ROWS).enumerate() {
-                widen::<S, E>(simd, rows, (self.row_len, columns), panel);
+            for first in (0..row_count).step_by(S::ROWS) {
+                let rows = first..(first + S::ROWS).min(row_count);
+                widen(simd, &self.rows, rows.clone(), columns, panel);
                 multiply_all(simd, panel, packed, columns, &mut lanes);
-                let first = block * S::ROWS;
-                for row in 0..rows.len() / self.row_len {
-                    let out = &mut self.out[(first + row) * vectors + part * at_once..][..count];
+                for (row, number) in rows.enumerate() {
+                    let out = &mut self.out[number * vectors + part * at_once..][..count];
                     for (vector, out) in out.iter_mut().enumerate() {
                         let at = vector * S::ROWS + row;
                         *out = simd.sum(simd.sums_at(&lanes[at]));
@@ -131,19 +165,19 @@ fn multiply_all<S: Simd>(
 
 /// Widens at most [`Simd::ROWS`] rows into the panel; rows that are not there stay as they are.
 #[inline(always)]
-fn widen<S: Simd, const E: u8>(
+fn widen<S: Simd>(
     simd: S,
-    rows: &[u8],
-    (row_len, padded_columns): (usize, usize),
+    rows: &impl Rows,
+    numbers: Range<usize>,
+    padded_columns: usize,
     panel: &mut [f32],
 ) {
     let registers = LANES / S::WIDTH;
-    for (row, bytes) in rows.chunks_exact(row_len).enumerate() {
-        for_each_group::<E>(bytes, |group, weights| {
-            for number in 0..registers {
-                let at = index::<S>(group * registers + number, padded_columns, S::ROWS);
-                let to = &mut panel[at + row * S::WIDTH..];
-                simd.store(simd.widen::<E>(weights, number), to);
+    for (row, number) in numbers.enumerate() {
+        rows.for_each(simd, number, |group, mut weights| {
+            for (at, register) in weights.as_mut().iter().enumerate() {
+                let at = index::<S>(group * registers + at, padded_columns, S::ROWS);
+                simd.store(*register, &mut panel[at + row * S::WIDTH..]);
             }
         });
     }

@@ -13,6 +13,7 @@ use std::arch::aarch64::*;
 
 use crate::kernels::LANES;
 use crate::kernels::gemm;
+use crate::kernels::group::GROUP_LEN;
 use crate::kernels::scalar;
 use crate::kernels::simd::BF16;
 use crate::kernels::simd::F16;
@@ -109,6 +110,36 @@ impl Simd for Neon {
         } else {
             gemm::multiply::<Self, 4, 5>(self, operands, lane, lanes);
         }
+    }
+
+    #[inline(always)]
+    fn widen_packed(self, group: &[u8; GROUP_LEN], table: &[u8; 16]) -> Self::Sums {
+        let mut values = self.zeros();
+        // SAFETY: a group has 96 bytes, the table 16, and `self` proves NEON
+        unsafe {
+            let (from, zero) = (group.as_ptr(), vdupq_n_u16(0));
+            let table = vld1q_u8(table.as_ptr());
+            for half in 0..2 {
+                let codes = vld1q_u8(from.add(16 * half));
+                let codes = [vandq_u8(codes, vdupq_n_u8(15)), vshrq_n_u8::<4>(codes)];
+                for (block, codes) in codes.into_iter().enumerate() {
+                    let upper = vqtbl1q_u8(table, codes);
+                    let lower = vld1q_u8(from.add(32 + 32 * block + 16 * half));
+                    let first = vreinterpretq_u16_u8(vzip1q_u8(lower, upper));
+                    let second = vreinterpretq_u16_u8(vzip2q_u8(lower, upper));
+                    let widened = [
+                        vzip1q_u16(zero, first),
+                        vzip2q_u16(zero, first),
+                        vzip1q_u16(zero, second),
+                        vzip2q_u16(zero, second),
+                    ];
+                    for (at, widened) in widened.into_iter().enumerate() {
+                        values[8 * block + 2 * at + half] = vreinterpretq_f32_u16(widened);
+                    }
+                }
+            }
+        }
+        values
     }
 
     #[inline(always)]

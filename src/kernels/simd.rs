@@ -3,6 +3,8 @@
 
 use crate::kernels::Element;
 use crate::kernels::LANES;
+use crate::kernels::group;
+use crate::kernels::group::GROUP_LEN;
 
 /// 64 weights of the widest element: what a group is padded to.
 pub(super) const GROUP_LEN_MAX: usize = LANES * 4;
@@ -68,6 +70,14 @@ pub(super) trait Simd: Copy {
         sums
     }
 
+    /// 64 lanes to memory.
+    #[inline(always)]
+    fn store_all(self, mut sums: Self::Sums, to: &mut [f32; LANES]) {
+        for (number, sum) in sums.as_mut().iter().enumerate() {
+            self.store(*sum, &mut to[number * Self::WIDTH..]);
+        }
+    }
+
     /// Rows of weights that [`Simd::multiply`] takes at a time.
     const ROWS: usize;
     /// Vectors that [`Simd::multiply`] takes at a time.
@@ -75,6 +85,29 @@ pub(super) trait Simd: Copy {
     /// A register's lanes, from `lane` on, of [`Simd::ROWS`] rows times [`Simd::VECTORS`] vectors,
     /// or one; see [`gemm`](crate::kernels::gemm).
     fn multiply(self, operands: Operands<'_>, lane: usize, lanes: &mut [[f32; LANES]]);
+
+    /// 64 weights of a packed group, widened: those that are listed have a wrong upper byte.
+    #[inline(always)]
+    fn widen_packed(self, group: &[u8; GROUP_LEN], table: &[u8; 16]) -> Self::Sums {
+        self.sums_at(&group::widen(group, table))
+    }
+
+    /// `sums + weights * x` of a packed group without listed weights.
+    #[inline(always)]
+    fn fma_packed(
+        self,
+        mut sums: Self::Sums,
+        group: &[u8; GROUP_LEN],
+        table: &[u8; 16],
+        x: &[f32; LANES],
+    ) -> Self::Sums {
+        let mut weights = self.widen_packed(group, table);
+        let pairs = sums.as_mut().iter_mut().zip(weights.as_mut());
+        for (number, (sum, weights)) in pairs.enumerate() {
+            *sum = self.fma(*weights, self.load(&x[number * Self::WIDTH..]), *sum);
+        }
+        sums
+    }
 
     /// Runs a kernel, compiled for these instructions.
     fn run<K: Kernel>(self, kernel: K);

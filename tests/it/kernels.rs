@@ -6,6 +6,7 @@ use bigsmall::kernels::Kernels;
 use bigsmall::kernels::attention::Attention;
 use bigsmall::kernels::dispatch;
 use bigsmall::kernels::elementwise::Activation;
+use bigsmall::kernels::packed;
 use bigsmall::kernels::padded;
 use bigsmall::kernels::rope::Pairs;
 use proptest::prelude::*;
@@ -107,6 +108,57 @@ proptest! {
                 let of_first: Vec<f32> = wanted.iter().copied().step_by(count).collect();
                 prop_assert_eq!(bits(&out), bits(&of_first), "{:?} {:?}", element, kernels.level());
             }
+        }
+    }
+
+    /// In twelve bits a weight: the same bytes back, and the same products, whatever the exponents.
+    #[test]
+    fn packed_rows_are_the_rows(
+        rows in 1_usize..12,
+        columns in 1_usize..400,
+        count in 2_usize..9,
+        listed in 0_u64..4,
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random::new(seed);
+        let row_len = 2 * columns;
+        let weights: Vec<u8> = (0..rows * columns)
+            .flat_map(|_| {
+                let weight = (random.gauss() * 0.02).to_bits() >> 16;
+                let is_wild = random.below(2000) < listed;
+                let weight = if is_wild { random.below(0x7f80) as u32 } else { weight };
+                (weight as u16).to_le_bytes()
+            })
+            .collect();
+        let x = vectors(&mut random, count, columns);
+        let first = &x[..padded(columns)];
+        let scalar = dispatch::available()[0];
+        let mut wanted = vec![0.0; rows];
+        scalar.gemv(Element::Bf16, &weights, first, &mut wanted);
+        let mut tile = vec![0xaa; packed::packed_len(rows, columns)];
+        let Some(len) = scalar.pack_rows(&weights, row_len, &mut tile) else {
+            // small ones are soon more than may be listed
+            prop_assert!(listed > 0 || rows * columns < 4000);
+            return Ok(());
+        };
+        for kernels in dispatch::available() {
+            let mut same = vec![0xaa; tile.len()];
+            prop_assert_eq!(kernels.pack_rows(&weights, row_len, &mut same), Some(len));
+            prop_assert_eq!(&same[..len], &tile[..len]);
+            let mut unpacked = vec![0; weights.len()];
+            kernels.unpack_rows(&tile[..len], row_len, &mut unpacked);
+            prop_assert_eq!(&unpacked, &weights);
+            let mut out = vec![0.0; rows];
+            kernels.packed_gemv(&tile[..len], first, &mut out);
+            prop_assert_eq!(bits(&out), bits(&wanted), "{:?}", kernels.level());
+            let mut packed = vec![0.0; x.len()];
+            kernels.pack(&x, padded(columns), &mut packed);
+            let packed = (packed.as_slice(), padded(columns));
+            let mut panel = vec![f32::NAN; kernels.panel_len(padded(columns))];
+            let mut all = [vec![0.0; rows * count], vec![0.0; rows * count]];
+            kernels.gemm(Element::Bf16, (&weights, row_len), packed, &mut panel, &mut all[0]);
+            kernels.packed_gemm(&tile[..len], packed, &mut panel, &mut all[1]);
+            prop_assert_eq!(bits(&all[0]), bits(&all[1]), "{:?}", kernels.level());
         }
     }
 

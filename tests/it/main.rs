@@ -49,6 +49,7 @@ mod restore_record;
 mod resume;
 mod roundtrip;
 mod run;
+mod run_layouts;
 mod run_text;
 mod scans;
 mod semantics_page;

@@ -21,7 +21,7 @@ const INNER: u64 = 304;
 const VOCABULARY: u64 = 1_000;
 const LAYERS: usize = 3;
 
-const CONFIG: &str = r#"{"model_type":"llama","hidden_size":96,"intermediate_size":304,
+pub(crate) const CONFIG: &str = r#"{"model_type":"llama","hidden_size":96,"intermediate_size":304,
 "num_hidden_layers":3,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":32,
 "vocab_size":1000,"rms_norm_eps":1e-5,"rope_theta":10000.0,"tie_word_embeddings":true,
 "max_position_embeddings":512}"#;
@@ -29,7 +29,7 @@ const CONFIG: &str = r#"{"model_type":"llama","hidden_size":96,"intermediate_siz
 const PROMPT: &str = "1,17,900,3,5,8,13,21,34,55,89,144,233,377,610,987";
 
 /// A small Llama, whose weights another seed changes a little.
-fn tensors(seed: u64) -> Vec<Tensor> {
+pub(crate) fn tensors(seed: u64) -> Vec<Tensor> {
     let mut random = Random::new(7);
     let mut other = Random::new(seed);
     let mut all = Vec::new();
@@ -85,7 +85,7 @@ fn put_model(folder: &Path, seed: u64) {
     );
 }
 
-fn done(at: &Path, words: &[&str]) {
+pub(crate) fn done(at: &Path, words: &[&str]) {
     let output = bigsmall(at, words);
     assert_eq!(
         code(&output),

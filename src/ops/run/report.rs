@@ -20,7 +20,7 @@ impl Placement {
     pub(super) fn of(demand: &MemoryPlan) -> Self {
         Self {
             plain: demand.plain,
-            compressed: demand.coded,
+            compressed: demand.compressed,
             streamed: demand.streamed,
         }
     }

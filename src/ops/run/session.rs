@@ -125,6 +125,7 @@ pub(super) fn start(
         positions: load.positions,
         rows: (rows, if load.all_logits { rows } else { load.texts }),
         taken: taken.saturating_add(load.kept_len),
+        layout: None,
     };
     let survey = Survey::new(located.model.clone(), program)?;
     // whole MiB, and one more: what the process takes already is not the same each time
@@ -134,7 +135,7 @@ pub(super) fn start(
     let demand = prepared.demand();
     audience.told(&promise(&demand));
     progress.begin("reading weights", prepared.load_len());
-    let engine = prepared.load(|bytes| {
+    let engine = prepared.load(&|bytes| {
         progress.advance(bytes);
         progress.check()
     })?;
@@ -158,7 +159,7 @@ pub(super) fn program(located: &Located) -> Result<Program> {
 fn promise(demand: &MemoryPlan) -> String {
     let weights = [
         (demand.plain, "as they are"),
-        (demand.coded, "compressed"),
+        (demand.compressed, "compressed"),
         (demand.streamed, "from the disk in each pass"),
     ];
     let weights = weights.iter().filter(|(bytes, _)| *bytes > 0);
