@@ -55,6 +55,10 @@ impl Audience for Console {
         }
     }
 
+    fn shows_text(&self) -> bool {
+        self.shows_text && self.is_terminal
+    }
+
     fn text(&mut self, text: &str) -> Result<()> {
         if self.shows_text {
             self.print(text)

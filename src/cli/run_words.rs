@@ -30,7 +30,8 @@ pub(crate) struct RunArguments {
     /// Where the base of a delta is; may be given more than once
     #[arg(long, value_name = "MODEL")]
     base: Vec<PathBuf>,
-    /// The text that the model goes on with [default: what comes from stdin]
+    /// The text that the model goes on with [default: what comes from stdin, without a newline at
+    /// its end]
     #[arg(long, value_name = "TEXT", group = "ask")]
     prompt: Option<String>,
     /// The same from a file
@@ -103,6 +104,8 @@ pub(crate) struct RunArguments {
 enum Numerics {
     /// The same bits on every machine
     Exact,
+    /// What this machine computes faster, within rounding; so far nothing, so that it is exact
+    Fast,
 }
 
 impl RunArguments {
@@ -128,6 +131,12 @@ impl RunArguments {
             all_logits: self.all_logits,
             receipt: self.receipt.clone(),
         }
+    }
+
+    /// What to say of how it is computed, where it is not what was asked for.
+    pub(super) fn numerics_told(&self) -> Option<&'static str> {
+        let asked = self.numerics == Some(Numerics::Fast);
+        asked.then_some("numerics: nothing is faster than exact yet, so this is exact")
     }
 
     pub(super) fn prompt(&self) -> Result<Prompt> {
@@ -157,6 +166,13 @@ fn read(from: impl Read, path: &Path) -> Result<String> {
         .map_err(|e| Error::io("cannot read", path, e))?;
     if text.len() as u64 == PROMPT_LEN_MAX {
         return Err(Error::over_limit("a text this long is no prompt").file(path));
+    }
+    // echo and editors end a text so
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
     }
     Ok(text)
 }

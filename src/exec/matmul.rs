@@ -23,6 +23,7 @@ use crate::exec::stream::Loaded;
 use crate::exec::stream::Stream;
 use crate::kernels::Kernels;
 use crate::kernels::padded;
+use crate::kernels::scaled;
 
 /// Who hears of bytes that were read, and may end it.
 pub(super) type Each<'a> = &'a (dyn Fn(u64) -> Result<()> + Sync);
@@ -275,14 +276,17 @@ impl Workers {
         let matrix = work.matrix;
         let len = work.out.len() / vectors.count * matrix.row_len();
         let rows = &bytes[work.start..work.start + len];
-        self.product(matrix, rows, vectors, panel, &mut *work.out);
+        let tile_start = matrix.tile(work.number).start;
+        let row_of = |at: u64| (at / matrix.row_len() as u64) as usize;
+        let first = row_of(tile_start + work.start as u64);
+        self.product(matrix, (rows, first), vectors, panel, &mut *work.out);
         let behind = work.start + len;
         let parts = [(work.head, 0..work.start), (work.tail, behind..bytes.len())];
         for (border, part) in parts {
             let Some(border) = border.filter(|_| !part.is_empty()) else {
                 continue;
             };
-            let from = matrix.tile(work.number).start + part.start as u64;
+            let from = tile_start + part.start as u64;
             let part = &bytes[part];
             let mut border = borders[border].lock();
             let at = (from % matrix.row_len() as u64) as usize;
@@ -290,7 +294,7 @@ impl Workers {
             border.filled += part.len();
             if border.filled == border.bytes.len() {
                 let Border { bytes, out, .. } = &mut *border;
-                self.product(matrix, bytes, vectors, panel, out);
+                self.product(matrix, (bytes, row_of(from)), vectors, panel, out);
             }
         }
     }
@@ -298,11 +302,23 @@ impl Workers {
     fn product(
         &self,
         matrix: &Matrix,
-        rows: &[u8],
+        (rows, first): (&[u8], usize),
         vectors: &Vectors,
         panel: &mut [f32],
         out: &mut [f32],
     ) {
+        if let Some(scales) = &matrix.scales {
+            let rows = scaled::Rows {
+                rows,
+                first,
+                scales: scaled::Scales {
+                    values: &scales.values,
+                    columns: matrix.columns,
+                    block: scales.block,
+                },
+            };
+            return self.scaled(rows, vectors, panel, out);
+        }
         if vectors.count == 1 {
             self.kernels
                 .gemv(matrix.element, rows, &vectors.values, out);
@@ -310,6 +326,22 @@ impl Workers {
             let packed = (vectors.packed.as_slice(), padded(matrix.columns));
             self.kernels
                 .gemm(matrix.element, (rows, matrix.row_len()), packed, panel, out);
+        }
+    }
+
+    /// Rows of weights of eight bits.
+    fn scaled(
+        &self,
+        rows: scaled::Rows<'_>,
+        vectors: &Vectors,
+        panel: &mut [f32],
+        out: &mut [f32],
+    ) {
+        if vectors.count == 1 {
+            self.kernels.scaled_gemv(rows, &vectors.values, out);
+        } else {
+            let packed = (vectors.packed.as_slice(), padded(vectors.columns));
+            self.kernels.scaled_gemm(rows, packed, panel, out);
         }
     }
 

@@ -53,6 +53,15 @@ pub(super) struct Matrix {
     /// Bytes of a tile, the last one apart.
     pub(super) tile_len: u64,
     pub(super) store: Store,
+    pub(super) scales: Option<Scales>,
+}
+
+/// Scales of blocks of weights.
+#[derive(Debug, Clone)]
+pub(super) struct Scales {
+    pub(super) values: Vec<f32>,
+    /// Rows and columns of a block.
+    pub(super) block: (usize, usize),
 }
 
 /// Checks that a tensor is this matrix, and gives what its weights are.
@@ -63,6 +72,13 @@ pub(super) fn element_of(linear: &Linear, tensor: TensorRef<'_>) -> Result<Eleme
         let what = format!("weights of {} cannot be multiplied yet", span.dtype);
         located(Error::unsupported(what).remedy(Remedy::Mount))
     })?;
+    if (element == Element::F8) != linear.scales.is_some() {
+        let what = match linear.scales {
+            None => "weights of eight bits without scales that are known",
+            Some(_) => "scales of weights that are not of eight bits",
+        };
+        return Err(located(Error::unsupported(what).remedy(Remedy::Mount)));
+    }
     let (rows, columns) = (linear.rows as u64, linear.columns as u64);
     let shape = if linear.is_transposed {
         [columns, rows]

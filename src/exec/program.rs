@@ -16,6 +16,24 @@ pub struct Linear {
     pub bias: Option<String>,
     /// Whether the tensor lies as `[columns, rows]`.
     pub is_transposed: bool,
+    /// Of weights of eight bits.
+    pub scales: Option<Scales>,
+}
+
+/// Scales of blocks of weights: `[rows / block rows, columns / block columns]`, rounded up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scales {
+    /// The tensor.
+    pub tensor: String,
+    /// Rows and columns of a block.
+    pub block: (usize, usize),
+}
+
+impl Scales {
+    /// How many a matrix has.
+    pub fn count(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.block.0) * columns.div_ceil(self.block.1)
+    }
 }
 
 /// A norm of rows.
@@ -179,6 +197,18 @@ impl Program {
                 .chain([&layer.mlp.output])
         });
         layers.chain([&self.head])
+    }
+
+    /// The same, to be changed.
+    pub fn matrices_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let layers = self.layers.iter_mut().flat_map(|layer| {
+            let attention = layer.attention.projections.iter_mut();
+            let attention = attention.chain([&mut layer.attention.output]);
+            attention
+                .chain(&mut layer.mlp.inputs)
+                .chain([&mut layer.mlp.output])
+        });
+        layers.chain([&mut self.head])
     }
 
     /// All norms.

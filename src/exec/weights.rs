@@ -14,10 +14,13 @@ use crate::exec::matmul::Each;
 use crate::exec::matmul::Workers;
 use crate::exec::matrix;
 use crate::exec::matrix::Matrix;
+use crate::exec::matrix::Scales;
 use crate::exec::matrix::Store;
 use crate::exec::pack;
 use crate::exec::place::Home;
 use crate::exec::place::Unplaced;
+use crate::exec::program;
+use crate::exec::program::Linear;
 use crate::exec::program::Program;
 use crate::exec::stream::StreamedTile;
 use crate::kernels::Element;
@@ -54,8 +57,14 @@ impl Weights {
         let mut streamed_before_head = 0;
         for (unplaced, home) in unplaced.iter().zip(homes) {
             streamed_before_head = streamed.len();
-            let tensor = model.tensor(&unplaced.linear.tensor)?;
-            matrices.push(load(tensor, unplaced, *home, &mut streamed, workers, each)?);
+            let linear = &unplaced.linear;
+            let scales = linear
+                .scales
+                .as_ref()
+                .map(|scales| scales_of(model, linear, scales));
+            let home = (*home, scales.transpose()?);
+            let tensor = model.tensor(&linear.tensor)?;
+            matrices.push(load(tensor, unplaced, home, &mut streamed, workers, each)?);
         }
         workers.forget_scratch();
         Ok(Self {
@@ -71,13 +80,18 @@ impl Weights {
         &self.small[name]
     }
 
-    /// Bytes of norms and biases in memory.
+    /// Bytes of norms, biases and scales in memory.
     pub(super) fn small_len(program: &Program) -> u64 {
         let norms = program
             .norms()
             .map(|norm| norm.len * if norm.bias.is_some() { 2 } else { 1 });
         let biases = program.matrices().filter(|linear| linear.bias.is_some());
-        let values: usize = norms.chain(biases.map(|linear| linear.rows)).sum();
+        let scales = program.matrices().filter_map(|linear| {
+            let scales = linear.scales.as_ref()?;
+            Some(scales.count(linear.rows, linear.columns))
+        });
+        let biases = biases.map(|linear| linear.rows);
+        let values: usize = norms.chain(biases).chain(scales).sum();
         (values * size_of::<f32>()) as u64
     }
 }
@@ -85,7 +99,7 @@ impl Weights {
 fn load(
     tensor: TensorRef<'_>,
     unplaced: &Unplaced,
-    home: Home,
+    (home, scales): (Home, Option<Scales>),
     streamed: &mut Vec<StreamedTile>,
     workers: &Workers,
     each: Each<'_>,
@@ -98,6 +112,7 @@ fn load(
         element: unplaced.element,
         tile_len: unplaced.tile_len,
         store: Store::Streamed(streamed.len()),
+        scales,
     };
     match home {
         Home::Plain => {
@@ -205,6 +220,15 @@ fn small(model: &Model, program: &Program) -> Result<BTreeMap<String, Vec<f32>>>
         }
     }
     Ok(small)
+}
+
+/// The scales of a matrix.
+fn scales_of(model: &Model, linear: &Linear, scales: &program::Scales) -> Result<Scales> {
+    let count = scales.count(linear.rows, linear.columns);
+    Ok(Scales {
+        values: values(model.tensor(&scales.tensor)?, count)?,
+        block: scales.block,
+    })
 }
 
 /// A tensor of `len` values, as f32.

@@ -14,7 +14,9 @@ use std::arch::x86_64::*;
 use crate::kernels::LANES;
 use crate::kernels::gemm;
 use crate::kernels::group::GROUP_LEN;
+use crate::kernels::scalar;
 use crate::kernels::simd::BF16;
+use crate::kernels::simd::F8;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
@@ -100,6 +102,18 @@ impl Simd for Avx2 {
                 BF16 => {
                     let halves = _mm_loadu_si128(weights.as_ptr().cast());
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+                }
+                F8 => {
+                    let bytes = _mm_loadl_epi64(weights.as_ptr().cast());
+                    let bytes = _mm256_cvtepu8_epi32(bytes);
+                    let magnitude = _mm256_and_si256(bytes, _mm256_set1_epi32(0x7f));
+                    let sign = _mm256_slli_epi32::<24>(_mm256_xor_si256(bytes, magnitude));
+                    let value = _mm256_castsi256_ps(_mm256_slli_epi32::<20>(magnitude));
+                    let value = _mm256_mul_ps(value, _mm256_set1_ps(scalar::F8_SCALE));
+                    let last = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7f));
+                    let nan = _mm256_set1_ps(f32::NAN);
+                    let value = _mm256_blendv_ps(value, nan, _mm256_castsi256_ps(last));
+                    _mm256_or_ps(value, _mm256_castsi256_ps(sign))
                 }
                 F16 => _mm256_cvtph_ps(_mm_loadu_si128(weights.as_ptr().cast())),
                 _ => _mm256_loadu_ps(weights.as_ptr().cast()),

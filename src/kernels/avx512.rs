@@ -14,7 +14,9 @@ use std::arch::x86_64::*;
 use crate::kernels::LANES;
 use crate::kernels::gemm;
 use crate::kernels::group::GROUP_LEN;
+use crate::kernels::scalar;
 use crate::kernels::simd::BF16;
+use crate::kernels::simd::F8;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
@@ -103,6 +105,16 @@ impl Simd for Avx512 {
                 BF16 => {
                     let halves = _mm256_loadu_si256(weights.as_ptr().cast());
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+                }
+                F8 => {
+                    let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(weights.as_ptr().cast()));
+                    let magnitude = _mm512_and_si512(bytes, _mm512_set1_epi32(0x7f));
+                    let sign = _mm512_slli_epi32::<24>(_mm512_xor_si512(bytes, magnitude));
+                    let value = _mm512_castsi512_ps(_mm512_slli_epi32::<20>(magnitude));
+                    let value = _mm512_mul_ps(value, _mm512_set1_ps(scalar::F8_SCALE));
+                    let last = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7f));
+                    let value = _mm512_mask_mov_ps(value, last, _mm512_set1_ps(f32::NAN));
+                    _mm512_or_ps(value, _mm512_castsi512_ps(sign))
                 }
                 F16 => _mm512_cvtph_ps(_mm256_loadu_si256(weights.as_ptr().cast())),
                 _ => _mm512_loadu_ps(weights.as_ptr().cast()),

@@ -22,7 +22,9 @@ use crate::kernels::rope::Pairs;
 use crate::kernels::rope::Rotate;
 use crate::kernels::scalar;
 use crate::kernels::scalar::Scalar;
+use crate::kernels::scaled;
 use crate::kernels::simd::BF16;
+use crate::kernels::simd::F8;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::F32;
 use crate::kernels::simd::Kernel;
@@ -115,6 +117,7 @@ impl Kernels {
                 Element::Bf16 => scalar::element::<BF16>(bytes, at),
                 Element::F16 => scalar::element::<F16>(bytes, at),
                 Element::F32 => scalar::element::<F32>(bytes, at),
+                Element::F8 => scalar::element::<F8>(bytes, at),
             };
         }
     }
@@ -129,6 +132,7 @@ impl Kernels {
             Element::Bf16 => self.run(Gemv::<BF16> { rows, x, out }),
             Element::F16 => self.run(Gemv::<F16> { rows, x, out }),
             Element::F32 => self.run(Gemv::<F32> { rows, x, out }),
+            Element::F8 => self.run(Gemv::<F8> { rows, x, out }),
         }
     }
 
@@ -198,6 +202,7 @@ impl Kernels {
             Element::Bf16 => gemm!(BF16),
             Element::F16 => gemm!(F16),
             Element::F32 => gemm!(F32),
+            Element::F8 => gemm!(F8),
         }
     }
 
@@ -212,6 +217,28 @@ impl Kernels {
         let rows = out.len() / (packed.len() / padded_columns);
         self.run(Gemm {
             rows: packed::Tile::new(tile, rows, padded_columns),
+            packed,
+            padded_columns,
+            panel,
+            out,
+        });
+    }
+
+    /// [`Kernels::gemv`] of rows with scales.
+    pub fn scaled_gemv(self, rows: scaled::Rows<'_>, x: &[f32], out: &mut [f32]) {
+        self.run(scaled::Gemv { rows, x, out });
+    }
+
+    /// [`Kernels::gemm`] of rows with scales.
+    pub fn scaled_gemm(
+        self,
+        rows: scaled::Rows<'_>,
+        (packed, padded_columns): (&[f32], usize),
+        panel: &mut [f32],
+        out: &mut [f32],
+    ) {
+        self.run(Gemm {
+            rows,
             packed,
             padded_columns,
             panel,

@@ -35,6 +35,7 @@ pub mod math;
 pub mod packed;
 pub mod rope;
 mod scalar;
+pub mod scaled;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]
@@ -67,6 +68,8 @@ pub enum Element {
     F16,
     /// IEEE 754 binary32.
     F32,
+    /// Eight bits, four of exponent, three of mantissa, no infinity (OCP 8-bit floating point).
+    F8,
 }
 
 impl Element {
@@ -76,6 +79,7 @@ impl Element {
             "BF16" => Some(Self::Bf16),
             "F16" => Some(Self::F16),
             "F32" => Some(Self::F32),
+            "F8_E4M3" => Some(Self::F8),
             _ => None,
         }
     }
@@ -85,6 +89,7 @@ impl Element {
         match self {
             Self::Bf16 | Self::F16 => 2,
             Self::F32 => 4,
+            Self::F8 => 1,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::kernels::gemm;
 use crate::kernels::group::GROUP_LEN;
 use crate::kernels::scalar;
 use crate::kernels::simd::BF16;
+use crate::kernels::simd::F8;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
@@ -92,8 +93,8 @@ impl Simd for Neon {
                 let halves = vld1_u16(weights.as_ptr().cast());
                 vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves)))
             },
-            F16 => self.load(&std::array::from_fn::<f32, WIDTH, _>(|number| {
-                scalar::element::<F16>(weights, number)
+            F16 | F8 => self.load(&std::array::from_fn::<f32, WIDTH, _>(|number| {
+                scalar::element::<E>(weights, number)
             })),
             // SAFETY: the bytes of four elements are there, and `self` proves NEON
             _ => unsafe { vld1q_f32(weights.as_ptr().cast()) },

@@ -3,11 +3,15 @@
 use crate::kernels::LANES;
 use crate::kernels::gemm;
 use crate::kernels::simd::BF16;
+use crate::kernels::simd::F8;
 use crate::kernels::simd::F16;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
 use crate::kernels::simd::Simd;
 use crate::kernels::tree;
+
+/// 2^120.
+pub(super) const F8_SCALE: f32 = f32::from_bits((120 + 127) << 23);
 
 /// What every processor has.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +24,7 @@ pub(super) fn element<const E: u8>(weights: &[u8], number: usize) -> f32 {
     match E {
         BF16 => f32::from_bits(u32::from(half()) << 16),
         F16 => widen_f16(half()),
+        F8 => widen_f8(weights[number]),
         _ => {
             let (words, _) = weights.as_chunks::<4>();
             f32::from_le_bytes(words[number])
@@ -41,6 +46,18 @@ pub(super) fn widen_f16(half: u16) -> f32 {
         _ => 0x7fc0_0000 | (magnitude << 13),
     };
     f32::from_bits(sign | bits)
+}
+
+/// E4M3 to binary32, exactly: four bits of exponent in the place of eight are too small by 2^120.
+#[inline(always)]
+pub(super) fn widen_f8(byte: u8) -> f32 {
+    let (sign, magnitude) = (u32::from(byte & 0x80) << 24, u32::from(byte & 0x7f));
+    let value = if magnitude == 0x7f {
+        f32::NAN
+    } else {
+        f32::from_bits(magnitude << 20) * F8_SCALE
+    };
+    f32::from_bits(sign | value.to_bits())
 }
 
 impl Simd for Scalar {

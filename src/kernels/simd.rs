@@ -132,10 +132,15 @@ pub(super) struct Operands<'a> {
 pub(super) const BF16: u8 = Element::Bf16 as u8;
 pub(super) const F16: u8 = Element::F16 as u8;
 pub(super) const F32: u8 = Element::F32 as u8;
+pub(super) const F8: u8 = Element::F8 as u8;
 
 /// Bytes of an element.
 pub(super) const fn size_of_element(element: u8) -> usize {
-    if element == F32 { 4 } else { 2 }
+    match element {
+        F32 => 4,
+        F8 => 1,
+        _ => 2,
+    }
 }
 
 /// Calls `each` with every group of a row, the last one padded with zeros.

@@ -9,11 +9,12 @@ use bigsmall::kernels::elementwise::Activation;
 use bigsmall::kernels::packed;
 use bigsmall::kernels::padded;
 use bigsmall::kernels::rope::Pairs;
+use bigsmall::kernels::scaled;
 use proptest::prelude::*;
 
 use crate::models::Random;
 
-const ELEMENTS: [Element; 3] = [Element::Bf16, Element::F16, Element::F32];
+const ELEMENTS: [Element; 4] = [Element::Bf16, Element::F16, Element::F32, Element::F8];
 
 /// Finite elements of all sizes, denormal ones and zeros of both signs among them.
 fn weights(random: &mut Random, element: Element, count: usize) -> Vec<u8> {
@@ -27,6 +28,12 @@ fn weights(random: &mut Random, element: Element, count: usize) -> Vec<u8> {
         }
         .to_le_bytes()
     };
+    if element == Element::F8 {
+        // all but the two that are no number
+        return (0..count)
+            .map(|_| random.below(127) as u8 | ((random.below(2) as u8) << 7))
+            .collect();
+    }
     if element != Element::F32 {
         return (0..count).flat_map(&mut value).collect();
     }
@@ -108,6 +115,52 @@ proptest! {
                 let of_first: Vec<f32> = wanted.iter().copied().step_by(count).collect();
                 prop_assert_eq!(bits(&out), bits(&of_first), "{:?} {:?}", element, kernels.level());
             }
+        }
+    }
+
+    /// Weights of eight bits times the scale of their block, whatever rows a tile begins with.
+    #[test]
+    fn scaled_rows_are_products_of_weights_and_scales(
+        rows in 1_usize..12,
+        columns in 1_usize..400,
+        count in 2_usize..7,
+        first in 0_usize..40,
+        block in (1_usize..9, 1_usize..4),
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random::new(seed);
+        let block = (block.0, block.1 * 64);
+        let weights = weights(&mut random, Element::F8, rows * columns);
+        let scale_columns = columns.div_ceil(block.1);
+        let scales: Vec<f32> = (0..(first + rows).div_ceil(block.0) * scale_columns)
+            .map(|_| random.gauss() * 0.01)
+            .collect();
+        let mut plain = vec![0.0; weights.len()];
+        Kernels::widen(Element::F8, &weights, &mut plain);
+        for (at, weight) in plain.iter_mut().enumerate() {
+            let (row, column) = (first + at / columns, at % columns);
+            *weight *= scales[row / block.0 * scale_columns + column / block.1];
+        }
+        let plain: Vec<u8> = plain.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        let x = vectors(&mut random, count, columns);
+        let rows_of = scaled::Rows {
+            rows: &weights,
+            first,
+            scales: scaled::Scales { values: &scales, columns, block },
+        };
+        for kernels in dispatch::available() {
+            let mut outs = [vec![0.0; rows], vec![0.0; rows]];
+            kernels.gemv(Element::F32, &plain, &x[..padded(columns)], &mut outs[0]);
+            kernels.scaled_gemv(rows_of, &x[..padded(columns)], &mut outs[1]);
+            prop_assert_eq!(bits(&outs[0]), bits(&outs[1]), "{:?}", kernels.level());
+            let mut packed = vec![0.0; x.len()];
+            kernels.pack(&x, padded(columns), &mut packed);
+            let packed = (packed.as_slice(), padded(columns));
+            let mut panel = vec![f32::NAN; kernels.panel_len(padded(columns))];
+            let mut all = [vec![0.0; rows * count], vec![0.0; rows * count]];
+            kernels.gemm(Element::F32, (&plain, 4 * columns), packed, &mut panel, &mut all[0]);
+            kernels.scaled_gemm(rows_of, packed, &mut panel, &mut all[1]);
+            prop_assert_eq!(bits(&all[0]), bits(&all[1]), "{:?}", kernels.level());
         }
     }
 

@@ -147,6 +147,50 @@ fn answers_of_a_batch_are_those_that_come_alone() {
     }
 }
 
+/// `echo` ends a line, which is no part of what is asked; and there is nothing yet that is faster
+/// than exact, which is said.
+#[test]
+fn a_prompt_from_a_pipe_ends_before_its_newline() {
+    let ask = |words: &[&str], piped: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_bigsmall"))
+            .args(["run", &mini_llama(), "--max-new-tokens", "3", "--json"])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        run.stdin
+            .take()
+            .unwrap()
+            .write_all(piped.as_bytes())
+            .unwrap();
+        let output = run.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            report["prompt_tokens"].clone(),
+            report["tokens"].clone(),
+            said,
+        )
+    };
+    let (count, tokens, _) = ask(&["--prompt", "The word"], "");
+    for piped in ["The word", "The word\n", "The word\r\n"] {
+        let (piped_count, piped_tokens, _) = ask(&[], piped);
+        assert_eq!(
+            (piped_count, piped_tokens),
+            (count.clone(), tokens.clone()),
+            "{piped:?}"
+        );
+    }
+    let (longer, ..) = ask(&[], "The word\n\n");
+    assert!(longer.as_u64() > count.as_u64());
+    let (_, fast, said) = ask(&["--numerics", "fast"], "The word");
+    assert_eq!(fast, tokens);
+    assert!(said.contains("nothing is faster than exact"), "{said}");
+}
+
 /// What was said stays in the cache; the answers are those of the whole conversation read anew.
 #[test]
 fn a_conversation_goes_on_from_turn_to_turn() {

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
@@ -131,6 +132,10 @@ def changed(folder: Path, target: Path, change: Callable[[dict, dict], None]) ->
 
 # ---------------------------------------------------------------- goldens
 def load(folder: Path, dtype=torch.float32):
+    if "quantization_config" in json.loads((folder / "config.json").read_text()):
+        with tempfile.TemporaryDirectory() as plain:
+            changed(folder, Path(plain) / "model", widened)
+            return load(Path(plain) / "model", dtype)
     config = transformers.AutoConfig.from_pretrained(folder)
     model_class = getattr(transformers, config.architectures[0])
     model = model_class.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
@@ -226,6 +231,49 @@ def columns_swapped(part: str):
                 q, k, v = t.chunk(3, -1)
                 tensors[name] = torch.cat([k, q, v], -1)
     return change
+
+
+# ---------------------------------------------------------------- weights of eight bits
+SCALED = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [48, 64]}
+
+
+def scaled(config: dict) -> None:
+    """Says that matrices have eight bits a weight, and a scale for each 48 rows and 64 columns."""
+    config["quantization_config"] = SCALED
+
+
+def in_blocks(scales: torch.Tensor, shape) -> torch.Tensor:
+    """The scale of each weight, f32."""
+    rows, columns = SCALED["weight_block_size"]
+    return scales.float().repeat_interleave(rows, 0).repeat_interleave(columns, 1)[:shape[0], :shape[1]]
+
+
+def widened(config: dict, tensors: dict) -> None:
+    """The same model in f32: weights times scales."""
+    del config["quantization_config"]
+    config["dtype"] = "float32"
+    for name in [name for name in tensors if name.endswith("_scale_inv")]:
+        scales, of = tensors.pop(name), name.removesuffix("_scale_inv")
+        tensors[of] = tensors[of].float() * in_blocks(scales, tensors[of].shape)
+
+
+def eight_bits(scale_type: torch.dtype):
+    """Writes the matrices of the layers as published models of eight bits have them."""
+    rows, columns = SCALED["weight_block_size"]
+
+    def rewrite(tensors):
+        out = {}
+        for name, t in tensors.items():
+            if "_proj.weight" not in name:
+                out[name] = t
+                continue
+            padded = torch.nn.functional.pad(t.float(), (0, -t.shape[1] % columns, 0, -t.shape[0] % rows))
+            blocks = padded.reshape(padded.shape[0] // rows, rows, -1, columns)
+            scales = (blocks.abs().amax((1, 3)) / 448).to(scale_type)
+            out[name] = (t.float() / in_blocks(scales, t.shape)).clamp(-448, 448).to(torch.float8_e4m3fn)
+            out[f"{name}_scale_inv"] = scales
+        return out
+    return retensor(rewrite)
 
 
 # ---------------------------------------------------------------- older files

@@ -1,6 +1,8 @@
 """The models by which `bigsmall run` is compared with transformers: at least one of each family, and of each switch."""
+import torch
 from families import Case
 from families import columns_swapped
+from families import eight_bits
 from families import filled
 from families import head_too
 from families import keys
@@ -10,6 +12,7 @@ from families import old_names
 from families import paired
 from families import plain_norm
 from families import rope
+from families import scaled
 from families import swapped
 
 VOCABULARY = 320
@@ -118,6 +121,9 @@ QWEN = [
         drop=("layer_types",)), changes={"no window": keys(use_sliding_window=False)}),
     Case("qwen3", "Qwen3ForCausalLM", base(head_dim=24), changes=NORMS | HEAD_NORMS | {
         "pairs of rope": paired(24, "q_proj", "k_proj")}),
+    Case("qwen3-fp8", "Qwen3ForCausalLM", base(head_dim=24), rewrite=scaled, files=eight_bits(torch.float32)),
+    Case("qwen3-fp8-bf16-scales", "Qwen3ForCausalLM", base(head_dim=24, intermediate_size=256), rewrite=scaled,
+         files=eight_bits(torch.bfloat16), changes={"other scales": filled("_scale_inv", 0.001)}),
     Case("qwen3-biases", "Qwen3ForCausalLM", base(head_dim=16, attention_bias=True, tie_word_embeddings=True), changes={
         f"no bias of {part}": filled(f"{part}_proj.bias", 0.0) for part in "qkvo"}),
 ]

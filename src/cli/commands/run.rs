@@ -28,6 +28,9 @@ pub(crate) fn run(arguments: &Arguments, global: &Global) -> Result<ExitCode> {
     let options = arguments.options(global);
     let bar = Bar::new(global);
     let mut console = Console::new(global);
+    if let Some(line) = arguments.numerics_told() {
+        console.told(line);
+    }
     if let Some(path) = &arguments.verify {
         return verify(path, &options, (&console, &bar), global);
     }

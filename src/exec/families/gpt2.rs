@@ -152,6 +152,7 @@ impl Shape {
 fn transposed(name: &str, rows: usize, columns: usize) -> Linear {
     Linear {
         is_transposed: true,
+        scales: None,
         ..keys::linear(name, rows, columns, true)
     }
 }

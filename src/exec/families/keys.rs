@@ -80,6 +80,7 @@ pub(super) fn linear(name: &str, rows: usize, columns: usize, has_bias: bool) ->
         columns,
         bias: has_bias.then(|| format!("{name}.bias")),
         is_transposed: false,
+        scales: None,
     }
 }
 

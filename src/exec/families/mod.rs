@@ -4,6 +4,7 @@ mod defaults;
 mod gpt2;
 mod keys;
 mod llama_like;
+mod scaled;
 
 use crate::base::Error;
 use crate::base::Remedy;
@@ -43,10 +44,11 @@ pub(super) fn program(config: &Config, has: HasTensor<'_>) -> Result<Program> {
         return Err(Error::unsupported(what).remedy(Remedy::Mount));
     }
     check_architecture(config)?;
-    let program = match family.as_str() {
+    let mut program = match family.as_str() {
         "gpt2" => gpt2::program(config, has),
         _ => llama_like::program(&family, config, has),
     }?;
+    scaled::find_scales(config, has, &mut program)?;
     config.finish()?;
     Ok(program)
 }

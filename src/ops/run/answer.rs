@@ -83,6 +83,11 @@ impl<'t> Answer<'t> {
         &self.all[self.fed..]
     }
 
+    /// New tokens that may still come.
+    pub(super) fn left(&self) -> usize {
+        self.request.new_tokens_max - self.tokens.len()
+    }
+
     /// Whether it still reads its prompt.
     pub(super) fn is_reading(&self) -> bool {
         self.fed < self.request.prompt.len()

@@ -39,6 +39,8 @@ pub(super) struct PassOptions {
     pub(super) rows_max: usize,
     /// Whether the logits of all positions are wanted.
     pub(super) all_logits: bool,
+    /// Whether progress is told of while tokens are written: not where they are seen themselves.
+    pub(super) tells_of_writing: bool,
 }
 
 /// How long it took, and how much there was.
@@ -59,6 +61,49 @@ impl Timing {
     pub(super) fn decode_rate(&self) -> Option<f64> {
         let rate = self.decode_tokens as f64 / self.decode.as_secs_f64().max(1e-9);
         (self.decode_tokens > 0).then_some(rate)
+    }
+}
+
+/// What progress is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Reading,
+    Writing,
+}
+
+/// What is told of passes: of those that read, and of those that write if nobody sees the text.
+struct Story<'p> {
+    progress: &'p dyn Progress,
+    phase: Option<Phase>,
+    options: PassOptions,
+    pass_len: u64,
+}
+
+impl Story<'_> {
+    /// A pass begins; at most `left` tokens will still be written.
+    fn pass(&mut self, is_prefill: bool, left: usize) {
+        if !is_prefill {
+            self.is_read();
+        }
+        if self.phase.is_none() && self.options.tells_of_writing {
+            self.progress.begin("writing", left as u64 * self.pass_len);
+            self.phase = Some(Phase::Writing);
+        }
+    }
+
+    /// Prompts are read: the line goes, as text may come.
+    fn is_read(&mut self) {
+        if self.phase == Some(Phase::Reading) {
+            self.progress.end();
+            self.phase = None;
+        }
+    }
+
+    fn advance(&self, bytes: u64) -> Result<()> {
+        if self.phase.is_some() {
+            self.progress.advance(bytes);
+        }
+        self.progress.check()
     }
 }
 
@@ -84,24 +129,23 @@ pub(super) fn generate(
     let waiting: usize = slots.iter().map(|slot| slot.answer.waiting().len()).sum();
     let passes = waiting.div_ceil(options.rows_max) as u64;
     progress.begin("reading the prompt", passes * pass_len);
-    let mut is_reading = true;
+    let mut story = Story {
+        progress,
+        phase: Some(Phase::Reading),
+        options,
+        pass_len,
+    };
     while let Some(plan) = plan(slots, options) {
         let started = Instant::now();
-        if is_reading && !plan.is_prefill {
-            progress.end();
-            is_reading = false;
-        }
-        let tell = |bytes| {
-            if is_reading {
-                progress.advance(bytes);
-            }
-            progress.check()
-        };
+        let left = slots.iter().map(|slot| slot.answer.left()).max();
+        story.pass(plan.is_prefill, left.unwrap_or(0));
         let mut sequences: Vec<&mut Sequence> =
             slots.iter_mut().map(|slot| &mut slot.sequence).collect();
         // what comes after a pass is known but for texts that end
         let more = Some(true).filter(|_| goes_on(&plan, options));
-        let logits = engine.pass(&plan.rows, &plan.wanted, &mut sequences, more, &tell)?;
+        let logits = engine.pass(&plan.rows, &plan.wanted, &mut sequences, more, &|bytes| {
+            story.advance(bytes)
+        })?;
         let vocabulary = engine.program().vocabulary;
         for row in &plan.rows {
             slots[row.sequence].answer.feed(1);
@@ -119,9 +163,8 @@ pub(super) fn generate(
             }
             listener.logits(sequence, logits)?;
             let text = answer.take(logits)?;
-            if is_reading && slots.iter().all(|slot| !slot.answer.is_reading()) {
-                progress.end();
-                is_reading = false;
+            if slots.iter().all(|slot| !slot.answer.is_reading()) {
+                story.is_read();
             }
             listener.text(sequence, &text)?;
         }
@@ -134,7 +177,7 @@ pub(super) fn generate(
             timing.decode_tokens += plan.rows.len();
         }
     }
-    if is_reading {
+    if story.phase.is_some() {
         progress.end();
     }
     Ok(timing)

@@ -60,6 +60,8 @@ pub(crate) struct RunOptions {
 pub(crate) trait Audience {
     /// A line about what happens: what was promised, for one.
     fn told(&self, line: &str);
+    /// Whether new text is shown where progress would be drawn over it.
+    fn shows_text(&self) -> bool;
     /// New text.
     fn text(&mut self, text: &str) -> crate::base::Result<()>;
 }

@@ -145,6 +145,7 @@ pub(super) fn start(
         demand,
         load_seconds: started.elapsed().as_secs_f64(),
         pass: PassOptions {
+            tells_of_writing: !audience.shows_text(),
             rows_max,
             all_logits: load.all_logits,
         },
