@@ -5,9 +5,10 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 6 | `cli`: words in, words out |
-//! | 5 | `ops`: one file for each verb |
-//! | 4 | `exec`: runs a language model |
+//! | 7 | `cli`: words in, words out |
+//! | 6 | `ops`: one file for each verb |
+//! | 5 | `exec`: runs a language model |
+//! | 4 | `plan`: what is known of this machine |
 //! | 3 | `archive`: read side; `writer`: write side |
 //! | 2 | `codec`: blocks coded, and back; `format`: what lies where; `bgsm`: the Python package |
 //! | 1 | `tensor`: a checkpoint; `entropy`: coders; `parity`: after damage; `text`: tokens |
@@ -30,6 +31,8 @@ pub mod format;
 pub mod kernels;
 pub mod ops;
 pub mod parity;
+#[cfg(feature = "run")]
+pub mod plan;
 pub mod tensor;
 #[cfg(feature = "run")]
 pub mod text;

@@ -20,7 +20,7 @@ fn status_bytes(field: &str) -> u64 {
 }
 
 /// A value in kB of a file like /proc/meminfo, in bytes.
-fn kib_of(text: &str, field: &str) -> Option<u64> {
+pub(crate) fn kib_of(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let number: u64 = line.split_whitespace().next()?.parse().ok()?;
     number.checked_mul(1024)
@@ -41,8 +41,21 @@ pub fn available_bytes() -> Option<u64> {
 
 /// What the control groups leave, those above included; of version 2 or 1. `membership` is
 /// /proc/self/cgroup, lines of `number:controllers:path`.
-fn group_left(membership: &str, root: &Path) -> Option<u64> {
-    let left = membership.lines().filter_map(|line| {
+pub(crate) fn group_left(membership: &str, root: &Path) -> Option<u64> {
+    least_of_groups(membership, root, left_in)
+}
+
+/// The tightest limit of the control groups, those above included, whatever they hold already.
+#[cfg(any(feature = "run", test))]
+pub(crate) fn group_limit(membership: &str, root: &Path) -> Option<u64> {
+    least_of_groups(membership, root, |folder, [max, ..]| number_in(folder, max))
+}
+
+/// Bytes of one group, whose files for limit, use and unused pages have these names.
+type BytesOf = fn(&Path, [&str; 3]) -> Option<u64>;
+
+fn least_of_groups(membership: &str, root: &Path, bytes_of: BytesOf) -> Option<u64> {
+    let least = membership.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let (folder, names) = if controllers.is_empty() {
@@ -60,17 +73,21 @@ fn group_left(membership: &str, root: &Path) -> Option<u64> {
         } else {
             return None;
         };
-        least_of_parents(&folder, path, names)
+        least_of_parents(&folder, path, |folder| bytes_of(folder, names))
     });
-    left.min()
+    least.min()
 }
 
-fn least_of_parents(root: &Path, path: &str, names: [&str; 3]) -> Option<u64> {
+fn least_of_parents(
+    root: &Path,
+    path: &str,
+    bytes_of: impl Fn(&Path) -> Option<u64>,
+) -> Option<u64> {
     let mut folder: PathBuf = root.join(path.trim_start_matches('/'));
     let mut least = None;
     loop {
-        if let Some(left) = left_in(&folder, names) {
-            least = Some(least.map_or(left, |least: u64| least.min(left)));
+        if let Some(bytes) = bytes_of(&folder) {
+            least = Some(least.map_or(bytes, |least: u64| least.min(bytes)));
         }
         if folder == root || !folder.pop() {
             return least;
@@ -78,16 +95,15 @@ fn least_of_parents(root: &Path, path: &str, names: [&str; 3]) -> Option<u64> {
     }
 }
 
+/// The number that is all of a file.
+fn number_in(folder: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
 /// What one group leaves; pages of files that nobody uses are given up on demand.
 fn left_in(folder: &Path, [max, current, inactive]: [&str; 3]) -> Option<u64> {
-    let number = |name: &str| -> Option<u64> {
-        fs::read_to_string(folder.join(name))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    let (max, current) = (number(max)?, number(current)?);
+    let (max, current) = (number_in(folder, max)?, number_in(folder, current)?);
     let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
     let inactive = stat.lines().find_map(|line| line.strip_prefix(inactive));
     let inactive = inactive
@@ -102,8 +118,10 @@ mod tests {
 
     #[test]
     fn a_process_knows_what_it_takes() {
-        assert!(peak_bytes() >= resident_bytes());
-        assert!(resident_bytes() > 1 << 16);
+        // first, as other tests take more meanwhile
+        let resident = resident_bytes();
+        assert!(peak_bytes() >= resident);
+        assert!(resident > 1 << 16);
         assert!(available_bytes().is_some_and(|bytes| bytes > 1 << 16));
     }
 
@@ -122,6 +140,7 @@ mod tests {
         write("a/b/memory.max", "max\n");
         write("a/b/memory.current", "10\n");
         assert_eq!(group_left("0::/a/b\n", root.path()), Some(500));
+        assert_eq!(group_limit("0::/a/b\n", root.path()), Some(1000));
         write("memory/c/memory.limit_in_bytes", "300\n");
         write("memory/c/memory.usage_in_bytes", "100\n");
         assert_eq!(

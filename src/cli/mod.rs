@@ -14,6 +14,8 @@ mod mirrored;
 mod mount;
 mod page;
 mod profile;
+#[cfg(feature = "run")]
+mod profiled;
 mod progress;
 mod render;
 #[cfg(feature = "run")]
@@ -70,6 +72,7 @@ Trust:
 
 Run:
   run         Get text out of a model, compressed or not
+  profile     Measure what this machine can do, and keep it
 
 Mount:
   mount       Show a folder of images as the files they came from
@@ -145,6 +148,9 @@ enum Command {
     /// Get text out of a model, compressed or not
     #[cfg(feature = "run")]
     Run(commands::run::Arguments),
+    /// Measure what this machine can do, and keep it
+    #[cfg(feature = "run")]
+    Profile(commands::profile::Arguments),
     /// `mount`, `unmount` and `mounts` belong to the daemon, whose words are handed over as they
     /// stand
     #[command(external_subcommand)]
@@ -196,6 +202,8 @@ pub fn run(arguments: std::env::ArgsOs) -> ExitCode {
         Command::Doctor(arguments) => commands::doctor::run(arguments, global),
         #[cfg(feature = "run")]
         Command::Run(arguments) => commands::run::run(arguments, global),
+        #[cfg(feature = "run")]
+        Command::Profile(arguments) => commands::profile::run(arguments, global),
         Command::External(words) => mount::run(words, global, &command_names()),
     };
     let code = outcome.unwrap_or_else(|error| {

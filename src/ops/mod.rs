@@ -18,6 +18,8 @@ pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod origin;
 pub(crate) mod own_parity;
+#[cfg(feature = "run")]
+pub(crate) mod profile;
 pub(crate) mod protect;
 pub(crate) mod record;
 pub(crate) mod remove;
@@ -53,6 +55,12 @@ pub use import::ImportOptions;
 pub use import::import;
 pub use import::migrate;
 pub use info::info;
+#[cfg(feature = "run")]
+pub use profile::ProfileOptions;
+#[cfg(feature = "run")]
+pub use profile::ProfileReport;
+#[cfg(feature = "run")]
+pub use profile::profile;
 pub use protect::ProtectOptions;
 pub use protect::protect;
 pub use record::NAME as RECORD_NAME;

@@ -141,6 +141,11 @@ const EXAMPLES: &[Example] = &[
             "bigsmall run models/llama --verify r.json -q",
         ],
     ),
+    Example {
+        is_measured: true,
+        // what stands above is of the machine, and another has other words there
+        ..example("profile", &[], &["bigsmall profile -j 1 | tail -n 11"])
+    },
     example(
         "verify",
         &[SMALL],

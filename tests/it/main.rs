@@ -43,6 +43,7 @@ mod models;
 mod open_model;
 mod pages;
 mod parity;
+mod profile;
 mod program;
 mod reshard;
 mod restore_record;

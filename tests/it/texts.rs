@@ -35,6 +35,7 @@ const COMMANDS: &[&str] = &[
     "xray m.bs",
     "xray m.bs --html page.html",
     "bench src/m.safetensors --runs 1 --profile balanced --simd scalar",
+    "profile m.bs -j 1",
     "verify out",
     "verify m.bs --fast",
     "verify m.bs --sample 1",

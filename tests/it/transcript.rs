@@ -129,7 +129,9 @@ pub(crate) struct PageText {
 }
 
 /// Units of what differs from run to run.
-const TIMES: &[&str] = &["s", "ms", "us", "min", "GB/s", "MB/s", "kB/s", "B/s"];
+const TIMES: &[&str] = &[
+    "s", "ms", "us", "min", "GB/s", "MB/s", "kB/s", "B/s", "GFLOP/s", "MFLOP/s",
+];
 const SIZES: &[&str] = &["B", "kB", "MB", "GB"];
 
 /// A line without what differs from run to run: times and rates with their units, or all numbers

@@ -10,6 +10,8 @@ pub(super) mod doctor;
 pub(super) mod import;
 pub(super) mod info;
 pub(super) mod migrate;
+#[cfg(feature = "run")]
+pub(super) mod profile;
 pub(super) mod protect;
 pub(super) mod repair;
 pub(super) mod reshard;
