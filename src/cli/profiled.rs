@@ -23,6 +23,7 @@ pub(super) fn text(report: &ProfileReport) -> String {
     lines.extend(table(report));
     lines.push(String::new());
     lines.push(age(report));
+    lines.extend(disturbed(report));
     lines.join("\n")
 }
 
@@ -123,6 +124,7 @@ fn table(report: &ProfileReport) -> Vec<String> {
     rows.push(rate("decode R16", &rates.decode_r16, &counts));
     rows.push(rate("decode R32", &rates.decode_r32, &counts));
     rows.push(rate("BF16 times a vector", &rates.gemv_bf16, &counts));
+    rows.push(rate("packed times a vector", &rates.gemv_packed, &counts));
     rows.push(rate("R16 times a vector", &rates.gemv_r16, &counts));
     rows.push(rate("R32 times a vector", &rates.gemv_r32, &counts));
     rows.push(rate("BF16 times 8 vectors", &rates.gemm_bf16_8, &counts));
@@ -165,6 +167,18 @@ fn age(report: &ProfileReport) -> String {
         ),
         None => format!("measured {when}, not kept"),
     }
+}
+
+/// That others were at work meanwhile, so that rates are lower than they could be.
+fn disturbed(report: &ProfileReport) -> Option<String> {
+    const SHARE_USUAL: u64 = 90;
+    let share = report.processor_share.value()?;
+    (share.0 < SHARE_USUAL).then(|| {
+        format!(
+            "others were at work meanwhile: the threads had {share} of their time, and \
+             `--refresh` may find more"
+        )
+    })
 }
 
 /// `now`, `5 minutes ago`.

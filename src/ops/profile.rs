@@ -26,6 +26,7 @@ use crate::plan::kept::Kept;
 use crate::plan::kept::KeptDisk;
 use crate::plan::machine::MachineIdentity;
 use crate::plan::measured::Measured;
+use crate::plan::measured::Percent;
 use crate::plan::probe;
 use crate::plan::probe::System;
 use crate::plan::probe::pace::Pace;
@@ -77,6 +78,8 @@ pub struct ProfileReport {
     pub measured_at: u64,
     /// How long ago that is; 0 if they were measured now.
     pub age_seconds: u64,
+    /// Which share of their time the threads had meanwhile: less where others were at work.
+    pub processor_share: Measured<Percent>,
     /// How fast it computes.
     pub rates: Rates,
     /// The disk of the model.
@@ -104,8 +107,11 @@ pub fn profile(options: &ProfileOptions, progress: &dyn Progress) -> Result<Prof
         let store = options.store.as_ref()?;
         store.read(machine, now())
     });
-    let (measured_at, rates) = match &known {
-        Some(known) if !options.refresh => (known.measured_at, known.rates.clone()),
+    let (measured_at, (rates, processor_share)) = match &known {
+        Some(known) if !options.refresh => {
+            let rates = (known.rates.clone(), known.processor_share.clone());
+            (known.measured_at, rates)
+        }
         _ => {
             let with = (threads, &options.pace);
             let rates = probe::rates(&processor.caches, &memory, with, progress)?;
@@ -123,6 +129,7 @@ pub fn profile(options: &ProfileOptions, progress: &dyn Progress) -> Result<Prof
         machine: machine.value().cloned(),
         measured_at,
         age_seconds: now().saturating_sub(measured_at),
+        processor_share,
         rates,
         disk_age_seconds: (disk.disk.read.value()).map(|_| now().saturating_sub(disk.measured_at)),
         disk: disk.disk,
@@ -186,6 +193,7 @@ fn keep(
     let kept = Kept {
         machine,
         measured_at: report.measured_at,
+        processor_share: report.processor_share.clone(),
         rates: report.rates.clone(),
         disks: report.disks.clone(),
     };

@@ -8,6 +8,8 @@ use crate::base::Result;
 use crate::plan::facts::Disk;
 use crate::plan::facts::Rates;
 use crate::plan::machine::MachineIdentity;
+use crate::plan::measured::Measured;
+use crate::plan::measured::Percent;
 
 /// What a file that holds it says first.
 pub const SCHEMA: &str = "bigsmall.profile/1";
@@ -21,6 +23,8 @@ pub struct Kept {
     pub machine: MachineIdentity,
     /// When the rates were measured, in seconds since 1970.
     pub measured_at: u64,
+    /// Which share of their time the threads had meanwhile.
+    pub processor_share: Measured<Percent>,
     /// How fast it computes.
     pub rates: Rates,
     /// Its disks.
@@ -106,7 +110,6 @@ mod tests {
     use crate::plan::machine;
     use crate::plan::measured::BytesPerSecond;
     use crate::plan::measured::FlopPerSecond;
-    use crate::plan::measured::Measured;
     use crate::plan::measured::Name;
     use crate::plan::measured::Quantity;
 
@@ -138,14 +141,15 @@ mod tests {
         Kept {
             machine: machine::tests::identity(),
             measured_at: NOW - 10,
+            processor_share: Measured::Value(Percent(97)),
             rates: Rates {
                 memory_read: with(&[1, 2, 4], &BytesPerSecond(8)),
                 decode_r16: bytes.clone(),
                 decode_r32: bytes.clone(),
                 gemv_bf16: bytes.clone(),
                 gemv_r16: bytes.clone(),
-                gemv_r32: bytes,
-                gemv_packed: ByThreads::not(&[1, 4], "no kernel"),
+                gemv_r32: bytes.clone(),
+                gemv_packed: bytes,
                 gemm_bf16_8: flop.clone(),
                 gemm_bf16_64: flop,
             },

@@ -143,8 +143,12 @@ const EXAMPLES: &[Example] = &[
     ),
     Example {
         is_measured: true,
-        // what stands above is of the machine, and another has other words there
-        ..example("profile", &[], &["bigsmall profile -j 1 | tail -n 11"])
+        // what stands above the table is of the machine, and another has other words there
+        ..example(
+            "profile",
+            &[],
+            &["bigsmall profile -j 1 | sed -n '/^rates/,/^$/p'"],
+        )
     },
     example(
         "verify",

@@ -17,30 +17,34 @@ use crate::plan::facts::WithThreads;
 use crate::plan::measured::BytesPerSecond;
 use crate::plan::measured::FlopPerSecond;
 use crate::plan::measured::Measured;
+use crate::plan::measured::Percent;
 use crate::plan::measured::Quantity;
 use crate::plan::probe::arena;
 use crate::plan::probe::arena::Arena;
+use crate::plan::probe::pace;
 use crate::plan::probe::pace::Crew;
 use crate::plan::probe::pace::Pace;
 use crate::plan::probe::weights;
 use crate::plan::probe::weights::COLUMNS;
 use crate::plan::probe::weights::Coded;
+use crate::plan::probe::weights::Packed;
 use crate::plan::probe::weights::ROW_LEN;
 use crate::plan::probe::weights::TILE_LEN;
 use crate::plan::probe::weights::TILES;
 
 /// Rows of a tile.
 const ROWS: usize = TILE_LEN / ROW_LEN;
-/// Why [`Rates::gemv_packed`] is not there.
-const NO_PROBE: &str = "no probe measures it yet";
+/// Why a rate is not there that nobody came to measure.
+const NOT_TRIED: &str = "it was not tried";
 
-/// Measures all rates, with up to so many threads.
+/// Measures all rates, with up to so many threads, and which share of their time the threads had:
+/// where others are at work, rates are lower than they could be.
 pub fn rates(
     caches: &Caches,
     memory: &Memory,
     (threads, pace): (usize, &Pace),
     progress: &dyn Progress,
-) -> Result<Rates> {
+) -> Result<(Rates, Measured<Percent>)> {
     let len = match pace.memory_len {
         Some(len) => Measured::Value(len),
         None => arena::len(caches, memory),
@@ -61,7 +65,7 @@ pub fn rates(
             progress,
         }
         .rates(threads),
-        Err(reason) => Ok(Rates::not(threads, &reason)),
+        Err(reason) => Ok((Rates::not(threads, &reason), Measured::not(reason))),
     }
 }
 
@@ -84,18 +88,19 @@ struct Decoding {
 }
 
 impl Bench<'_> {
-    fn rates(mut self, threads: usize) -> Result<Rates> {
+    fn rates(mut self, threads: usize) -> Result<(Rates, Measured<Percent>)> {
         let counts = facts::one_and_all(threads);
-        let mut rates = Rates::not(threads, NO_PROBE);
+        let mut rates = Rates::not(threads, NOT_TRIED);
         self.progress.begin("making weights to measure with", 0);
         let plain = std::mem::take(&mut self.plain);
         if let Err(reason) = self.fill(&plain) {
-            return Ok(Rates::not(threads, &reason));
+            return Ok((Rates::not(threads, &reason), Measured::not(reason)));
         }
         rates.memory_read = self.memory_read()?;
         rates.gemv_bf16 = self.gemv()?;
         rates.gemm_bf16_8 = self.gemm(8)?;
         rates.gemm_bf16_64 = self.gemm(64)?;
+        rates.gemv_packed = self.gemv_packed(&plain)?;
         let coded = [
             (
                 Coded::r16(&plain),
@@ -127,7 +132,7 @@ impl Bench<'_> {
             }
         }
         self.progress.end();
-        Ok(rates)
+        Ok((rates, pace::share(&self.crews)))
     }
 
     /// Fills all memory with whole copies of this.
@@ -192,6 +197,33 @@ impl Bench<'_> {
             Ok(TILE_LEN as u64)
         };
         let what = ("products with a vector", BytesPerSecond as fn(u64) -> _);
+        self.by_threads(what, &self.one_and_all(), || vec![0.0; ROWS], work)
+    }
+
+    fn gemv_packed(&mut self, plain: &[u8]) -> Result<ByThreads<BytesPerSecond>> {
+        let made = Packed::new(plain, self.kernels).and_then(|packed| {
+            self.fill(&packed.bytes)?;
+            Ok(packed)
+        });
+        let packed = match made {
+            Ok(packed) => packed,
+            Err(reason) => {
+                let crews = self.one_and_all();
+                let counts: Vec<usize> = crews.iter().map(|crew| crew.threads()).collect();
+                return Ok(ByThreads::not(&counts, &reason));
+            }
+        };
+        let x = weights::vectors(1);
+        let work = |out: &mut Vec<f32>, number| {
+            let tile = packed.tile(number, self.arena.copy(number / TILES));
+            self.kernels.packed_gemv(tile, &x, out);
+            std::hint::black_box(&out);
+            Ok(TILE_LEN as u64)
+        };
+        let what = (
+            "products of packed weights with a vector",
+            BytesPerSecond as fn(u64) -> _,
+        );
         self.by_threads(what, &self.one_and_all(), || vec![0.0; ROWS], work)
     }
 
@@ -292,15 +324,15 @@ mod tests {
     #[test]
     fn every_rate_that_there_is_a_probe_for_is_measured() {
         let (caches, memory) = unknown();
-        let rates = rates(&caches, &memory, (2, &SHORT), &Silent).unwrap();
+        let (rates, share) = rates(&caches, &memory, (2, &SHORT), &Silent).unwrap();
+        assert!(share.value().is_some(), "{share}");
         assert!(rates.is_whole(), "{rates:?}");
-        assert_eq!(rates.gemv_packed.with(2), Measured::not(NO_PROBE));
     }
 
     #[test]
     fn only_memory_is_measured_with_numbers_of_threads_between() {
         let (caches, memory) = unknown();
-        let rates = rates(&caches, &memory, (3, &SHORT), &Silent).unwrap();
+        let (rates, _) = rates(&caches, &memory, (3, &SHORT), &Silent).unwrap();
         assert!(rates.memory_read.with(2).value().is_some());
         assert!(rates.decode_r16.with(2).value().is_none());
         assert!(rates.decode_r16.with(3).value().is_some());
@@ -313,14 +345,14 @@ mod tests {
             memory_len: None,
             ..SHORT
         };
-        let none = rates(&caches, &memory, (2, &pace), &Silent).unwrap();
+        let (none, _) = rates(&caches, &memory, (2, &pace), &Silent).unwrap();
         assert_eq!(none, Rates::not(2, "nobody says"));
         // too little for the weights
         let pace = Pace {
             memory_len: Some(4096),
             ..SHORT
         };
-        let none = rates(&caches, &memory, (1, &pace), &Silent).unwrap();
+        let (none, _) = rates(&caches, &memory, (1, &pace), &Silent).unwrap();
         assert!(
             none.decode_r32
                 .with(1)
@@ -333,7 +365,7 @@ mod tests {
             memory_len: Some(1 << 60),
             ..SHORT
         };
-        let none = rates(&caches, &memory, (1, &pace), &Silent).unwrap();
+        let (none, _) = rates(&caches, &memory, (1, &pace), &Silent).unwrap();
         assert!(
             none.memory_read
                 .with(1)

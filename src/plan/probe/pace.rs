@@ -5,13 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::time::ClockId;
+use nix::time::clock_gettime;
 use parking_lot::Mutex;
 use rayon::ThreadPool;
 use rayon::ThreadPoolBuilder;
 
 use crate::base::Progress;
 use crate::base::Result;
+use crate::base::parallel;
 use crate::plan::measured::Measured;
+use crate::plan::measured::Percent;
 
 /// How long is measured, and over how much.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +71,33 @@ pub(super) fn per_second(done: u64, time: Duration) -> Option<u64> {
 pub(super) struct Crew {
     pool: ThreadPool,
     threads: usize,
+    used: Mutex<Used>,
+}
+
+/// The time of processors.
+#[derive(Debug, Clone, Copy, Default)]
+struct Used {
+    /// What the threads had.
+    had: Duration,
+    /// What they would have had if nobody else had been at work.
+    wanted: Duration,
+}
+
+/// Which share of their time threads had, all of them together.
+pub(super) fn share(crews: &[Crew]) -> Measured<Percent> {
+    let sum = |of: fn(&Used) -> Duration| -> Duration {
+        crews.iter().map(|crew| of(&crew.used.lock())).sum()
+    };
+    let (had, wanted) = (sum(|used| used.had), sum(|used| used.wanted));
+    let percent = (had.as_nanos() * 100).checked_div(wanted.as_nanos());
+    let percent = percent.filter(|_| !had.is_zero());
+    let percent = percent.map(|percent| Percent(percent.min(100) as u64));
+    Measured::or_not(percent, "the system does not tell")
+}
+
+/// What all threads of this process have had so far; nothing where the system does not tell.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 impl Crew {
@@ -77,7 +108,11 @@ impl Crew {
             .thread_name(|number| format!("measure {number}"))
             .build();
         match pool {
-            Ok(pool) => Ok(Self { pool, threads }),
+            Ok(pool) => Ok(Self {
+                pool,
+                threads,
+                used: Mutex::default(),
+            }),
             Err(error) => Err(format!("{threads} threads cannot be started: {error}")),
         }
     }
@@ -103,6 +138,7 @@ impl Crew {
         let states: Vec<Mutex<S>> = (0..self.threads).map(|_| Mutex::new(state())).collect();
         let next = AtomicUsize::new(0);
         let mut passes = Vec::new();
+        let (processor_begun, all_begun) = (processor_time(), Instant::now());
         for _ in 0..=pace.passes {
             progress.check()?;
             let begun = Instant::now();
@@ -123,6 +159,10 @@ impl Crew {
                 Err(reason) => return Ok(Measured::not(reason)),
             }
         }
+        let at_once = self.threads.min(parallel::default_threads()) as u32;
+        let mut used = self.used.lock();
+        used.had += processor_time().saturating_sub(processor_begun);
+        used.wanted += all_begun.elapsed() * at_once;
         Ok(best(&passes))
     }
 }
@@ -184,6 +224,26 @@ mod tests {
         // three threads, three passes, one number each at least
         assert!(seen.len() >= 9);
         assert_eq!(seen, (0..seen.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_share_is_that_of_all_crews_together() {
+        let crews = [Crew::new(1).unwrap(), Crew::new(2).unwrap()];
+        assert!(share(&crews).why_not().is_some(), "nothing was done yet");
+        let put = |crew: &Crew, had, wanted| {
+            *crew.used.lock() = Used {
+                had: Duration::from_millis(had),
+                wanted: Duration::from_millis(wanted),
+            };
+        };
+        put(&crews[0], 10, 10);
+        put(&crews[1], 5, 20);
+        assert_eq!(share(&crews), Measured::Value(Percent(50)));
+        put(&crews[1], 25, 20);
+        assert_eq!(share(&crews), Measured::Value(Percent(100)));
+        put(&crews[0], 0, 10);
+        put(&crews[1], 0, 20);
+        assert!(share(&crews).why_not().is_some());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! A fixed seed makes them, so that every machine is measured with the same.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 use crate::archive::CodedRun;
 use crate::base::CodecId;
@@ -13,6 +14,8 @@ use crate::codec::encode::EncodeScratch;
 use crate::codec::span;
 use crate::format::BlockRecord;
 use crate::format::Grid;
+use crate::kernels::Kernels;
+use crate::kernels::packed;
 use crate::tensor::Family;
 
 /// Values of a row.
@@ -156,6 +159,35 @@ impl Coded {
     }
 }
 
+/// Weights in twelve bits each, as a run may keep them in memory.
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// All tiles.
+    pub(super) bytes: Vec<u8>,
+    tiles: Vec<Range<usize>>,
+}
+
+impl Packed {
+    /// Packs every tile, or says why not.
+    pub(super) fn new(plain: &[u8], kernels: Kernels) -> Result<Self, String> {
+        let (mut bytes, mut tiles) = (Vec::new(), Vec::new());
+        let mut packed = vec![0; packed::packed_len(TILE_LEN / ROW_LEN, COLUMNS)];
+        for tile in plain.chunks_exact(TILE_LEN) {
+            let len = kernels.pack_rows(tile, ROW_LEN, &mut packed);
+            let len = len.ok_or("the weights of the test cannot be packed")?;
+            let start = bytes.len();
+            bytes.extend_from_slice(&packed[..len]);
+            tiles.push(start..bytes.len());
+        }
+        Ok(Self { bytes, tiles })
+    }
+
+    /// A tile, which lies in a copy of all of them.
+    pub(super) fn tile<'a>(&self, number: usize, copy: &'a [u8]) -> &'a [u8] {
+        &copy[self.tiles[number % TILES].clone()]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +216,22 @@ mod tests {
                 let run = coded.tile(number + TILES, &coded.bytes);
                 let tables = coded.tables.as_ref();
                 archive::decode_run(&run, tables, &[], &mut out, &mut scratch).unwrap();
+                assert!(out == tile, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn packed_tiles_are_a_quarter_shorter_and_the_same_again() {
+        let weights = plain();
+        for kernels in crate::kernels::dispatch::available() {
+            let packed = Packed::new(&weights, kernels).unwrap();
+            let permille = packed.bytes.len() * 1000 / weights.len();
+            assert!((750..760).contains(&permille), "{permille}");
+            let mut out = vec![0; TILE_LEN];
+            for (number, tile) in weights.chunks(TILE_LEN).enumerate() {
+                let packed = packed.tile(number + TILES, &packed.bytes);
+                kernels.unpack_rows(packed, ROW_LEN, &mut out);
                 assert!(out == tile, "{number}");
             }
         }
