@@ -225,7 +225,12 @@ fn best_tables(clusters: &[Counts256]) -> BestTables {
     }
     let used = clusters.iter().filter(|c| c.iter().any(|&n| n > 0));
     let used: Vec<Counts256> = used.copied().collect();
-    let (one, many) = (coded_bytes(&[all], elements), coded_bytes(&used, elements));
+    let one = coded_bytes(&[all], elements);
+    let many = if used.len() > 1 {
+        coded_bytes(&used, elements)
+    } else {
+        one
+    };
     if one.min(many) >= gain::least_gain(elements) {
         return none;
     }
