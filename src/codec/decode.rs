@@ -46,7 +46,7 @@ pub fn decode_block(
             fits
         }
         CodecId::CONST => simple::decode_const(coded, out),
-        CodecId::ZSTD => simple::decode_zstd(coded, out),
+        CodecId::ZSTD => scratch.zstd.decode(coded, out),
         CodecId::R16 => r16::decode(coded, lanes, out),
         CodecId::SAME => {
             let fits = coded.is_empty() && base.len() == out.len();

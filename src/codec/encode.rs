@@ -9,6 +9,7 @@ use crate::codec::r32;
 use crate::codec::r32::PlaneCoder;
 use crate::codec::r32::R32Scratch;
 use crate::codec::simple;
+use crate::codec::simple::ZstdEncoder;
 use crate::codec::transform::Split;
 use crate::codec::transform::Transform;
 use crate::entropy::r16::R16Coded;
@@ -26,6 +27,7 @@ pub struct EncodeScratch {
     pub delta: DeltaScratch,
     r16: R16Coded,
     candidate: Vec<u8>,
+    zstd: ZstdEncoder,
 }
 
 /// Encodes the blocks of one span.
@@ -140,9 +142,9 @@ impl SpanCoder {
         // floats of a usual kind have nothing for zstd; what shrank more than they do may have
         let is_float = !matches!(self.family, Family::Bytes(_));
         if (!is_float || least < block.len() * 11 / 20)
-            && let Some(frame) = simple::encode_zstd(block)
+            && let Some(frame) = scratch.zstd.encode(block)
         {
-            offer(CodecId::ZSTD, &frame);
+            offer(CodecId::ZSTD, frame);
         }
         scratch.candidate = candidate;
         if best.0 == CodecId::RAW {

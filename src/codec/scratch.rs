@@ -1,5 +1,6 @@
 //! What a thread that decodes keeps from block to block.
 
+use crate::codec::simple::ZstdDecoder;
 use crate::entropy::planes::Word;
 
 /// Buffers that a thread keeps from block to block.
@@ -7,4 +8,5 @@ use crate::entropy::planes::Word;
 pub struct Scratch {
     pub(crate) planes: Vec<u8>,
     pub(crate) words: Vec<Word>,
+    pub(crate) zstd: ZstdDecoder,
 }
