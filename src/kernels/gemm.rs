@@ -13,10 +13,11 @@
 use std::ops::Range;
 
 use crate::kernels::LANES;
+use crate::kernels::simd::GROUP_LEN_MAX;
 use crate::kernels::simd::Kernel;
 use crate::kernels::simd::Operands;
 use crate::kernels::simd::Simd;
-use crate::kernels::simd::for_each_group;
+use crate::kernels::simd::size_of_element;
 
 /// Values of packed vectors that are worked on together: what the second cache holds besides the
 /// rows.
@@ -66,12 +67,17 @@ fn index<S: Simd>(at: usize, padded_columns: usize, width: usize) -> usize {
     (number * (padded_columns / LANES) + group) * width * S::WIDTH
 }
 
-/// Rows of weights, however they are stored.
+/// Rows of weights, however they are stored. Groups are asked for, not handed to a closure: one
+/// that is not inlined would not be compiled for the instructions.
 pub(super) trait Rows {
-    /// How many.
+    /// A row, and where in it one is.
+    type Row;
+    /// How many there are.
     fn count(&self) -> usize;
-    /// Calls `each` with every group of a row, widened.
-    fn for_each<S: Simd>(&self, simd: S, row: usize, each: impl FnMut(usize, S::Sums));
+    /// One of them.
+    fn row(&self, number: usize) -> Self::Row;
+    /// The next group of a row, widened: `number` counts from 0 on.
+    fn group<S: Simd>(&self, simd: S, row: &mut Self::Row, number: usize) -> S::Sums;
 }
 
 /// Rows of elements `E`, one behind another.
@@ -80,22 +86,35 @@ pub(super) struct Elements<'a, const E: u8> {
     pub(super) row_len: usize,
 }
 
-impl<const E: u8> Rows for Elements<'_, E> {
+impl<'a, const E: u8> Rows for Elements<'a, E> {
+    type Row = &'a [u8];
+
     #[inline(always)]
     fn count(&self) -> usize {
         self.rows.len() / self.row_len
     }
 
     #[inline(always)]
-    fn for_each<S: Simd>(&self, simd: S, row: usize, mut each: impl FnMut(usize, S::Sums)) {
-        let row = &self.rows[row * self.row_len..][..self.row_len];
-        for_each_group::<E>(row, |number, weights| {
-            let mut widened = simd.zeros();
-            for (at, register) in widened.as_mut().iter_mut().enumerate() {
-                *register = simd.widen::<E>(weights, at);
-            }
-            each(number, widened);
-        });
+    fn row(&self, number: usize) -> &'a [u8] {
+        &self.rows[number * self.row_len..][..self.row_len]
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(&self, simd: S, row: &mut &'a [u8], number: usize) -> S::Sums {
+        let len = LANES * size_of_element(E);
+        let mut padded = [0; GROUP_LEN_MAX];
+        let rest = &row[number * len..];
+        let weights = if rest.len() >= len {
+            rest
+        } else {
+            padded[..rest.len()].copy_from_slice(rest);
+            &padded
+        };
+        let mut widened = simd.zeros();
+        for (at, register) in widened.as_mut().iter_mut().enumerate() {
+            *register = simd.widen::<E>(weights, at);
+        }
+        widened
     }
 }
 
@@ -174,12 +193,14 @@ fn widen<S: Simd>(
 ) {
     let registers = LANES / S::WIDTH;
     for (row, number) in numbers.enumerate() {
-        rows.for_each(simd, number, |group, mut weights| {
+        let mut source = rows.row(number);
+        for group in 0..padded_columns / LANES {
+            let mut weights = rows.group(simd, &mut source, group);
             for (at, register) in weights.as_mut().iter().enumerate() {
                 let at = index::<S>(group * registers + at, padded_columns, S::ROWS);
                 simd.store(*register, &mut panel[at + row * S::WIDTH..]);
             }
-        });
+        }
     }
 }
 

@@ -65,31 +65,6 @@ impl<'a> Tile<'a> {
         let behind = |record: &[u8; RECORD_LEN]| group_of(*record) < group;
         &self.list[self.list.partition_point(behind)..]
     }
-
-    /// Calls `each` with every group of a row: its number in the row and its weights. `list` begins
-    /// with the first listed weight of the row, and ends behind its last one.
-    #[inline(always)]
-    fn for_each<S: Simd>(
-        &self,
-        simd: S,
-        row: usize,
-        list: &mut &'a [[u8; RECORD_LEN]],
-        mut each: impl FnMut(usize, S::Sums),
-    ) {
-        let first = row * self.groups_of_row;
-        let mut next = next_group(list);
-        for (number, group) in self.groups[first..][..self.groups_of_row]
-            .iter()
-            .enumerate()
-        {
-            let mut weights = simd.widen_packed(group, &self.table);
-            if first + number == next {
-                weights = simd.sums_at(&patched(simd, weights, list));
-                next = next_group(list);
-            }
-            each(number, weights);
-        }
-    }
 }
 
 /// The group of the first listed weight; none has the highest number.
@@ -157,16 +132,39 @@ impl Kernel for Gemv<'_> {
     }
 }
 
-impl gemm::Rows for Tile<'_> {
+/// A row, and what is listed from there on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    first: usize,
+    list: &'a [[u8; RECORD_LEN]],
+    next: usize,
+}
+
+impl<'a> gemm::Rows for Tile<'a> {
+    type Row = Row<'a>;
+
     #[inline(always)]
     fn count(&self) -> usize {
         self.groups.len() / self.groups_of_row
     }
 
     #[inline(always)]
-    fn for_each<S: Simd>(&self, simd: S, row: usize, each: impl FnMut(usize, S::Sums)) {
-        let mut list = self.listed_from(row * self.groups_of_row);
-        Tile::for_each(self, simd, row, &mut list, each);
+    fn row(&self, number: usize) -> Row<'a> {
+        let first = number * self.groups_of_row;
+        let list = self.listed_from(first);
+        let next = next_group(list);
+        Row { first, list, next }
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(&self, simd: S, row: &mut Row<'a>, number: usize) -> S::Sums {
+        let group = row.first + number;
+        let mut weights = simd.widen_packed(&self.groups[group], &self.table);
+        if group == row.next {
+            weights = simd.sums_at(&patched(simd, weights, &mut row.list));
+            row.next = next_group(row.list);
+        }
+        weights
     }
 }
 
@@ -183,15 +181,16 @@ impl Kernel for Unpack<'_> {
     fn run<S: Simd>(self, simd: S) {
         let padded_columns = (self.row_len / 2).next_multiple_of(LANES);
         let tile = Tile::new(self.tile, self.out.len() / self.row_len, padded_columns);
-        let (mut list, mut values) = (tile.list, [0.0_f32; LANES]);
-        for (row, out) in self.out.chunks_exact_mut(self.row_len).enumerate() {
-            tile.for_each(simd, row, &mut list, |number, weights| {
+        let mut values = [0.0_f32; LANES];
+        for (number, out) in self.out.chunks_exact_mut(self.row_len).enumerate() {
+            let mut row = gemm::Rows::row(&tile, number);
+            for (number, out) in out.chunks_mut(LANES * 2).enumerate() {
+                let weights = gemm::Rows::group(&tile, simd, &mut row, number);
                 simd.store_all(weights, &mut values);
-                let (out, _) = out[number * LANES * 2..].as_chunks_mut::<2>();
-                for (out, value) in out.iter_mut().zip(&values) {
+                for (out, value) in out.as_chunks_mut::<2>().0.iter_mut().zip(&values) {
                     *out = ((value.to_bits() >> 16) as u16).to_le_bytes();
                 }
-            });
+            }
         }
     }
 }

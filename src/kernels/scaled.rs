@@ -43,8 +43,9 @@ pub struct Rows<'a> {
     pub scales: Scales<'a>,
 }
 
-impl Rows<'_> {
-    fn elements(&self) -> Elements<'_, F8> {
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn elements(&self) -> Elements<'a, F8> {
         Elements {
             rows: self.rows,
             row_len: self.scales.columns,
@@ -52,25 +53,33 @@ impl Rows<'_> {
     }
 }
 
-impl gemm::Rows for Rows<'_> {
+impl<'a> gemm::Rows for Rows<'a> {
+    /// Its weights, and its scales.
+    type Row = (&'a [u8], &'a [f32]);
+
     #[inline(always)]
     fn count(&self) -> usize {
-        gemm::Rows::count(&self.elements())
+        self.elements().count()
     }
 
     #[inline(always)]
-    fn for_each<S: Simd>(&self, simd: S, row: usize, mut each: impl FnMut(usize, S::Sums)) {
-        let scales = self.scales.of_row(self.first + row);
-        let groups_of_block = self.scales.block.1 / LANES;
+    fn row(&self, number: usize) -> Self::Row {
+        let scales = self.scales.of_row(self.first + number);
+        (self.elements().row(number), scales)
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(&self, simd: S, row: &mut Self::Row, number: usize) -> S::Sums {
+        let (weights, scales) = row;
+        let scale = scales[number / (self.scales.block.1 / LANES)];
+        let scale = simd.load(&[scale; LANES]);
         // with it a fused multiply-add is a product
         let zero = simd.load(&[-0.0; LANES]);
-        gemm::Rows::for_each(&self.elements(), simd, row, |number, mut weights| {
-            let scale = simd.load(&[scales[number / groups_of_block]; LANES]);
-            for register in weights.as_mut() {
-                *register = simd.fma(*register, scale, zero);
-            }
-            each(number, weights);
-        });
+        let mut widened = self.elements().group(simd, weights, number);
+        for register in widened.as_mut() {
+            *register = simd.fma(*register, scale, zero);
+        }
+        widened
     }
 }
 
@@ -88,13 +97,14 @@ impl Kernel for Gemv<'_> {
         let (x, _) = self.x.as_chunks::<LANES>();
         for (row, out) in self.out.iter_mut().enumerate() {
             let mut sums = simd.zeros();
-            gemm::Rows::for_each(&self.rows, simd, row, |number, mut weights| {
+            let mut row = gemm::Rows::row(&self.rows, row);
+            for (number, x) in x.iter().enumerate() {
+                let mut weights = gemm::Rows::group(&self.rows, simd, &mut row, number);
                 let pairs = sums.as_mut().iter_mut().zip(weights.as_mut());
                 for (at, (sum, weights)) in pairs.enumerate() {
-                    let x = simd.load(&x[number][at * S::WIDTH..]);
-                    *sum = simd.fma(*weights, x, *sum);
+                    *sum = simd.fma(*weights, simd.load(&x[at * S::WIDTH..]), *sum);
                 }
-            });
+            }
             *out = simd.sum(sums);
         }
     }
