@@ -164,48 +164,56 @@ impl Survey {
             return Err(Error::over_limit(what));
         }
         let workers = Workers::new(options.threads, kernels::kernels())?;
-        let mut fixed = self.fixed_len(&options);
-        let (whole, kept) = self.plain_len();
-        let free = options.budget - fixed;
         let packable = self.unplaced.iter().filter(|matrix| matrix.is_packable());
         let packable: u64 = packable.map(|matrix| matrix.plain_len).sum();
-        let layout = options.layout;
-        let layout = match layout {
+        let layout = match options.layout {
             Some(layout) => layout,
             None if options.is_streamed => Layout::Plain,
-            None => layout::faster(&workers, packable, free)?,
+            None => {
+                let free = options.budget - self.fixed_len(&options);
+                layout::faster(&workers, packable, free)?
+            }
         };
-        let place = |budget| place::place(&self.unplaced, budget, options.is_streamed, layout);
-        let mut homes = place(free);
-        let mut ring = 0;
-        if homes.contains(&Home::Packed) {
-            let of_threads = options.threads as u64 * pack::scratch_len();
-            let of_threads = of_threads.min(free / 2);
-            fixed += of_threads;
-            homes = place(free - of_threads);
+        let (mut homes, mut demand) = self.placed(&options, Some(layout));
+        // what packing takes besides may be what does not fit any more
+        if demand.total() > options.budget {
+            (homes, demand) = self.placed(&options, None);
         }
-        let free = options.budget - fixed;
-        // what cannot be packed after all, and is in no image, will come from the disk
-        let is_open = |(matrix, home): (&Unplaced, &Home)| {
-            *home == Home::Streamed || (*home == Home::Packed && !matrix.is_coded)
-        };
-        let mut with_homes = self.unplaced.iter().zip(&homes);
-        if with_homes.clone().any(|(_, home)| *home == Home::Streamed) {
-            ring = RING_LEN.min(free / 4).min(whole - kept);
-            ring = ring.max(RING_LEN_MIN.min(whole - kept));
-        } else if with_homes.any(is_open) {
-            ring = RING_LEN_MIN;
-        }
-        if ring > 0 {
-            homes = place(free.saturating_sub(ring));
-        }
-        let demand = self.demand(&homes, ring, fixed);
         Ok(Prepared {
             survey: self,
             homes,
             demand,
             workers,
         })
+    }
+
+    /// Where weights go, and what memory is then needed for; without a layout nothing is packed.
+    fn placed(&self, options: &EngineOptions, layout: Option<Layout>) -> (Vec<Home>, MemoryPlan) {
+        let mut fixed = self.fixed_len(options);
+        let (whole, kept) = self.plain_len();
+        let place = |budget| place::place(&self.unplaced, budget, options.is_streamed, layout);
+        let mut free = options.budget - fixed;
+        let mut homes = place(free);
+        if homes.contains(&Home::Packed) {
+            let of_threads = options.threads as u64 * pack::scratch_len();
+            fixed += of_threads;
+            free = free.saturating_sub(of_threads);
+            homes = place(free);
+        }
+        let with_homes = || self.unplaced.iter().zip(&homes);
+        let mut ring = 0;
+        if with_homes().any(|(_, home)| *home == Home::Streamed) {
+            ring = RING_LEN.min(free / 4).min(whole - kept);
+            ring = ring.max(RING_LEN_MIN.min(whole - kept));
+        } else if with_homes().any(|(matrix, home)| *home == Home::Packed && !matrix.is_coded) {
+            // what cannot be packed after all, and is in no image, will come from the disk
+            ring = RING_LEN_MIN;
+        }
+        if ring > 0 {
+            homes = place(free.saturating_sub(ring));
+        }
+        let demand = self.demand(&homes, ring, fixed);
+        (homes, demand)
     }
 
     fn demand(&self, homes: &[Home], ring: u64, fixed: u64) -> MemoryPlan {

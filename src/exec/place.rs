@@ -87,9 +87,9 @@ impl Unplaced {
     }
 
     /// Its ways to be in memory, the smallest first.
-    fn ways(&self) -> Vec<Home> {
+    fn ways(&self, may_pack: bool) -> Vec<Home> {
         let mut ways = vec![Home::Plain];
-        if self.is_packable() {
+        if may_pack && self.is_packable() {
             ways.push(Home::Packed);
         }
         if self.is_coded && !self.linear.is_transposed {
@@ -101,27 +101,29 @@ impl Unplaced {
 }
 
 /// Decides where each matrix goes, within `budget` bytes. In the order in which they are used: all
-/// as `preferred`, if they fit; else as small as they can be, as far as they fit, the others from
-/// the disk; what is then left makes the first ones better again, a step for all at a time.
+/// as `preferred` (without which nothing is packed), if they fit; else as small as they can be, as
+/// far as they fit, the others from the disk; what is then left makes the first ones better again,
+/// a step for all at a time.
 pub(super) fn place(
     matrices: &[Unplaced],
     budget: u64,
     is_streamed: bool,
-    preferred: Layout,
+    preferred: Option<Layout>,
 ) -> Vec<Home> {
     // what is computed fastest, so that everybody who has the room goes there
     let best = |matrix: &Unplaced| match preferred {
-        Layout::Packed if matrix.is_packable() => Home::Packed,
+        Some(Layout::Packed) if matrix.is_packable() => Home::Packed,
         _ => Home::Plain,
     };
     let wanted = matrices.iter().map(|matrix| matrix.held_len(best(matrix)));
     if !is_streamed && wanted.sum::<u64>() <= budget {
         return matrices.iter().map(best).collect();
     }
+    let may_pack = preferred.is_some();
     let mut left = budget;
     let mut homes = Vec::with_capacity(matrices.len());
     for matrix in matrices {
-        let smallest = matrix.ways()[0];
+        let smallest = matrix.ways(may_pack)[0];
         let is_kept = matrix.linear.is_transposed;
         let fits = !is_streamed && matrix.held_len(smallest) <= left;
         let home = if is_kept || fits {
@@ -137,7 +139,7 @@ pub(super) fn place(
             let (now, then) = (matrix.held_len(*home), matrix.held_len(better));
             let is_better = *home != Home::Streamed
                 && *home != best(matrix)
-                && matrix.ways().contains(&better)
+                && matrix.ways(may_pack).contains(&better)
                 && then > now;
             if is_better && then - now <= left {
                 left -= then - now;

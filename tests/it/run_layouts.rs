@@ -63,6 +63,41 @@ fn logits(model: &Path, layout: Layout, ram: u64) -> (Vec<u32>, MemoryPlan) {
     (values.iter().map(|value| value.to_bits()).collect(), plan)
 }
 
+/// What is promised is within the budget, whatever it is.
+#[test]
+fn no_more_is_promised_than_may_be_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    put(
+        &at.join("model.safetensors"),
+        &models::file(&tensors(3), 0, ""),
+    );
+    done(at, &["compress", "model.safetensors", "-o", "model.bs"]);
+    for file in ["model.safetensors", "model.bs"] {
+        let config = Config::parse(CONFIG.as_bytes(), "config.json".as_ref()).unwrap();
+        let model = std::sync::Arc::new(Model::open(&at.join(file)).unwrap());
+        let program = engine::program_of(&config, &model).unwrap();
+        let survey = || Survey::new(model.clone(), program.clone()).unwrap();
+        let options = |budget, layout| EngineOptions {
+            threads: 2,
+            budget,
+            is_streamed: false,
+            positions: 64,
+            rows: (9, 9),
+            taken: 0,
+            layout: Some(layout),
+        };
+        let least = survey().least_bytes(&options(0, Layout::Plain));
+        for step in 0..90 {
+            let budget = least + step * 100_000;
+            for layout in [Layout::Plain, Layout::Packed] {
+                let plan = survey().prepare(options(budget, layout)).unwrap().demand();
+                assert!(plan.total() <= budget, "{file} in {budget}: {plan:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn packed_weights_give_the_logits_of_plain_ones() {
     let folder = tempfile::tempdir().unwrap();
