@@ -18,8 +18,8 @@ use crate::ops::profile::ProfileOptions;
 #[command(after_help = "\
 Takes some seconds, and an eighth of the free memory at most. What was measured is kept in the \
 user's cache folder, and shown again until processor, memory, instructions, threads or the version \
-of this program are others; free memory and GPUs are always looked at anew. What cannot be measured \
-is called `not measured`, with the reason: docs/profile.md.")]
+of this program are others; free memory and GPUs are always looked at anew. What cannot be \
+measured is called `not measured`, with the reason: docs/profile.md.")]
 pub(crate) struct Arguments {
     /// A model: the disk that it is on is measured, too
     model: Option<PathBuf>,

@@ -46,7 +46,7 @@ pub fn gpu(system: &System) -> Gpu {
 
 fn driver_library(system: &System) -> Measured<Name> {
     let usual = FOLDERS.iter().map(|folder| system.path(folder));
-    let folders = system.library_folders.iter().cloned().chain(usual);
+    let folders = system.linker_folders.iter().cloned().chain(usual);
     let remembered = remembered(&system.path(LINKER_CACHE));
     let remembered = remembered.map(|path| system.path(path.trim_start_matches('/')));
     let mut found = folders.map(|folder| folder.join(LIBRARY)).chain(remembered);
@@ -202,7 +202,7 @@ mod tests {
         let first = at.join("first");
         put(&first, "libcuda.so.1", b"");
         let system = System {
-            library_folders: vec![first],
+            linker_folders: vec![first],
             ..system
         };
         let found = driver_library(&system);

@@ -22,7 +22,7 @@ pub struct System {
     /// What `/proc`, `/sys`, `/dev` and so on are in.
     root: PathBuf,
     /// Where a linker looks for libraries before anything else.
-    library_folders: Vec<PathBuf>,
+    linker_folders: Vec<PathBuf>,
 }
 
 impl System {
@@ -32,7 +32,7 @@ impl System {
         let folders = std::env::split_paths(&folders).filter(|folder| folder.is_absolute());
         Self {
             root: PathBuf::from("/"),
-            library_folders: folders.collect(),
+            linker_folders: folders.collect(),
         }
     }
 
@@ -40,7 +40,7 @@ impl System {
     pub fn within(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            library_folders: Vec::new(),
+            linker_folders: Vec::new(),
         }
     }
 
