@@ -17,6 +17,7 @@ use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::digest;
 use crate::base::identity::Identity;
+use crate::base::user_cache::user_cache_folder;
 
 /// Which tensor of a file: the number of the original file in an image, and where it begins there.
 pub(super) type TensorKey = (usize, u64);
@@ -56,12 +57,7 @@ impl DigestIndex {
     /// That of the user, in `bigsmall/digests` of the cache folder; none if there is no such
     /// folder.
     pub fn of_user() -> Option<Self> {
-        let named = |name| {
-            let path = std::env::var_os(name).map(PathBuf::from);
-            path.filter(|path| path.is_absolute())
-        };
-        let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))?;
-        Some(Self::new(&cache.join("bigsmall").join("digests")))
+        Some(Self::new(&user_cache_folder()?.join("digests")))
     }
 
     /// Where the pages are.

@@ -20,9 +20,11 @@ pub mod mutex;
 pub(crate) mod output_file;
 pub(crate) mod parallel;
 pub mod progress;
+pub(crate) mod random;
 pub(crate) mod read_at;
 pub(crate) mod reader;
 pub mod units;
+pub(crate) mod user_cache;
 
 pub use codec_id::CodecId;
 pub use error::Error;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::base::Result;
 use crate::base::level::Level;
+use crate::base::random::SplitMix64;
 use crate::exec::matmul::Workers;
 use crate::exec::matrix;
 use crate::exec::place::Layout;
@@ -86,14 +87,11 @@ fn measure(workers: &Workers) -> Result<(Duration, Duration)> {
 
 /// BF16 weights with the exponents of a bell, about.
 fn weights(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = SplitMix64(0);
     let weight = |_| {
-        // a xorshift generator
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let exponent = 121 - (state >> 32).trailing_zeros().min(9) as u16;
-        let weight = ((state & 1) as u16) << 15 | exponent << 7 | (state >> 8 & 0x7f) as u16;
+        let bits = random.next_bits();
+        let exponent = 121 - (bits >> 32).trailing_zeros().min(9) as u16;
+        let weight = ((bits & 1) as u16) << 15 | exponent << 7 | (bits >> 8 & 0x7f) as u16;
         weight.to_le_bytes()
     };
     (0..len / 2).flat_map(weight).collect()

@@ -99,11 +99,8 @@ impl Kernel for Gemv<'_> {
             let mut sums = simd.zeros();
             let mut row = gemm::Rows::row(&self.rows, row);
             for (number, x) in x.iter().enumerate() {
-                let mut weights = gemm::Rows::group(&self.rows, simd, &mut row, number);
-                let pairs = sums.as_mut().iter_mut().zip(weights.as_mut());
-                for (at, (sum, weights)) in pairs.enumerate() {
-                    *sum = simd.fma(*weights, simd.load(&x[at * S::WIDTH..]), *sum);
-                }
+                let weights = gemm::Rows::group(&self.rows, simd, &mut row, number);
+                sums = simd.fma_widened(sums, weights, x);
             }
             *out = simd.sum(sums);
         }

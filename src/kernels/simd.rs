@@ -50,6 +50,21 @@ pub(super) trait Simd: Copy {
         sums
     }
 
+    /// The same of weights that are in registers already.
+    #[inline(always)]
+    fn fma_widened(
+        self,
+        mut sums: Self::Sums,
+        mut weights: Self::Sums,
+        x: &[f32; LANES],
+    ) -> Self::Sums {
+        let pairs = sums.as_mut().iter_mut().zip(weights.as_mut());
+        for (number, (sum, weights)) in pairs.enumerate() {
+            *sum = self.fma(*weights, self.load(&x[number * Self::WIDTH..]), *sum);
+        }
+        sums
+    }
+
     /// The same of weights that are f32 already.
     #[inline(always)]
     fn fma_values(self, mut sums: Self::Sums, a: &[f32; LANES], b: &[f32; LANES]) -> Self::Sums {
@@ -96,17 +111,12 @@ pub(super) trait Simd: Copy {
     #[inline(always)]
     fn fma_packed(
         self,
-        mut sums: Self::Sums,
+        sums: Self::Sums,
         group: &[u8; GROUP_LEN],
         table: &[u8; 16],
         x: &[f32; LANES],
     ) -> Self::Sums {
-        let mut weights = self.widen_packed(group, table);
-        let pairs = sums.as_mut().iter_mut().zip(weights.as_mut());
-        for (number, (sum, weights)) in pairs.enumerate() {
-            *sum = self.fma(*weights, self.load(&x[number * Self::WIDTH..]), *sum);
-        }
-        sums
+        self.fma_widened(sums, self.widen_packed(group, table), x)
     }
 
     /// Runs a kernel, compiled for these instructions.

@@ -10,6 +10,7 @@ use crate::base::OutputFile;
 use crate::base::ReadAt;
 use crate::base::Result;
 use crate::base::atomic;
+use crate::base::user_cache::user_cache_folder;
 use crate::plan::kept::Kept;
 use crate::plan::machine::MachineIdentity;
 
@@ -32,12 +33,7 @@ impl Store {
 
     /// In `bigsmall/profile.json` of the user's cache folder; none if there is no such folder.
     pub fn of_user() -> Option<Self> {
-        let named = |name| {
-            let path = std::env::var_os(name).map(PathBuf::from);
-            path.filter(|path| path.is_absolute())
-        };
-        let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")))?;
-        Some(Self::new(&cache.join("bigsmall").join("profile.json")))
+        Some(Self::new(&user_cache_folder()?.join("profile.json")))
     }
 
     /// The file.

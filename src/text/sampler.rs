@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use crate::base::Error;
 use crate::base::Result;
 use crate::base::math::exp;
+use crate::base::random::SplitMix64;
 
 /// How many candidates are sorted at first, where only their sum says how many are needed.
 const FIRST_SORTED: usize = 128;
@@ -90,7 +91,7 @@ impl Candidate {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
-    random: Random,
+    random: SplitMix64,
     candidates: Vec<Candidate>,
     /// Which tokens the penalty has met, a bit each.
     seen: Vec<u64>,
@@ -106,7 +107,7 @@ impl Sampler {
         options.check()?;
         Ok(Self {
             options,
-            random: Random(options.seed),
+            random: SplitMix64(options.seed),
             candidates: Vec::new(),
             seen: Vec::new(),
             penalised: Vec::new(),
@@ -266,26 +267,6 @@ fn largest(logits: &[f32]) -> u32 {
         }
     }
     best as u32
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): one 64-bit state, every seed good.
-#[derive(Debug, Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// From 0 to just below 1, in steps of 2^-53.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-    fn next_unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]

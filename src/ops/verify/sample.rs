@@ -6,6 +6,7 @@ use crate::base::Error;
 use crate::base::Progress;
 use crate::base::Result;
 use crate::base::parallel;
+use crate::base::random::SplitMix64;
 use crate::codec::SpanTables;
 use crate::ops::verify::report::Checked;
 use crate::ops::verify::report::ImageReport;
@@ -14,21 +15,12 @@ use crate::ops::verify::report::Sample;
 /// Blocks that a thread decodes before it is asked for the next: they share tables mostly.
 const PIECE: usize = 16;
 
-/// The next number of `SplitMix64` (Steele and others, 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// `chosen` of the numbers below `all`, in order, each choice as likely as any other (Floyd).
 fn choose(all: usize, chosen: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
+    let mut random = SplitMix64(seed);
     let mut found = std::collections::BTreeSet::new();
     for last in all - chosen..all {
-        let number = ((u128::from(next(&mut state)) * (last as u128 + 1)) >> 64) as usize;
+        let number = ((u128::from(random.next_bits()) * (last as u128 + 1)) >> 64) as usize;
         if !found.insert(number) {
             found.insert(last);
         }

@@ -116,12 +116,7 @@ fn names(system: &System, gpus: &[String]) -> Measured<Names> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn put(root: &Path, path: &str, bytes: &[u8]) {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::io::Write::write_all(&mut fs::File::create(path).unwrap(), bytes).unwrap();
-    }
+    use crate::plan::probe::put;
 
     #[test]
     fn without_a_driver_everything_says_why_it_is_not_known() {

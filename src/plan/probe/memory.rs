@@ -35,14 +35,7 @@ pub fn memory(system: &System) -> Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::path::Path;
-
-    fn put(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::io::Write::write_all(&mut fs::File::create(path).unwrap(), text.as_bytes()).unwrap();
-    }
+    use crate::plan::probe::put;
 
     #[test]
     fn a_control_group_bounds_what_is_available() {

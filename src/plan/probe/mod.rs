@@ -69,3 +69,11 @@ fn names_in(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Writes a file of a machine that is a folder.
+#[cfg(test)]
+fn put(root: &Path, path: &str, bytes: impl AsRef<[u8]>) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::io::Write::write_all(&mut fs::File::create(path).unwrap(), bytes.as_ref()).unwrap();
+}

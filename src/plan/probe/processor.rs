@@ -142,13 +142,7 @@ fn all_caches(folder: &Path) -> BTreeMap<CacheKey, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-
-    fn put(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::io::Write::write_all(&mut fs::File::create(path).unwrap(), text.as_bytes()).unwrap();
-    }
+    use crate::plan::probe::put;
 
     #[test]
     fn a_processor_has_the_name_that_the_kernel_gives_it() {
@@ -179,7 +173,7 @@ mod tests {
             for (index, level, kind, size, shared) in with {
                 let put = |name: &str, text: &str| {
                     let path = format!("{CPUS}/cpu{cpu}/cache/index{index}/{name}");
-                    put(root.path(), &path, &format!("{text}\n"));
+                    put(root.path(), &path, format!("{text}\n"));
                 };
                 put("level", level);
                 put("type", kind);

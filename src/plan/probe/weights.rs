@@ -8,6 +8,7 @@ use crate::archive::CodedRun;
 use crate::base::CodecId;
 use crate::base::digest;
 use crate::base::math;
+use crate::base::random::SplitMix64;
 use crate::codec::Profile;
 use crate::codec::SpanTables;
 use crate::codec::encode::EncodeScratch;
@@ -33,30 +34,12 @@ const SEED: u64 = 0x5eed_be9c;
 /// The deviation of a row is this on average, and at most twice as much or half of it.
 const DEVIATION: f64 = 0.02;
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Above 0, at most 1.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits, and 2^53 itself")]
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Two independent normal numbers, by the method of Box and Muller.
-    fn normal(&mut self) -> [f64; 2] {
-        let radius = (-2.0 * math::ln(self.unit())).sqrt();
-        let (sin, cos) = math::sin_cos(TAU * self.unit());
-        [radius * cos, radius * sin]
-    }
+/// Two independent normal numbers, by the method of Box and Muller.
+fn normal(random: &mut SplitMix64) -> [f64; 2] {
+    // above 0, at most 1
+    let radius = (-2.0 * math::ln(1.0 - random.next_unit())).sqrt();
+    let (sin, cos) = math::sin_cos(TAU * random.next_unit());
+    [radius * cos, radius * sin]
 }
 
 /// The nearest BF16, the even one of two.
@@ -67,12 +50,13 @@ fn bf16(value: f64) -> u16 {
 
 /// [`TILES`] tiles of weights as they are.
 pub(super) fn plain() -> Vec<u8> {
-    let mut random = Random(SEED);
+    let mut random = SplitMix64(SEED);
     let mut bytes = Vec::with_capacity(TILES * TILE_LEN);
     for _ in 0..TILES * TILE_LEN / ROW_LEN {
-        let deviation = DEVIATION * math::exp((2.0 * random.unit() - 1.0) * std::f64::consts::LN_2);
+        let deviation =
+            DEVIATION * math::exp((2.0 * random.next_unit() - 1.0) * std::f64::consts::LN_2);
         for _ in 0..COLUMNS / 2 {
-            for value in random.normal() {
+            for value in normal(&mut random) {
                 bytes.extend_from_slice(&bf16(value * deviation).to_le_bytes());
             }
         }
@@ -82,8 +66,8 @@ pub(super) fn plain() -> Vec<u8> {
 
 /// A vector to multiply them with.
 pub(super) fn vectors(count: usize) -> Vec<f32> {
-    let mut random = Random(SEED + 1);
-    let pairs = (0..count * COLUMNS / 2).flat_map(|_| random.normal());
+    let mut random = SplitMix64(SEED + 1);
+    let pairs = (0..count * COLUMNS / 2).flat_map(|_| normal(&mut random));
     pairs.map(|value| value as f32).collect()
 }
 
